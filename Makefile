@@ -1,0 +1,42 @@
+# `make run` and `make test` set up everything they need. VENV may point to a virtual environment you share.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+.DELETE_ON_ERROR:
+.PHONY: run test check format caption install install-dev
+
+run: install  ## serve the page and the API on http://127.0.0.1:8000
+	CAPTION_BIND=$(HOST):$(PORT) $(BIN)/gunicorn -c service/gunicorn_config.py "service.app:create_app()"
+
+test: install-dev  ## every test but the slow drills (those: make test ARGS="-m slow")
+	$(BIN)/python -m pytest $(or $(ARGS),-m "not slow")
+
+check: install-dev  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+caption: install  ## make caption INPUT="photos/" OUTPUT=captions
+	$(BIN)/python -m service.batch $(INPUT) --output $(or $(OUTPUT),captions) --overlays
+
+install: $(VENV)/installed-run
+install-dev: $(VENV)/installed-dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-run: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	touch $@
