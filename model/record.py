@@ -1,0 +1,99 @@
+"""What a captioned photograph is: captions, their words, and the record every output writes.
+
+The record is the project's one format (HTTP, batch, evaluation and training samples all use it).
+This file knows nothing of networks or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Five decimals of a weight are finer than one level of an 8-bit overlay, at half the bytes.
+ATTENTION_DECIMALS = 5
+LOG_PROB_DECIMALS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Where the annotation grid lies on the upright photograph."""
+
+    rows: int
+    columns: int
+    box: tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the photograph
+
+    def as_record(self) -> dict[str, Any]:
+        """The grid as plain data, ready for JSON."""
+        return {"rows": self.rows, "columns": self.columns, "box": list(self.box)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """One word of a caption and what the network looked at when it wrote it."""
+
+    word: str
+    log_prob: float  # natural logarithm of p(word | photograph, words before it), <= 0
+    beta: float  # gate on the context, in (0, 1): how much the word leaned on the photograph
+    attention: tuple[tuple[float, ...], ...]  # rows x columns, never negative, sums to 1
+
+    def as_record(self, *, attention: bool) -> dict[str, Any]:
+        """The word as plain data; ``attention`` includes the weights."""
+        record: dict[str, Any] = {
+            "word": self.word,
+            "log_prob": round(self.log_prob, LOG_PROB_DECIMALS),
+            "beta": round(self.beta, LOG_PROB_DECIMALS),
+        }
+        if attention:
+            record["attention"] = [
+                [round(weight, ATTENTION_DECIMALS) for weight in row] for row in self.attention
+            ]
+        return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """A caption with its words; ``log_prob`` covers the words and the end of the sentence."""
+
+    text: str
+    log_prob: float  # natural logarithm of p(caption | photograph), <= 0
+    words: tuple[Word, ...]
+    grid: Grid
+    is_finished: bool  # False if the caption was cut at the longest allowed length
+
+    def as_record(self, *, attention: bool) -> dict[str, Any]:
+        """The caption as plain data; ``attention`` includes the weights of every word."""
+        return {
+            "caption": self.text,
+            "log_prob": round(self.log_prob, LOG_PROB_DECIMALS),
+            "words": [word.as_record(attention=attention) for word in self.words],
+            "grid": self.grid.as_record(),
+        }
+
+
+def photograph_record(
+    image: str | dict[str, Any],
+    *,
+    sha256: str,
+    width: int,
+    height: int,
+    captions: Sequence[Caption],
+    attention: bool,
+) -> dict[str, Any]:
+    """The record of one captioned photograph, as every output writes it.
+
+    Args:
+        image: what to call it: a path, or over HTTP, where it has none, a description.
+        sha256: of the file's bytes.
+        width: pixels of the upright photograph.
+        height: pixels of the upright photograph.
+        captions: best first.
+        attention: whether to include the weights of every word.
+    """
+    return {
+        "image": image,
+        "sha256": sha256,
+        "width": width,
+        "height": height,
+        "captions": [caption.as_record(attention=attention) for caption in captions],
+    }

@@ -1,0 +1,77 @@
+"""Small things every test can ask for. All sizes differ, so that a swapped axis fails."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from model import Captioner, CheckpointInfo, ModelConfig
+from model.checkpoint import save_checkpoint
+from model.network import CaptionNetwork
+from model.vocabulary import Vocabulary
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+WORDS = ("a", "dog", "cat", "runs", "sits", "on", "grass")
+
+
+def draw_photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """A picture of a few coloured boxes, the same for the same seed."""
+    rng = random.Random(seed)
+    image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(6):
+        left, top = rng.randrange(size[0] - 8), rng.randrange(size[1] - 8)
+        colour = tuple(rng.randrange(256) for _ in range(3))
+        pen.rectangle((left, top, left + rng.randrange(4, 32), top + rng.randrange(4, 32)), fill=colour)
+    return image
+
+
+@pytest.fixture
+def vocabulary() -> Vocabulary:
+    return Vocabulary(WORDS)
+
+
+@pytest.fixture
+def config(vocabulary: Vocabulary) -> ModelConfig:
+    """V 11, L 5 x 5, D 6, A 3, E 9, H 7."""
+    return ModelConfig(
+        vocabulary_size=len(vocabulary),
+        encoder="tiny_cnn",
+        image_size=40,
+        annotation_dim=6,
+        attention_dim=3,
+        embedding_dim=9,
+        hidden_dim=7,
+    )
+
+
+@pytest.fixture
+def network(config: ModelConfig) -> CaptionNetwork:
+    """Random weights, so large that captions and maps differ from photograph to photograph."""
+    torch.manual_seed(6)
+    network = CaptionNetwork(config).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6 if name.startswith("decoder") else 2)
+        network.decoder.output.bias[Vocabulary.end_id] -= 2
+    return network
+
+
+@pytest.fixture
+def captioner(network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary) -> Captioner:
+    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
+    return Captioner(network, config, vocabulary, info)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary) -> Path:
+    """A checkpoint folder of the tiny captioner."""
+    folder = tmp_path / "checkpoint"
+    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
+    save_checkpoint(folder, network, config, vocabulary, info)
+    return folder

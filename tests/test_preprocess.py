@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_photo
+from PIL import Image
+
+from model import (
+    EmptyImageError,
+    ImageLimitError,
+    ImageLimits,
+    ModelConfig,
+    UndecodableImageError,
+    UnsupportedImageError,
+    open_image,
+)
+from model.preprocess import Preprocess
+
+
+def encoded(image: Image.Image, name: str = "PNG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, name, **options)
+    return stream.getvalue()
+
+
+def with_orientation(image: Image.Image, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(image, "JPEG", exif=exif, quality=95, subsampling=0)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_accepted_formats_are_known_by_content(name: str) -> None:
+    photo = open_image(encoded(draw_photo(1), name))
+    assert (photo.format, photo.width, photo.height, photo.image.mode) == (name, 64, 48, "RGB")
+
+
+# How a camera stores an upright picture for each EXIF orientation: the inverse of what a viewer does.
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_photograph_turned_by_exif_comes_out_upright(orientation: int) -> None:
+    upright = draw_photo(2)
+    turn = STORED[orientation]
+    stored = upright if turn is None else upright.transpose(turn)
+    opened = open_image(with_orientation(stored, orientation)).image
+    assert opened.size == upright.size
+    assert np.abs(np.asarray(opened, int) - np.asarray(upright, int)).mean() < 6
+
+
+def test_transparent_parts_become_white_and_not_what_hid_beneath() -> None:
+    hidden = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+    assert open_image(encoded(hidden)).image.getpixel((5, 5)) == (255, 255, 255)
+    palette = Image.new("P", (20, 20), 0)
+    palette.putpalette([0, 200, 0] + [0] * 765)
+    assert open_image(encoded(palette, transparency=0)).image.getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_sixteen_bit_grey_keeps_its_greys() -> None:
+    ramp = np.repeat(np.linspace(0, 65535, 32).astype(np.uint16)[None], 20, axis=0)
+    pixels = np.asarray(open_image(encoded(Image.fromarray(ramp))).image)[0, :, 0]
+    assert list(pixels) == [value >> 8 for value in ramp[0]]
+
+
+def test_cmyk_grey_and_one_bit_pictures_keep_their_colours() -> None:
+    red = open_image(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")).image.getpixel((5, 5))
+    assert red[0] > 200
+    assert max(red[1:]) < 60
+    assert open_image(encoded(Image.new("L", (20, 20), 90))).image.getpixel((5, 5)) == (90, 90, 90)
+    assert open_image(encoded(Image.new("1", (20, 20), 1))).image.getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    opened = open_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert opened.image.getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_nothing_but_pixels_is_kept_of_the_file() -> None:
+    assert open_image(with_orientation(draw_photo(3), 6)).image.info == {}
+    assert not open_image(with_orientation(draw_photo(3), 6)).image.getexif()
+
+
+def bomb() -> bytes:
+    return encoded(Image.new("1", (10_000, 10_000)))
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", EmptyImageError),
+        (b"not a picture", UnsupportedImageError),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UnsupportedImageError),
+        (encoded(draw_photo(4), "TIFF"), UnsupportedImageError),
+        (encoded(draw_photo(4), "JPEG")[:700], UndecodableImageError),
+        (encoded(draw_photo(4), "PNG")[:-40], UndecodableImageError),
+        (encoded(Image.new("RGB", (15, 40))), ImageLimitError),
+        (encoded(Image.new("1", (20_001, 16))), ImageLimitError),
+    ],
+)
+def test_what_cannot_be_captioned_is_refused_by_kind(data: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        open_image(data)
+
+
+@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
+def test_a_hundred_megapixels_are_refused_before_they_are_decoded() -> None:
+    with pytest.raises(ImageLimitError, match="100 megapixels"):
+        open_image(bomb())
+
+
+def test_limits_can_be_set() -> None:
+    with pytest.raises(ImageLimitError, match="at most 0"):
+        open_image(encoded(draw_photo(5)), ImageLimits(max_pixels=64 * 48 - 1))
+
+
+def test_any_shape_becomes_the_normalized_square(config: ModelConfig) -> None:
+    preprocess = Preprocess(config)
+    for size in ((64, 48), (4000, 300), (17, 900)):
+        tensor = preprocess(Image.new("RGB", size, (255, 128, 0)))
+        assert tensor.shape == (3, config.image_size, config.image_size)
+        expected = (torch.tensor([1, 128 / 255, 0]) - torch.tensor(config.mean)) / torch.tensor(config.std)
+        torch.testing.assert_close(tensor[:, 3, 4], expected)
+
+
+def test_a_quarter_of_the_photograph_is_a_quarter_of_the_input(config: ModelConfig) -> None:
+    image = Image.new("RGB", (400, 90))
+    image.paste((255, 255, 255), (200, 0, 400, 45))
+    tensor = Preprocess(config)(image)
+    half = config.image_size // 2
+    bright = tensor[0] > 0
+    assert bright[: half - 2, half + 2 :].all()
+    assert not bright[half + 2 :].any()
+    assert not bright[:, : half - 2].any()
+
+
+def test_the_grid_covers_the_whole_photograph(config: ModelConfig) -> None:
+    grid = Preprocess(config).grid(5, 5)
+    assert (grid.rows, grid.columns, grid.box) == (5, 5, (0.0, 0.0, 1.0, 1.0))

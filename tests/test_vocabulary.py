@@ -1,0 +1,50 @@
+import pytest
+
+from model.errors import CheckpointError
+from model.vocabulary import SPECIALS, Vocabulary, detokenize, tokenize
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A black dog is running .", ["a", "black", "dog", "is", "running"]),
+        ("The man 's T-shirt_", ["the", "man", "s", "tshirt"]),
+        ("Ein Hund läuft über's Gras!", ["ein", "hund", "läuft", "übers", "gras"]),
+        ("  собака   бежит\n", ["собака", "бежит"]),
+        (" . ", []),
+    ],
+)
+def test_words_are_lower_case_and_without_punctuation_in_any_script(text: str, words: list[str]) -> None:
+    assert tokenize(text) == words
+
+
+def test_tokenizing_what_was_detokenized_changes_nothing() -> None:
+    words = tokenize("Two dogs, one ball: fun!")
+    assert tokenize(detokenize(words)) == words
+
+
+def test_ids_and_words_are_inverse_and_unknown_words_become_unk() -> None:
+    vocabulary = Vocabulary(["dog", "cat"])
+    assert vocabulary.decode(vocabulary.encode(["cat", "dog"])) == ["cat", "dog"]
+    assert vocabulary.encode(["zebra"]) == [Vocabulary.unk_id]
+    assert vocabulary.decode(range(4)) == list(SPECIALS)
+    assert len(vocabulary) == 6
+    assert "cat" in vocabulary
+
+
+def test_rare_words_are_left_out_and_frequent_ones_come_first() -> None:
+    captions = [["a", "dog"], ["a", "cat"], ["a", "dog", "zebra"]]
+    assert Vocabulary.build(captions, min_count=2).words == ["a", "dog"]
+
+
+def test_the_order_of_captions_does_not_change_the_vocabulary() -> None:
+    captions = [["b", "a"], ["d", "c"]]
+    assert (
+        Vocabulary.build(captions, min_count=1).words == Vocabulary.build(captions[::-1], min_count=1).words
+    )
+
+
+@pytest.mark.parametrize("words", [["dog", "dog"], ["<end>"], [""], [" dog"]])
+def test_a_malformed_word_list_is_refused(words: list[str]) -> None:
+    with pytest.raises(CheckpointError):
+        Vocabulary(words)
