@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import get_model
+
+from model.encoder import Encoder, encoder_names
+from model.errors import CheckpointError
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "grid", "width"),
+    [
+        ("tiny_cnn", 40, (5, 5), 64),
+        ("efficientnet_v2_b0", 64, (2, 2), 1280),
+        ("resnet18", 64, (2, 2), 512),
+        ("mobilenet_v3_small", 96, (3, 3), 576),
+        ("shufflenet_v2_x0_5", 64, (2, 2), 1024),
+        ("mnasnet0_5", 64, (2, 2), 1280),
+        ("regnet_y_400mf", 64, (2, 2), 440),
+        ("squeezenet1_1", 64, (3, 3), 512),
+    ],
+)
+def test_encoders_give_a_grid_of_features(
+    name: str, image_size: int, grid: tuple[int, int], width: int
+) -> None:
+    encoder = Encoder(name, image_size).eval()
+    features = encoder(torch.zeros(2, 3, image_size, image_size))
+    assert (encoder.rows, encoder.columns) == grid
+    assert features.shape == (2, grid[0] * grid[1], width)
+    assert encoder.feature_dim == width
+
+
+def test_features_come_row_by_row() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder("tiny_cnn", 40).eval()
+    image = torch.zeros(1, 3, 40, 40)
+    image[:, :, 12, 28] = 9.0  # row 1, column 3 of cells of 8 pixels
+    change = (encoder(image) - encoder(torch.zeros_like(image))).norm(dim=2)[0]
+    assert int(change.argmax()) == 1 * encoder.columns + 3
+
+
+def test_batch_normalization_keeps_its_statistics_while_training() -> None:
+    encoder = Encoder("resnet18", 64).train()
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    encoder(torch.randn(4, 3, 64, 64))
+    assert all(torch.equal(before[name], value) for name, value in encoder.named_buffers())
+
+
+def test_a_whole_classifier_or_its_features_alone_can_be_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = get_model("mobilenet_v3_small", weights=None)
+    save_file(network.state_dict(), tmp_path / "whole.safetensors")
+    torch.save(network.features.state_dict(), tmp_path / "features.pth")
+    image = torch.randn(1, 3, 64, 64)
+    expected = network.features.eval()(image).flatten(2).transpose(1, 2)
+    for file in ("whole.safetensors", "features.pth"):
+        encoder = Encoder("mobilenet_v3_small", 64).eval()
+        encoder.load_pretrained(tmp_path / file)
+        torch.testing.assert_close(encoder(image), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_chain_without_features_can_be_loaded(tmp_path: Path) -> None:
+    network = get_model("resnet18", weights=None)
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+    encoder = Encoder("resnet18", 64)
+    encoder.load_pretrained(tmp_path / "resnet18.pth")
+    first = next(module for module in encoder.modules() if isinstance(module, nn.Conv2d))
+    torch.testing.assert_close(first.weight, network.conv1.weight)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_file({"features.0.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="does not hold weights of mobilenet_v3_small"):
+        Encoder("mobilenet_v3_small", 64).load_pretrained(tmp_path / "other.safetensors")
+    save_file({"something.weight": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="others are missing"):
+        Encoder("mobilenet_v3_small", 64).load_pretrained(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04K\x01."])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_an_unreadable_file_of_weights_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+    (tmp_path / f"broken{suffix}").write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Encoder("tiny_cnn", 40).load_pretrained(tmp_path / f"broken{suffix}")
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(CheckpointError, match="resnet50"):
+        Encoder("resnet5000", 64)
+    assert "efficientnet_v2_b0" in encoder_names()
+    assert "vit_b_16" not in encoder_names()
+
+
+def test_photographs_too_small_for_an_encoder_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="too small"):
+        Encoder("squeezenet1_1", 8)
+
+
+def test_an_encoder_without_published_weights_says_so() -> None:
+    with pytest.raises(CheckpointError, match="publishes no weights"):
+        Encoder("tiny_cnn", 40).load_pretrained(None)
