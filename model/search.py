@@ -1,0 +1,206 @@
+"""Beam search over many photographs at once.
+
+Knows ids, rows and log-probabilities; not words, pictures or what the state of a decoder is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.decoder import DecoderState, DecoderStep
+from model.errors import OptionsError
+from model.vocabulary import Vocabulary
+
+StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
+
+# Ids that say nothing in a caption and are never emitted.
+BANNED_IDS = (Vocabulary.pad_id, Vocabulary.start_id, Vocabulary.unk_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions:
+    """How captions are searched for."""
+
+    beam_size: int = 3  # K: hypotheses kept per photograph, 1 (greedy) to 10
+    num_captions: int = 1  # captions returned per photograph, 1 to beam_size
+    max_length: int = 20  # words, the end token not counted, 1 to 50
+    length_penalty: float = 1.0  # hypotheses rank by log_prob / length ** this, 0 to 2; 0 ranks by log_prob
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range.
+
+        Raises:
+            OptionsError: one sentence naming the option, its value and its range.
+        """
+        for name, low, high in (
+            ("beam_size", 1, 10),
+            ("num_captions", 1, self.beam_size),
+            ("max_length", 1, 50),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                limit = f"{high} (the beam size)" if name == "num_captions" else str(high)
+                raise OptionsError(f"{name} is {value!r}; it must be a whole number from {low} to {limit}.")
+        if not 0 <= self.length_penalty <= 2:
+            raise OptionsError(f"length_penalty is {self.length_penalty!r}; it must be a number from 0 to 2.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """One caption the search found, as ids, with what the decoder saw at each of its words."""
+
+    ids: tuple[int, ...]  # the end token left out
+    log_probs: tuple[float, ...]  # one a word
+    betas: tuple[float, ...]  # one a word
+    alphas: tuple[Tensor, ...]  # (L,) one a word
+    log_prob: float  # of the words and, if finished, of the end token
+    is_finished: bool
+
+
+class _Move(NamedTuple):
+    """One step of all beams: which hypothesis each row continues, and with what."""
+
+    parents: Tensor  # (B, K) beam of the step before, 0 to K - 1
+    ids: Tensor  # (B, K) the word appended
+    log_probs: Tensor  # (B, K) of that word alone
+    alphas: Tensor  # (B, K, L) of that word
+    betas: Tensor  # (B, K) of that word
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    """Where a hypothesis stopped: enough to rank it, and to read it backwards."""
+
+    beam: int
+    length: int  # words
+    log_prob: float
+    is_finished: bool
+
+    def rank(self, length_penalty: float) -> tuple[bool, float]:
+        """Sorts finished before unfinished, then by log-probability per emitted token."""
+        emitted = self.length + self.is_finished  # the end token is emitted too
+        return self.is_finished, self.log_prob / emitted**length_penalty
+
+
+@torch.no_grad()
+def beam_search(
+    step: StepFunction, state: DecoderState, photographs: int, options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """The best captions of several photographs, searched for at once.
+
+    A photograph is done when ``beam_size`` hypotheses have ended; what the others of the batch still
+    do does not change its result. Hypotheses cut at ``max_length`` only fill up what is missing.
+
+    Args:
+        step: from the last ids (B * K,) and the state to the next logits; row b * K + k is beam k of
+            photograph b.
+        state: of the B * K rows before the first word, equal within a photograph.
+        photographs: B.
+        options: sizes and limits of the search.
+
+    Returns:
+        For each photograph ``num_captions`` different hypotheses (fewer only if there are no more),
+        best first: finished before unfinished, then by log_prob / length ** length_penalty, where the
+        length counts the end token.
+    """
+    beams, device = options.beam_size, state.hidden.device
+    ids = torch.full((photographs * beams,), Vocabulary.start_id, device=device)
+    # All beams start equal: only the first is alive, or all of them would say the same.
+    totals = torch.full((photographs, beams), -torch.inf, device=device)  # (B, K)
+    totals[:, 0] = 0.0
+    endings: list[list[_Ending]] = [[] for _ in range(photographs)]
+    moves: list[_Move] = []
+    for length in range(options.max_length + 1):
+        out = step(ids, state)
+        log_probs = _allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
+        scores, parents, words = _candidates(totals, log_probs)  # (B, 2K) each, best first
+        _note_endings(endings, scores, parents, words, length, beams)
+        if length == options.max_length or all(len(found) >= beams for found in endings):
+            break
+        totals, best = scores.masked_fill(words == Vocabulary.end_id, -torch.inf).topk(beams)  # (B, K)
+        parents, words = parents.gather(1, best), words.gather(1, best)
+        rows = (parents + torch.arange(photographs, device=device).unsqueeze(1) * beams).flatten()
+        moves.append(_move(out, log_probs, parents, words, rows))
+        ids, state = words.flatten(), out.state.select(rows)
+    _note_unfinished(endings, totals, len(moves), beams)
+    return [_best(found, moves, photograph, options) for photograph, found in enumerate(endings)]
+
+
+def _allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:
+    """Log-probabilities over what may be emitted; a caption has at least one word."""
+    banned = [*BANNED_IDS, Vocabulary.end_id] if is_first else [*BANNED_IDS]
+    logits = logits.float().index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
+    return logits.log_softmax(dim=1)
+
+
+def _candidates(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The 2K best continuations of each photograph, best first: score, beam they continue, word.
+
+    At most K of them can be ends, one a beam, so K that go on always remain.
+    """
+    photographs, beams = totals.shape
+    vocabulary = log_probs.shape[1]
+    scores = (totals.unsqueeze(2) + log_probs.view(photographs, beams, vocabulary)).flatten(1)  # (B, K * V)
+    scores, index = scores.topk(2 * beams)
+    return scores, index // vocabulary, index % vocabulary
+
+
+def _note_endings(
+    endings: list[list[_Ending]], scores: Tensor, parents: Tensor, words: Tensor, length: int, beams: int
+) -> None:
+    """Record the hypotheses that end here; an end counts only if it is among the K best."""
+    is_ending = (words[:, :beams] == Vocabulary.end_id) & scores[:, :beams].isfinite()
+    for photograph, rank in is_ending.nonzero().tolist():
+        if len(endings[photograph]) < beams:
+            ending = _Ending(
+                beam=int(parents[photograph, rank]),
+                length=length,
+                log_prob=float(scores[photograph, rank]),
+                is_finished=True,
+            )
+            endings[photograph].append(ending)
+
+
+def _note_unfinished(endings: list[list[_Ending]], totals: Tensor, length: int, beams: int) -> None:
+    """Let the hypotheses that are still running fill the places that no ending took."""
+    for found, scores in zip(endings, totals.tolist(), strict=True):
+        for beam, score in enumerate(scores[: beams - len(found)]):
+            if score > -torch.inf:
+                found.append(_Ending(beam=beam, length=length, log_prob=score, is_finished=False))
+
+
+def _move(out: DecoderStep, log_probs: Tensor, parents: Tensor, words: Tensor, rows: Tensor) -> _Move:
+    chosen = log_probs[rows].gather(1, words.view(-1, 1)).view_as(parents)
+    alphas = out.alpha[rows].view(*parents.shape, -1)
+    return _Move(parents, words, chosen, alphas, out.beta[rows].view_as(parents))
+
+
+def _best(
+    endings: list[_Ending], moves: list[_Move], photograph: int, options: DecodingOptions
+) -> list[Hypothesis]:
+    ranked = sorted(endings, key=lambda ending: ending.rank(options.length_penalty), reverse=True)
+    return [_read_back(ending, moves, photograph) for ending in ranked[: options.num_captions]]
+
+
+def _read_back(ending: _Ending, moves: list[_Move], photograph: int) -> Hypothesis:
+    """Follow a hypothesis from its end to its beginning."""
+    words = []
+    beam = ending.beam
+    for move in reversed(moves[: ending.length]):
+        at = (photograph, beam)
+        words.append((int(move.ids[at]), float(move.log_probs[at]), float(move.betas[at]), move.alphas[at]))
+        beam = int(move.parents[at])
+    ids, log_probs, betas, alphas = zip(*reversed(words), strict=True)
+    return Hypothesis(
+        ids=ids,
+        log_probs=log_probs,
+        betas=betas,
+        alphas=alphas,
+        log_prob=ending.log_prob,
+        is_finished=ending.is_finished,
+    )

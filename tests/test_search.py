@@ -1,0 +1,172 @@
+"""Beam search on toy step functions, whose best captions can be enumerated, and on the real decoder."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.decoder import DecoderState, DecoderStep
+from model.errors import OptionsError
+from model.search import BANNED_IDS, DecodingOptions, Hypothesis, beam_search
+from model.vocabulary import Vocabulary
+
+END = Vocabulary.end_id
+WORDS = (4, 5, 6)
+V = 7
+L = 2
+
+
+class ToyModel:
+    """Scores that depend on the photograph and on every word before, through the state."""
+
+    def __init__(self, photographs: int, seed: int = 0, end_bonus: float = 0.0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.table = torch.randn(photographs, 97, V, generator=generator) * 2
+        self.table[:, :, END] += end_bonus
+        self.photographs = photographs
+
+    def start(self, beams: int) -> DecoderState:
+        """The state counts which prefix was read: one number a row, and the photograph it belongs to."""
+        photograph = torch.arange(self.photographs).repeat_interleave(beams).float().unsqueeze(1)
+        return DecoderState(photograph, torch.zeros_like(photograph))
+
+    def step(self, ids: Tensor, state: DecoderState) -> DecoderStep:
+        prefix = (state.cell[:, 0] * 5 + ids) % 97  # a different number for most prefixes
+        logits = self.table[state.hidden[:, 0].long(), prefix.long()]
+        alpha = torch.stack((prefix / 97, 1 - prefix / 97), dim=1)
+        return DecoderStep(logits, alpha, prefix[:, None] / 97, DecoderState(state.hidden, prefix[:, None]))
+
+    def search(self, **options: float) -> list[list[Hypothesis]]:
+        decoding = DecodingOptions(**options)
+        return beam_search(self.step, self.start(decoding.beam_size), self.photographs, decoding)
+
+
+def walk(model: ToyModel, photograph: int, ids: tuple[int, ...]) -> tuple[list[float], list[Tensor]]:
+    """Log-probabilities of ``ids`` one by one over what may be emitted, and the alpha of each."""
+    state = DecoderState(torch.tensor([[float(photograph)]]), torch.zeros(1, 1))
+    before, log_probs, alphas = Vocabulary.start_id, [], []
+    for place, index in enumerate(ids):
+        out = model.step(torch.tensor([before]), state)
+        banned = [*BANNED_IDS, END] if place == 0 else [*BANNED_IDS]
+        logits = out.logits.clone()
+        logits[:, banned] = -math.inf
+        log_probs.append(float(logits.log_softmax(1)[0, index]))
+        alphas.append(out.alpha[0])
+        state, before = out.state, index
+    return log_probs, alphas
+
+
+def enumerated_best(model: ToyModel, photograph: int, max_length: int, penalty: float) -> tuple[int, ...]:
+    every = [
+        (*words, END)
+        for length in range(1, max_length + 1)
+        for words in itertools.product(WORDS, repeat=length)
+    ]
+    return max(every, key=lambda ids: sum(walk(model, photograph, ids)[0]) / len(ids) ** penalty)[:-1]
+
+
+def greedy(model: ToyModel, photograph: int, max_length: int) -> tuple[int, ...]:
+    ids: tuple[int, ...] = ()
+    while len(ids) < max_length:
+        options = [*WORDS, END] if ids else [*WORDS]
+        best = max(options, key=lambda index: walk(model, photograph, (*ids, index))[0][-1])
+        if best == END:
+            break
+        ids += (best,)
+    return ids
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_beam_of_one_is_greedy(seed: int) -> None:
+    model = ToyModel(5, seed)
+    for photograph, [hypothesis] in enumerate(model.search(beam_size=1, max_length=6)):
+        assert hypothesis.ids == greedy(model, photograph, 6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_beam_wide_enough_finds_the_enumerated_best(seed: int, penalty: float) -> None:
+    model = ToyModel(2, seed)
+    # With two words there are 9 + 3 hypotheses and 4 more moves; ten beams lose none that could win.
+    found = model.search(beam_size=10, max_length=2, length_penalty=penalty)
+    for photograph, [hypothesis] in enumerate(found):
+        assert hypothesis.ids == enumerated_best(model, photograph, 2, penalty)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3, 5])
+def test_words_carry_their_own_scores_and_attention(beam_size: int) -> None:
+    model = ToyModel(4, seed=11)
+    for photograph, hypotheses in enumerate(
+        model.search(beam_size=beam_size, num_captions=beam_size, max_length=5)
+    ):
+        for hypothesis in hypotheses:
+            ids = (*hypothesis.ids, END) if hypothesis.is_finished else hypothesis.ids
+            log_probs, alphas = walk(model, photograph, ids)
+            assert hypothesis.log_prob == pytest.approx(sum(log_probs), abs=1e-4)
+            count = len(hypothesis.ids)
+            assert list(hypothesis.log_probs) == pytest.approx(log_probs[:count], abs=1e-4)
+            torch.testing.assert_close(torch.stack(hypothesis.alphas), torch.stack(alphas[:count]))
+            assert list(hypothesis.betas) == pytest.approx([float(a[0]) for a in alphas[:count]])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_photograph_alone_is_searched_as_in_company(seed: int) -> None:
+    together = ToyModel(6, seed)
+    found = together.search(beam_size=3, num_captions=3, max_length=7)
+    for photograph in range(6):
+        alone = ToyModel(1, seed)
+        alone.table = together.table[photograph : photograph + 1]
+        [expected] = alone.search(beam_size=3, num_captions=3, max_length=7)
+        assert [h.ids for h in found[photograph]] == [h.ids for h in expected]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_only_words_are_emitted_and_no_caption_is_empty_or_twice_there(seed: int) -> None:
+    model = ToyModel(3, seed, end_bonus=3.0)
+    model.table[:, :, list(BANNED_IDS)] += 50
+    for hypotheses in model.search(beam_size=4, num_captions=4, max_length=4):
+        ids = [hypothesis.ids for hypothesis in hypotheses]
+        assert len(set(ids)) == len(ids) == 4
+        assert all(ids) and set(itertools.chain(*ids)) <= set(WORDS)
+
+
+def test_captions_come_best_first() -> None:
+    for hypotheses in ToyModel(5, 2).search(beam_size=5, num_captions=5, max_length=6):
+        ranks = [(h.is_finished, h.log_prob / (len(h.ids) + h.is_finished)) for h in hypotheses]
+        assert ranks == sorted(ranks, reverse=True)
+
+
+def test_a_caption_that_never_ends_is_cut_and_says_so() -> None:
+    for [hypothesis] in ToyModel(3, 0, end_bonus=-1000.0).search(beam_size=2, max_length=5):
+        assert len(hypothesis.ids) == 5
+        assert not hypothesis.is_finished
+
+
+def test_no_length_penalty_prefers_shorter_captions() -> None:
+    longer = sum(len(h.ids) for [h] in ToyModel(20, 1).search(beam_size=5, max_length=8, length_penalty=1.0))
+    shorter = sum(len(h.ids) for [h] in ToyModel(20, 1).search(beam_size=5, max_length=8, length_penalty=0.0))
+    assert shorter < longer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam_size": 0},
+        {"beam_size": 11},
+        {"beam_size": 2.5},
+        {"beam_size": True},
+        {"num_captions": 4},
+        {"num_captions": 0},
+        {"max_length": 0},
+        {"max_length": 51},
+        {"length_penalty": -0.1},
+        {"length_penalty": math.nan},
+    ],
+)
+def test_options_outside_their_range_are_refused_by_name(options: dict[str, float]) -> None:
+    with pytest.raises(OptionsError, match=next(iter(options))):
+        DecodingOptions(**options)
