@@ -1,0 +1,51 @@
+"""The captioner itself. Imports neither service nor training, and nothing of the web.
+
+captioner = Captioner.load("checkpoints/default")
+[[caption]] = captioner.caption([open_image(Path("bird.jpg").read_bytes()).image])
+"""
+
+from model.captioner import Captioner
+from model.checkpoint import CheckpointInfo
+from model.config import ModelConfig
+from model.errors import (
+    CaptioningError,
+    CheckpointError,
+    EmptyImageError,
+    ImageError,
+    ImageLimitError,
+    OptionsError,
+    UndecodableImageError,
+    UnsupportedImageError,
+)
+from model.overlay import contact_sheet, data_url, draw_overlay, encode_png, walk_gif, word_overlay
+from model.preprocess import ImageLimits, Photograph, open_image
+from model.record import Caption, Grid, Word, photograph_record
+from model.search import DecodingOptions
+
+__all__ = [
+    "Caption",
+    "Captioner",
+    "CaptioningError",
+    "CheckpointError",
+    "CheckpointInfo",
+    "DecodingOptions",
+    "EmptyImageError",
+    "Grid",
+    "ImageError",
+    "ImageLimitError",
+    "ImageLimits",
+    "ModelConfig",
+    "OptionsError",
+    "Photograph",
+    "UndecodableImageError",
+    "UnsupportedImageError",
+    "Word",
+    "contact_sheet",
+    "data_url",
+    "draw_overlay",
+    "encode_png",
+    "open_image",
+    "photograph_record",
+    "walk_gif",
+    "word_overlay",
+]

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import draw_photo
+from safetensors.torch import load_file, save_file
+
+from model import Captioner, CheckpointError, CheckpointInfo, ModelConfig
+from model.checkpoint import load_checkpoint, save_checkpoint, write_scores
+from model.network import CaptionNetwork
+from model.vocabulary import Vocabulary
+
+
+def rewrite_manifest(folder: Path) -> None:
+    """What someone who tampers would do."""
+    from hashlib import sha256
+
+    names = ("config.json", "vocabulary.json", "weights.safetensors")
+    sums = {name: sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / "manifest.json").write_text(json.dumps(sums))
+
+
+def change_json(path: Path, change: Callable[[dict], object]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+    rewrite_manifest(path.parent)
+
+
+def test_a_saved_captioner_captions_as_before(captioner: Captioner, checkpoint: Path) -> None:
+    photos = [draw_photo(seed) for seed in range(4)]
+    loaded = Captioner.load(checkpoint)
+    for [before], [after] in zip(captioner.caption(photos), loaded.caption(photos), strict=True):
+        assert after.text == before.text
+        assert after.log_prob == pytest.approx(before.log_prob, rel=1e-2)  # half precision on disk
+
+
+def test_everything_but_weights_comes_back_exactly(
+    checkpoint: Path, config: ModelConfig, vocabulary: Vocabulary
+) -> None:
+    write_scores(checkpoint, {"cider": 61.5})
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.config == config
+    assert loaded.vocabulary.words == vocabulary.words
+    assert (loaded.info.name, loaded.info.scores) == ("tiny", {"cider": 61.5})
+    assert len(loaded.info.sha256) == 64
+
+
+def test_the_identity_changes_with_the_weights_and_not_with_the_scores(
+    tmp_path: Path, checkpoint: Path, network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary
+) -> None:
+    before = load_checkpoint(checkpoint).info.sha256
+    write_scores(checkpoint, {"cider": 1.0})
+    assert load_checkpoint(checkpoint).info.sha256 == before
+    with torch.no_grad():
+        network.decoder.output.bias.add_(1)
+    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
+    save_checkpoint(checkpoint, network, config, vocabulary, info)
+    after = load_checkpoint(checkpoint).info
+    assert after.sha256 != before
+    assert after.scores == {}  # they were the scores of the weights before
+
+
+def test_a_writer_killed_at_any_rename_leaves_a_whole_checkpoint(
+    checkpoint: Path,
+    network: CaptionNetwork,
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
+    replace = os.replace
+    for survived in range(4):
+        with torch.no_grad():
+            network.decoder.output.bias.add_(1)
+        calls = iter(range(100))
+
+        def die_later(source: Path, target: Path, calls=calls, survived=survived) -> None:
+            if next(calls) >= survived:
+                raise KeyboardInterrupt
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", die_later)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(checkpoint, network, config, vocabulary, info)
+        monkeypatch.setattr(os, "replace", replace)
+        load_checkpoint(checkpoint)
+
+
+def poison(folder: Path) -> None:
+    weights = load_file(folder / "weights.safetensors")
+    weights["decoder.output.bias"][3] = torch.nan
+    save_file(weights, folder / "weights.safetensors")
+    rewrite_manifest(folder)
+
+
+def drop_a_tensor(folder: Path) -> None:
+    weights = load_file(folder / "weights.safetensors")
+    del weights["decoder.output.bias"]
+    save_file(weights, folder / "weights.safetensors")
+    rewrite_manifest(folder)
+
+
+def cut(folder: Path, name: str) -> None:
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "is missing"),
+    "no manifest": (lambda f: (f / "manifest.json").unlink(), "is missing"),
+    "no weights": (lambda f: (f / "weights.safetensors").unlink(), "cannot be read"),
+    "cut weights": (lambda f: cut(f, "weights.safetensors"), "damaged"),
+    "cut vocabulary": (lambda f: cut(f, "vocabulary.json"), "damaged"),
+    "cut config": (lambda f: cut(f, "config.json"), "cannot be read as JSON"),
+    "cut weights, new manifest": (
+        lambda f: (cut(f, "weights.safetensors"), rewrite_manifest(f)),
+        "cannot be read",
+    ),
+    "a pickle for weights": (
+        lambda f: ((f / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n."), rewrite_manifest(f)),
+        "cannot be read",
+    ),
+    "NaN weights": (poison, "not finite"),
+    "a tensor too few": (drop_a_tensor, "does not fit"),
+    "another vocabulary": (
+        lambda f: ((f / "vocabulary.json").write_text('["a", "dog"]'), rewrite_manifest(f)),
+        "different checkpoints",
+    ),
+    "a word twice": (
+        lambda f: ((f / "vocabulary.json").write_text('["a", "a"]'), rewrite_manifest(f)),
+        "more than once",
+    ),
+    "another program's": (
+        lambda f: change_json(f / "config.json", lambda c: c.pop("format")),
+        "no checkpoint of this program",
+    ),
+    "of the future": (lambda f: change_json(f / "config.json", lambda c: c.update(version=99)), "version 99"),
+    "an unknown field": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(warp=9)),
+        "unknown fields warp",
+    ),
+    "a missing field": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].pop("vocabulary_size")),
+        "incomplete",
+    ),
+    "an impossible size": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(hidden_dim=-7)),
+        "hidden_dim",
+    ),
+    "another encoder": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(encoder="eye")),
+        "no encoder",
+    ),
+    "another attention": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(attention="eye")),
+        "no attention kind",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_or_foreign_checkpoint_is_refused_in_one_sentence(checkpoint: Path, name: str) -> None:
+    damage, message = DAMAGES[name]
+    damage(checkpoint)
+    with pytest.raises(CheckpointError, match=message) as raised:
+        Captioner.load(checkpoint)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_folder_at_all_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        Captioner.load(tmp_path / "nothing")
+
+
+def test_every_changed_byte_of_the_weights_is_noticed(checkpoint: Path) -> None:
+    path = checkpoint / "weights.safetensors"
+    whole = path.read_bytes()
+    for at in range(0, len(whole), len(whole) // 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(CheckpointError):
+            load_checkpoint(checkpoint)

@@ -1,0 +1,319 @@
+"""Properties of the pictures that show where a caption looked."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+from model import overlay
+from model.errors import OptionsError
+from model.overlay import (
+    WALK_MIN_WIDTH,
+    WALK_SIDE,
+    WORD_SIDE,
+    contact_sheet,
+    data_url,
+    draw_overlay,
+    encode_jpeg,
+    encode_png,
+    walk_gif,
+    word_overlay,
+)
+from model.record import Caption, Grid, Word
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+INSET = (0.25, 0.1, 0.75, 0.6)
+SHAPES = [(280, 280), (210, 373), (4000, 300), (33, 47)]  # width, height
+SENTENCE = "a very large brown dog runs over the green field toward another smaller white dog while three"
+
+
+def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Coarse coloured noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def grey(size: tuple[int, int]) -> Image.Image:
+    """An even photograph, on which every difference is the heat's."""
+    return Image.new("RGB", size, (120, 120, 120))
+
+
+def one_hot(rows: int, columns: int, row: int, column: int) -> NDArray[np.float64]:
+    attention = np.zeros((rows, columns))
+    attention[row, column] = 1.0
+    return attention
+
+
+def as_rows(attention: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in attention.tolist())
+
+
+def heat_seen(
+    size: tuple[int, int], attention: NDArray[np.float64], box: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """How far every pixel of an even photograph is from the look of no attention, (height, width)."""
+    rows, columns = attention.shape
+    left, top, right, bottom = box
+    grid = Grid(rows=rows, columns=columns, box=(left, top, right, bottom))
+    drawn = np.asarray(draw_overlay(grey(size), as_rows(attention), grid), dtype=np.float64)
+    cold = np.asarray(overlay._muted(grey(size)), dtype=np.float64)
+    return np.abs(drawn - cold).sum(axis=2)
+
+
+def caption_of(sentence: str, seed: int = 1) -> Caption:
+    """A caption whose words look at random places of a 3 x 4 grid."""
+    rng = np.random.default_rng(seed)
+    words = tuple(
+        Word(
+            word=word,
+            log_prob=-1.0,
+            beta=0.5,
+            attention=as_rows(rng.dirichlet(np.full(12, 0.2)).reshape(3, 4)),
+        )
+        for word in sentence.split()
+    )
+    grid = Grid(rows=3, columns=4, box=WHOLE)
+    return Caption(text=sentence, log_prob=-9.0, words=words, grid=grid, is_finished=True)
+
+
+def frames_of(gif: bytes) -> list[Image.Image]:
+    with Image.open(BytesIO(gif)) as animation:
+        frames = []
+        for place in range(getattr(animation, "n_frames", 1)):
+            animation.seek(place)
+            frames.append(animation.convert("RGB"))
+    return frames
+
+
+@pytest.mark.parametrize("box", [WHOLE, INSET])
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize(("row", "column"), [(2, 4), (3, 1)])
+def test_a_hot_cell_lights_its_own_rectangle(
+    size: tuple[int, int], box: tuple[float, ...], row: int, column: int
+) -> None:
+    rows, columns = 5, 6
+    seen = heat_seen(size, one_hot(rows, columns, row, column), box)
+    x = (np.arange(size[0]) + 0.5) / size[0]
+    y = (np.arange(size[1]) + 0.5) / size[1]
+    cell_width, cell_height = (box[2] - box[0]) / columns, (box[3] - box[1]) / rows
+    across = np.abs(x - box[0] - (column + 0.5) * cell_width) / cell_width  # cells from the planted one
+    down = np.abs(y - box[1] - (row + 0.5) * cell_height) / cell_height
+    assert abs(seen.sum(axis=0) @ x / seen.sum() - box[0] - (column + 0.5) * cell_width) < 0.05 * cell_width
+    assert abs(seen.sum(axis=1) @ y / seen.sum() - box[1] - (row + 0.5) * cell_height) < 0.05 * cell_height
+    assert seen[np.ix_(down < 0.5, across < 0.5)].sum() > 0.5 * seen.sum()
+    assert seen[np.ix_(down < 0.8, across < 0.8)].sum() > 0.9 * seen.sum()
+    assert seen.argmax() in np.flatnonzero(np.outer(down < 0.5, across < 0.5))
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_corner_cells_are_lit_up_to_the_border_of_the_photograph(size: tuple[int, int]) -> None:
+    for row, column in [(0, 0), (0, 6), (6, 0), (6, 6)]:
+        seen = heat_seen(size, one_hot(7, 7, row, column), WHOLE)
+        assert seen[-(row > 0), -(column > 0)] >= 0.97 * seen.max()
+
+
+def test_nothing_is_lit_outside_the_box() -> None:
+    seen = heat_seen((200, 100), np.full((2, 2), 0.25), INSET)
+    inside = np.zeros_like(seen, dtype=bool)
+    inside[10:60, 50:150] = True
+    assert seen[inside].min() > 0
+    assert seen[~inside].max() == 0
+
+
+def test_a_box_smaller_than_a_pixel_lights_nothing() -> None:
+    assert heat_seen((20, 20), np.full((2, 2), 0.25), (0.501, 0.501, 0.502, 0.502)).max() == 0
+
+
+@pytest.mark.parametrize("box", [WHOLE, INSET])
+def test_an_even_map_is_exactly_even_and_far_from_full_heat(box: tuple[float, ...]) -> None:
+    seen = heat_seen((200, 100), np.full((7, 7), 1 / 49), box)
+    lit = seen[seen > 0]
+    assert lit.max() == lit.min()
+    assert lit.max() < 0.5 * heat_seen((200, 100), one_hot(7, 7, 3, 3), box).max()
+
+
+def test_the_noise_of_a_nearly_even_map_is_not_blown_up() -> None:
+    noise = np.random.default_rng(0).uniform(0.95, 1.05, (7, 7))
+    seen = heat_seen((140, 140), noise / noise.sum(), WHOLE)
+    assert np.ptp(seen) < 0.05 * heat_seen((140, 140), one_hot(7, 7, 3, 3), WHOLE).max()
+
+
+def test_the_maximum_of_a_pointed_map_is_full_heat_whatever_its_weight() -> None:
+    rest = np.full((7, 7), 0.7 / 48)
+    rest[3, 3] = 0.3
+    pointed = heat_seen((140, 140), rest, WHOLE).max()
+    assert pointed == heat_seen((140, 140), one_hot(7, 7, 3, 3), WHOLE).max()
+
+
+def test_hotter_is_lighter_all_along_the_colours() -> None:
+    colours = np.frombuffer(overlay._heat_palette(), dtype=np.uint8).reshape(256, 3)
+    lightness = colours @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness) > -0.5).all()
+    assert lightness[-1] - lightness[0] > 180
+
+
+def test_opacity_scales_the_colour_of_the_heat() -> None:
+    grid = Grid(rows=1, columns=1, box=WHOLE)
+    clear = draw_overlay(photo((40, 30)), ((1.0,),), grid, opacity=0.0)
+    covered = draw_overlay(photo((40, 30)), ((1.0,),), grid, opacity=1.0)
+    assert np.asarray(covered).std(axis=(0, 1)).max() < np.asarray(clear).std(axis=(0, 1)).min()
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
+def test_an_opacity_outside_its_range_is_refused(opacity: float) -> None:
+    with pytest.raises(OptionsError, match="between 0 and 1"):
+        draw_overlay(photo((40, 30)), ((1.0,),), Grid(rows=1, columns=1, box=WHOLE), opacity=opacity)
+
+
+@pytest.mark.parametrize(
+    "attention", [((0.5, 0.5),), ((0.2,), (0.2,)), ((1.5,), (-0.5,)), ((float("nan"),), (1.0,))]
+)
+def test_what_is_not_a_map_of_the_grid_is_a_broken_invariant(
+    attention: tuple[tuple[float, ...], ...],
+) -> None:
+    with pytest.raises(AssertionError):
+        draw_overlay(photo((40, 30)), attention, Grid(rows=2, columns=1, box=WHOLE))
+
+
+def test_the_photograph_is_not_modified() -> None:
+    image, caption = photo((300, 200)), caption_of("a dog runs")
+    before = image.tobytes()
+    contact_sheet(image, caption)
+    word_overlay(image, caption, 1)
+    walk_gif(image, caption)
+    assert image.tobytes() == before
+
+
+def test_words_that_look_elsewhere_have_visibly_different_overlays() -> None:
+    caption = caption_of("dog cat")
+    first, second = (word_overlay(photo((300, 200)), caption, index) for index in (0, 1))
+    difference = np.asarray(ImageChops.difference(first, second))
+    assert (difference.max(axis=2) > 40).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((300, 200), (300, 200)), ((4000, 300), (WORD_SIDE, 58)), ((900, 1536), (450, WORD_SIDE))],
+)
+def test_the_overlay_of_a_word_keeps_the_shape_within_its_bound(
+    size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    assert word_overlay(photo(size), caption_of("dog"), 0).size == shown
+
+
+@pytest.mark.parametrize(
+    ("sentence", "index", "right"),
+    [("a dog", 2, "give 0 to 1"), ("a dog", -1, "give 0 to 1"), ("", 0, "nothing to draw")],
+)
+def test_a_word_that_is_not_in_the_caption_is_refused(sentence: str, index: int, right: str) -> None:
+    with pytest.raises(OptionsError, match=right):
+        word_overlay(photo((40, 30)), caption_of(sentence), index)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 430), (4000, 300), (20_000, 16), (16, 20_000)])
+@pytest.mark.parametrize("sentence", ["", "dog", SENTENCE, SENTENCE + " " + SENTENCE])
+def test_a_sheet_is_bounded_for_every_shape_and_length(size: tuple[int, int], sentence: str) -> None:
+    sheet = contact_sheet(photo(size), caption_of(sentence))
+    assert sheet.mode == "RGB"
+    assert sheet.width <= 1700
+    assert sheet.height <= 1900
+    assert sheet.getpixel((0, 0)) == sheet.getpixel((sheet.width - 1, sheet.height - 1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("sentence", ["", "dog", SENTENCE])
+def test_a_sheet_holds_the_photograph_and_one_panel_a_word(
+    sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Image.Image, str]] = []
+    titled = overlay._titled
+    monkeypatch.setattr(
+        overlay, "_titled", lambda picture, title: drawn.append((picture, title)) or titled(picture, title)
+    )
+    image, caption = photo((300, 200)), caption_of(sentence)
+    sheet = np.asarray(contact_sheet(image, caption))
+    assert [title for _, title in drawn] == ["", *sentence.split()]
+    assert drawn[0][0].tobytes() == image.resize(drawn[0][0].size, Image.Resampling.LANCZOS).tobytes()
+    for word, (picture, _) in zip(caption.words, drawn[1:], strict=True):
+        again = draw_overlay(drawn[0][0], word.attention, caption.grid)
+        assert picture.tobytes() == again.tobytes()
+    # Every panel keeps its pixels: the dark of the sheet is that of the panels, and of some ink.
+    dark = sum(int((np.asarray(picture) < 250).sum()) for picture, _ in drawn)
+    assert dark <= (sheet < 250).sum() <= dark + 40_000
+
+
+def test_a_title_never_leaves_its_panel() -> None:
+    panel = np.asarray(overlay._titled(photo((100, 60)), "pneumonoultramicroscopicsilicovolcanoconiosis" * 3))
+    title = panel[: overlay.TITLE_HEIGHT]
+    assert panel.shape[1] == 100
+    assert (title < 128).any()
+    assert (title[:, -1] == 255).all()
+    assert (title[-1] == 255).all()
+
+
+def test_long_captions_break_into_lines_that_fit() -> None:
+    text = overlay._Text([*SENTENCE.split(), "w" * 200], 240, 20)
+    page = Image.new("RGB", (240 + 40, text.height), "white")
+    text.draw(page, (0, 0), [(0, 0, 0)] * len(text.words))
+    assert text.height > 5 * 20
+    assert (np.asarray(page)[:, 241:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(300, 200), (1000, 1400), (4000, 300), (16, 20_000)])
+@pytest.mark.parametrize("sentence", ["", "dog", "a dog runs over a dog"])
+def test_the_walk_has_a_frame_for_the_photograph_and_one_a_word(size: tuple[int, int], sentence: str) -> None:
+    gif = walk_gif(photo(size), caption_of(sentence))
+    frames = frames_of(gif)
+    assert len(frames) == len(sentence.split()) + 1
+    assert max(frames[0].width, WALK_MIN_WIDTH) <= WALK_SIDE
+    assert frames[0].height <= WALK_SIDE + 100
+
+
+def test_the_walk_loops_and_shows_the_overlays_in_their_colours() -> None:
+    image, caption = photo((320, 200)), caption_of("a dog runs")
+    gif = walk_gif(image, caption)
+    assert b"NETSCAPE2.0" in gif
+    pictures = [image, *(word_overlay(image, caption, index) for index in range(3))]
+    shown = [np.asarray(frame.crop((0, 0, 320, 200)), dtype=np.float64) for frame in frames_of(gif)]
+    errors = np.array(
+        [[np.abs(frame - np.asarray(picture)).mean() for picture in pictures] for frame in shown]
+    )
+    assert errors.argmin(axis=1).tolist() == [0, 1, 2, 3]
+    assert errors.diagonal().max() < 16  # of 255; 256 colours, dithered
+    assert {frame.getpixel((2, frame.height - 2)) for frame in frames_of(gif)} == {(255, 255, 255)}
+
+
+def test_equal_words_still_have_frames_of_their_own() -> None:
+    even = tuple([(1 / 12,) * 4] * 3)
+    words = tuple(Word(word="the", log_prob=-1.0, beta=0.5, attention=even) for _ in range(4))
+    grid = Grid(rows=3, columns=4, box=WHOLE)
+    caption = Caption(text="the the the the", log_prob=-4.0, words=words, grid=grid, is_finished=False)
+    assert len(frames_of(walk_gif(grey((64, 48)), caption))) == 5
+
+
+def test_nothing_of_the_photograph_but_its_pixels_is_written() -> None:
+    image = photo((120, 90))
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET"
+    image.info = {"exif": exif.tobytes(), "comment": b"SECRET", "icc_profile": b"SECRET", "dpi": (72, 72)}
+    caption = caption_of("a dog")
+    sheet, single = contact_sheet(image, caption), word_overlay(image, caption, 0)
+    assert sheet.info == single.info == {}
+    files = [encode(picture) for encode in (encode_png, encode_jpeg) for picture in (image, sheet, single)]
+    for data in [*files, walk_gif(image, caption)]:
+        assert b"SECRET" not in data
+        with Image.open(BytesIO(data)) as written:
+            assert not written.getexif()
+
+
+def test_png_keeps_every_pixel_and_a_data_url_is_a_jpeg_of_the_same_size() -> None:
+    image = photo((120, 90))
+    assert Image.open(BytesIO(encode_png(image))).tobytes() == image.tobytes()
+    scheme, data = data_url(image).split(",")
+    assert scheme == "data:image/jpeg;base64"
+    with Image.open(BytesIO(base64.b64decode(data))) as written:
+        assert (written.format, written.size) == ("JPEG", image.size)
