@@ -1,0 +1,47 @@
+"""The web application: a captioner, the routes, the errors. ``gunicorn "service.app:create_app()"``."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from flask import Flask
+
+from model import Captioner, CheckpointError, ImageLimits
+from service.config import ConfigError, ServiceConfig
+from service.errors import register_errors
+from service.headers import register_headers
+from service.inference import Inference
+from service.parsing import MAX_FIELD_BYTES, MAX_FORM_PARTS
+from service.routes import captioning, information
+
+# gunicorn takes this status of a worker as "do not start it again"; any other would loop for ever.
+CANNOT_START = 3
+
+
+def create_app(config: ServiceConfig | None = None, captioner: Captioner | None = None) -> Flask:
+    """The application. Without ``config`` the environment decides, without ``captioner`` the checkpoint.
+
+    Nothing is captioned here, so that gunicorn may fork afterwards: threads that torch has started
+    do not survive a fork. What cannot start says so in one sentence and exits.
+    """
+    torch.set_num_threads(1)  # processes fill the cores; more threads than cores stall one another
+    try:
+        config = config or ServiceConfig.from_env()
+        captioner = captioner or Captioner.load(config.checkpoint, config.device)
+    except (ConfigError, CheckpointError) as error:
+        print(f"The captioning service cannot start. {error}", file=sys.stderr)
+        sys.exit(CANNOT_START)
+    app = Flask(__name__)
+    app.config.update(
+        MAX_CONTENT_LENGTH=config.max_bytes,
+        MAX_FORM_PARTS=MAX_FORM_PARTS,
+        MAX_FORM_MEMORY_SIZE=MAX_FIELD_BYTES,
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider; keep the record's order
+    app.extensions["inference"] = Inference(captioner, ImageLimits(max_pixels=config.max_pixels))
+    app.register_blueprint(captioning)
+    app.register_blueprint(information)
+    register_headers(app)
+    register_errors(app)
+    return app

@@ -1,0 +1,399 @@
+"""Batch captioning: what is written, what survives a crash, and what is refused."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from model import Caption, CheckpointError, Grid, Word
+from service import batch
+
+ROOT = Path(__file__).parents[1]
+
+
+class NamesTheColour:
+    """A captioner without weights: the caption is the red level of the photograph's first pixel."""
+
+    def __init__(self):
+        self.seen = []
+
+    @classmethod
+    def load(cls, folder):
+        return cls()
+
+    def caption(self, images, options=None):
+        self.seen += images
+        return [[self._caption(image.getpixel((0, 0))[0])] * options.num_captions for image in images]
+
+    def _caption(self, red):
+        attention = ((0.25, 0.25), (0.25, 0.25))
+        grid = Grid(rows=2, columns=2, box=(0.0, 0.0, 1.0, 1.0))
+        words = tuple(
+            Word(word=word, log_prob=-0.5, beta=0.5, attention=attention) for word in ("red", str(red))
+        )
+        return Caption(text=f"red {red}", log_prob=-1.25, words=words, grid=grid, is_finished=True)
+
+
+class InterruptedAtThird(NamesTheColour):
+    """Ctrl-C falls into the third batch."""
+
+    def caption(self, images, options=None):
+        if len(self.seen) >= 2:
+            raise KeyboardInterrupt
+        return super().caption(images, options)
+
+
+@pytest.fixture
+def captioner(monkeypatch):
+    """The one captioner that every run of the test loads."""
+    fake = NamesTheColour()
+    monkeypatch.setattr(batch, "Captioner", SimpleNamespace(load=lambda folder: fake))
+    return fake
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Five photographs, two of them with names that differ in the suffix only."""
+    folder = tmp_path / "photographs"
+    for red, name in enumerate(("a.jpg", "a.png", "birds/b.png", "birds/far/c.PNG", "d.gif")):
+        save(folder / name, red * 40)
+    return folder
+
+
+def save(path, red):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), (red, 0, 0)).save(path)
+
+
+def run(*inputs, output, options=()):
+    return batch.main([*map(str, inputs), "--output", str(output), *options])
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names(output):
+    return [record["image"] for record in lines(output / "captions.jsonl")]
+
+
+def listed_on_standard_input(monkeypatch, *paths):
+    listing = "".join(f"{path}\n" for path in paths).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listing)))
+
+
+def test_a_record_says_which_photograph_and_what_was_seen(captioner, photographs, output):
+    assert run(photographs / "a.png", output=output) == 0
+    [record] = lines(output / "captions.jsonl")
+    assert record == {
+        "image": "a.png",
+        "sha256": sha256((photographs / "a.png").read_bytes()).hexdigest(),
+        "width": 40,
+        "height": 30,
+        "captions": [
+            {
+                "caption": "red 40",
+                "log_prob": -1.25,
+                "words": [
+                    {"word": "red", "log_prob": -0.5, "beta": 0.5},
+                    {"word": "40", "log_prob": -0.5, "beta": 0.5},
+                ],
+                "grid": {"rows": 2, "columns": 2, "box": [0.0, 0.0, 1.0, 1.0]},
+            }
+        ],
+    }
+
+
+def test_attention_and_the_number_of_captions_are_as_asked(captioner, photographs, output):
+    options = ["--attention", "--num-captions", "2"]
+    run(photographs / "a.png", output=output, options=options)
+    [record] = lines(output / "captions.jsonl")
+    assert len(record["captions"]) == 2
+    assert record["captions"][0]["words"][0]["attention"] == [[0.25, 0.25], [0.25, 0.25]]
+
+
+def test_a_folder_is_captioned_with_its_subfolders_in_a_fixed_order(captioner, photographs, output):
+    save(photographs / ".thumbnails/a.jpg", 9)
+    (photographs / "notes.txt").write_text("no picture, and not taken for one")
+    assert run(photographs, output=output) == 0
+    assert names(output) == ["a.jpg", "a.png", "birds/b.png", "birds/far/c.PNG", "d.gif"]
+
+
+def test_overlays_mirror_the_folder_and_keep_the_whole_name(captioner, photographs, output):
+    run(photographs, output=output, options=["--overlays"])
+    drawn = sorted(str(path.relative_to(output)) for path in output.rglob("*.png"))
+    assert drawn == [f"overlays/{name}.png" for name in names(output)]
+    for path in drawn:
+        Image.open(output / path).verify()
+
+
+def test_an_output_inside_the_input_does_not_caption_its_own_overlays(captioner, photographs):
+    for _ in range(2):
+        assert run(photographs, output=photographs, options=["--overlays"]) == 0
+    assert len(captioner.seen) == len(names(photographs)) == 5
+
+
+def test_bad_photographs_are_listed_and_the_run_goes_on(captioner, photographs, output):
+    (photographs / "broken.jpg").write_bytes((photographs / "a.jpg").read_bytes()[:150])
+    (photographs / "empty.png").touch()
+    (photographs / "iphone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (photographs / "vanished.jpg").symlink_to("nowhere.jpg")
+    assert run(photographs, output=output, options=["--batch-size", "1"]) == 3
+    assert len(names(output)) == 5
+    failures = {failure["image"]: failure["error"] for failure in lines(output / "errors.jsonl")}
+    assert failures == {
+        "broken.jpg": "UndecodableImageError",
+        "empty.png": "EmptyImageError",
+        "iphone.heic": "UnsupportedImageError",
+        "vanished.jpg": "FileNotFoundError",
+    }
+    assert all(failure["detail"] for failure in lines(output / "errors.jsonl"))
+
+
+def test_a_photograph_or_folder_without_permission_is_a_failure(captioner, photographs, output):
+    (photographs / "a.jpg").chmod(0)
+    if os.access(photographs / "a.jpg", os.R_OK):
+        pytest.skip("root may read everything")
+    (photographs / "birds").chmod(0)
+    assert run(photographs, output=output) == 3
+    (photographs / "birds").chmod(0o700)
+    assert [failure["image"] for failure in lines(output / "errors.jsonl")] == ["a.jpg", "birds"]
+
+
+def test_a_name_too_long_for_an_overlay_is_a_failure_of_that_photograph_alone(captioner, photographs, output):
+    save(photographs / f"{'x' * 249}.png", 1)
+    assert run(photographs, output=output, options=["--overlays"]) == 3
+    assert len(names(output)) == 5
+
+
+def test_failures_are_tried_again_and_forgotten_when_mended(captioner, photographs, output):
+    good = (photographs / "a.jpg").read_bytes()
+    (photographs / "a.jpg").write_bytes(b"")
+    assert run(photographs, output=output) == 3
+    (photographs / "a.jpg").write_bytes(good)
+    assert run(photographs, output=output) == 0
+    assert sorted(names(output))[0] == "a.jpg"
+    assert not (output / "errors.jsonl").exists()
+
+
+def test_a_second_run_does_nothing_new(captioner, photographs, output, capsys):
+    run(photographs, output=output)
+    before = (output / "captions.jsonl").read_bytes()
+    assert run(photographs, output=output) == 0
+    assert (output / "captions.jsonl").read_bytes() == before
+    assert len(captioner.seen) == 5
+    assert capsys.readouterr().out.splitlines()[-1] == "0 captioned, 5 already done, 0 failed"
+
+
+def test_a_torn_last_line_is_cut_off_and_its_photograph_done_again(captioner, photographs, output):
+    run(photographs, output=output)
+    whole = (output / "captions.jsonl").read_bytes()
+    (output / "captions.jsonl").write_bytes(whole[:-20])
+    assert run(photographs, output=output) == 0
+    assert (output / "captions.jsonl").read_bytes() == whole
+    assert len(captioner.seen) == 6
+
+
+def test_a_photograph_that_changed_is_done_again_and_has_one_record(captioner, photographs, output):
+    run(photographs, output=output)
+    save(photographs / "a.png", 200)
+    assert run(photographs, output=output) == 0
+    [record] = [r for r in lines(output / "captions.jsonl") if r["image"] == "a.png"]
+    assert record["captions"][0]["caption"] == "red 200"
+    assert len(captioner.seen) == 6
+    assert not list(output.rglob(".part"))
+
+
+def test_a_photograph_that_changed_for_the_worse_loses_its_record(captioner, photographs, output):
+    run(photographs, output=output)
+    (photographs / "a.png").write_bytes(b"no longer a picture")
+    assert run(photographs, output=output) == 3
+    assert "a.png" not in names(output)
+    assert len(names(output)) == 4
+
+
+def test_records_of_photographs_that_are_not_asked_for_stay(captioner, photographs, output):
+    run(photographs, output=output)
+    run(photographs / "a.png", output=output)
+    assert len(names(output)) == 5
+
+
+def test_two_inputs_with_the_same_names_lose_no_photograph(captioner, tmp_path, output):
+    for red, name in enumerate(("x/a.png", "y/a.png", "z/y/a.png")):
+        save(tmp_path / name, red)
+    inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z" / "y" / "a.png"]
+    assert run(*inputs, output=output, options=["--overlays"]) == 0
+    texts = {r["image"]: r["captions"][0]["caption"] for r in lines(output / "captions.jsonl")}
+    assert texts == {"a.png": "red 0", "y/a.png": "red 1", "z/y/a.png": "red 2"}
+    assert len(list((output / "overlays").rglob("*.png"))) == 3
+
+
+def test_a_photograph_given_twice_is_captioned_once(captioner, photographs, output, monkeypatch):
+    monkeypatch.chdir(photographs)
+    assert run(".", "a.png", photographs / "birds" / ".." / "a.png", "*.png", output=output) == 0
+    assert len(captioner.seen) == len(names(output)) == 5
+
+
+def test_globs_name_photographs_by_their_path_below_the_wildcard(captioner, photographs, output):
+    assert run(photographs / "**" / "*.png", output=output) == 0
+    assert names(output) == ["a.png", "birds/b.png"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(captioner, tmp_path, output):
+    save(tmp_path / "a[1].png", 0)
+    assert run(tmp_path / "a[1].png", output=output) == 0
+    assert names(output) == ["a[1].png"]
+
+
+def test_a_list_on_standard_input_may_name_files_and_folders(captioner, photographs, output, monkeypatch):
+    listed_on_standard_input(monkeypatch, photographs / "d.gif", "", photographs / "birds")
+    assert run("-", output=output) == 0
+    assert sorted(names(output)) == ["b.png", "d.gif", "far/c.PNG"]
+
+
+def test_a_listed_photograph_that_vanished_is_a_failure(captioner, photographs, output, monkeypatch):
+    listed_on_standard_input(monkeypatch, photographs / "gone.jpg", photographs / "a.jpg")
+    assert run("-", output=output) == 3
+    assert names(output) == ["a.jpg"]
+    assert lines(output / "errors.jsonl")[0]["image"] == "gone.jpg"
+
+
+def test_names_in_any_encoding_are_recorded(captioner, tmp_path, output):
+    folder = tmp_path / "photographs"
+    save(folder / "été.png", 0)
+    os.rename(folder / "été.png", os.fsencode(folder) + b"/\xe9t\xe9.png")
+    save(folder / "日本.png", 0)
+    assert run(folder, output=output, options=["--overlays"]) == 0
+    assert sorted(names(output)) == ["日本.png", "\udce9t\udce9.png"]
+
+
+def test_no_more_than_a_batch_is_captioned_at_once(captioner, photographs, output, monkeypatch):
+    sizes = []
+    caption = captioner.caption
+    monkeypatch.setattr(captioner, "caption", lambda i, o: sizes.append(len(i)) or caption(i, o))
+    run(photographs, output=output, options=["--batch-size", "2"])
+    assert sizes == [2, 2, 1]
+
+
+def test_control_c_says_how_to_continue_and_keeps_what_is_done(
+    captioner, photographs, output, monkeypatch, capsys
+):
+    monkeypatch.setattr(batch, "Captioner", InterruptedAtThird)
+    assert run(photographs, output=output, options=["--batch-size", "1"]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "2 captioned, run the same command again to continue"
+    assert len(names(output)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nowhere.jpg"], "nowhere.jpg"),
+        (["nowhere/*.jpg"], "nowhere/*.jpg"),
+        (["empty"], "no photographs"),
+        (["a.png", "--beam-size", "0"], "beam_size"),
+        (["a.png", "--num-captions", "4"], "num_captions"),
+        (["a.png", "--batch-size", "0"], "batch_size"),
+        (["a.png", "--output", "a.png"], "a.png cannot be written"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_2(captioner, tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.png", 0)
+    (tmp_path / "empty").mkdir()
+    assert batch.main(["--output", "output", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.png"], ["a.png", "--output", "o", "--beam-size", "three"]])
+def test_arguments_that_cannot_be_read_are_exit_2(arguments):
+    with pytest.raises(SystemExit) as refused:
+        batch.main(arguments)
+    assert refused.value.code == 2
+
+
+def test_a_refused_checkpoint_is_exit_2_and_leaves_no_output(photographs, output, capsys, monkeypatch):
+    def refuse(folder):
+        raise CheckpointError("The checkpoint folder 'x' does not exist.")
+
+    monkeypatch.setattr(batch, "Captioner", SimpleNamespace(load=refuse))
+    assert run(photographs, output=output) == 2
+    assert capsys.readouterr().err == "service.batch: The checkpoint folder 'x' does not exist.\n"
+    assert not output.exists()
+
+
+def test_a_foreign_captions_file_is_refused_untouched(captioner, photographs, output, capsys):
+    output.mkdir()
+    (output / "captions.jsonl").write_text('{"caption": "mine"}\n')
+    assert run(photographs, output=output) == 2
+    assert "Line 1" in capsys.readouterr().err
+    assert (output / "captions.jsonl").read_text() == '{"caption": "mine"}\n'
+
+
+SLOW_CAPTIONER = """
+import sys, time
+sys.path.insert(0, "tests")
+import test_batch
+from service import batch
+
+class Slow(test_batch.NamesTheColour):
+    def caption(self, images, options=None):
+        time.sleep(0.02)
+        return super().caption(images, options)
+
+batch.Captioner = Slow
+sys.exit(batch.main())
+"""
+
+
+def start(photographs, output):
+    command = [sys.executable, "-c", SLOW_CAPTIONER, str(photographs), "--output", str(output)]
+    return subprocess.Popen([*command, "--overlays", "--batch-size", "3"], cwd=ROOT)
+
+
+def stop_after(process, output, records, how):
+    """Send ``how`` once ``records`` lines are there."""
+    written = output / "captions.jsonl"
+    while process.poll() is None:
+        if written.exists() and written.read_bytes().count(b"\n") >= records:
+            process.send_signal(how)
+            break
+        time.sleep(0.003)
+    return process.wait()
+
+
+def everything(output):
+    records = sorted((output / "captions.jsonl").read_text().splitlines())
+    overlays = {path.relative_to(output): path.read_bytes() for path in output.rglob("*.png")}
+    return records, overlays
+
+
+@pytest.mark.slow
+def test_runs_that_are_killed_end_in_the_same_set_as_one_clean_run(captioner, tmp_path, output):
+    photographs = tmp_path / "photographs"
+    for red in range(60):
+        save(photographs / f"{red % 7}/{red}.png", red)
+    for records in (1, 10, 25, 40):
+        assert stop_after(start(photographs, output), output, records, signal.SIGKILL) == -signal.SIGKILL
+    assert stop_after(start(photographs, output), output, 50, signal.SIGINT) == 130
+    assert run(photographs, output=output, options=["--overlays"]) == 0
+    clean = tmp_path / "clean"
+    run(photographs, output=clean, options=["--overlays"])
+    assert everything(output) == everything(clean)

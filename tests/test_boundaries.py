@@ -1,0 +1,56 @@
+"""Who may import whom: service -> model <- training. Read from the source, so nothing need be installed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import model
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {
+    "model": {"service", "training", "flask", "werkzeug", "gunicorn", "argparse"},
+    "service": {"training"},
+    "training": {"service", "flask"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """First parts of everything the file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_packages_import_only_in_the_direction_of_the_design(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not imported(path) & FORBIDDEN[package], path
+
+
+def test_only_the_application_itself_needs_flask() -> None:
+    batch = {"batch.py", "inputs.py", "payload.py", "inference.py"}
+    for name in batch:
+        assert not imported(ROOT / "service" / name) & {"flask", "werkzeug"}, name
+
+
+def test_the_public_names_exist_and_are_all_there_is() -> None:
+    public = {name for name in vars(model) if not name.startswith("_")}
+    modules = {path.stem for path in (ROOT / "model").glob("*.py")}
+    assert public - modules == set(model.__all__) - modules
+    assert model.__all__ == sorted(model.__all__)
+
+
+def test_no_file_is_too_long_to_read_in_one_sitting() -> None:
+    for package in FORBIDDEN:
+        for path in (ROOT / package).rglob("*.py"):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path

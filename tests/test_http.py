@@ -1,0 +1,505 @@
+"""The HTTP interface, served by a captioner that needs no weights."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from model import Caption, DecodingOptions, Grid, Word, overlay
+from service.app import create_app
+from service.config import ConfigError, ServiceConfig
+
+PROBLEM = "application/problem+json"
+ROWS = COLUMNS = 3
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "grey": (128, 128, 128)}
+
+
+class FakeCaptioner:
+    """Says the photograph's main colour and its shape; every word looks at a cell of its own."""
+
+    info = SimpleNamespace(
+        name="fake", sha256="0" * 64, licence="CC0-1.0", scores={"bleu_4": 21.5}, trained_on="nothing"
+    )
+    config = SimpleNamespace(attention="additive")
+    vocabulary = range(11)
+
+    def caption(
+        self, images: Sequence[Image.Image], options: DecodingOptions | None = None
+    ) -> list[list[Caption]]:
+        count = (options or DecodingOptions()).num_captions
+        return [[_caption(image, place) for place in range(count)] for image in images]
+
+
+def _caption(image: Image.Image, place: int) -> Caption:
+    assert image.mode == "RGB"
+    shape = "wide" if image.width > image.height else "tall" if image.height > image.width else "square"
+    texts = ("a", _nearest_colour(image), shape, "picture")[: 4 - place]
+    return Caption(
+        text=" ".join(texts),
+        log_prob=-1.0 - place,
+        words=tuple(
+            Word(word=text, log_prob=-0.25, beta=0.5, attention=_looking_at(cell))
+            for cell, text in enumerate(texts)
+        ),
+        grid=Grid(rows=ROWS, columns=COLUMNS, box=(0.0, 0.0, 1.0, 1.0)),
+        is_finished=True,
+    )
+
+
+def _nearest_colour(image: Image.Image) -> str:
+    pixel = image.resize((1, 1)).getpixel((0, 0))
+    return min(COLOURS, key=lambda name: sum(abs(a - b) for a, b in zip(COLOURS[name], pixel, strict=True)))
+
+
+def _looking_at(cell: int) -> tuple[tuple[float, ...], ...]:
+    return tuple(
+        tuple(0.92 if r * COLUMNS + c == cell else 0.01 for c in range(COLUMNS)) for r in range(ROWS)
+    )
+
+
+@pytest.fixture(scope="module")
+def app() -> Flask:
+    return create_app(ServiceConfig(max_bytes=500_000), FakeCaptioner())
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def picture(
+    colour: str = "red", size: tuple[int, int] = (48, 32), mode: str = "RGB", kind: str = "JPEG", **how: Any
+) -> bytes:
+    """A picture of one colour as the bytes of a file."""
+    stream = io.BytesIO()
+    Image.new("RGB", size, COLOURS[colour]).convert(mode).save(stream, kind, **how)
+    return stream.getvalue()
+
+
+def post(client: FlaskClient, data: bytes, route: str = "/v1/captions", **fields: str) -> TestResponse:
+    return client.post(route, data={"image": (io.BytesIO(data), "a.jpg"), **fields})
+
+
+def assert_problem(response: TestResponse, status: int, *mentions: str) -> None:
+    assert (response.status_code, response.content_type) == (status, PROBLEM), response.text
+    problem = json.loads(response.data)
+    assert set(problem) == {"type", "title", "status", "detail", "request_id"}
+    assert problem["status"] == status
+    assert problem["request_id"] == response.headers["X-Request-Id"]
+    for mention in mentions:
+        assert mention in problem["detail"]
+
+
+# Captions
+
+
+def test_a_captioned_photograph_has_the_documented_record(client: FlaskClient) -> None:
+    data = picture("blue")
+    record = post(client, data).get_json()
+    assert list(record) == ["image", "sha256", "width", "height", "captions"]
+    assert record["image"] == {"width": 48, "height": 32, "format": "JPEG"}
+    assert (record["width"], record["height"], record["sha256"]) == (48, 32, sha256(data).hexdigest())
+    [caption] = record["captions"]
+    assert (caption["caption"], caption["log_prob"]) == ("a blue wide picture", -1.0)
+    assert caption["grid"] == {"rows": 3, "columns": 3, "box": [0.0, 0.0, 1.0, 1.0]}
+    for word in caption["words"]:
+        assert set(word) == {"word", "log_prob", "beta", "attention", "overlay"}
+        assert sum(map(sum, word["attention"])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_every_accepted_format_is_captioned(client: FlaskClient, kind: str) -> None:
+    record = post(client, picture("green", kind=kind)).get_json()
+    assert record["image"]["format"] == kind
+    assert record["captions"][0]["caption"] == "a green wide picture"
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "caption"),
+    [
+        (picture("grey", mode="L"), (48, 32), "a grey wide picture"),
+        (picture("red", mode="CMYK"), (48, 32), "a red wide picture"),
+        (picture("blue", mode="RGBA", kind="PNG"), (48, 32), "a blue wide picture"),
+        (picture("green", size=(4000, 300)), (4000, 300), "a green wide picture"),
+    ],
+    ids=["grey", "cmyk", "transparent", "panorama"],
+)
+def test_unusual_photographs_are_captioned(
+    client: FlaskClient, data: bytes, size: tuple[int, int], caption: str
+) -> None:
+    record = post(client, data).get_json()
+    assert (record["width"], record["height"]) == size
+    assert record["captions"][0]["caption"] == caption
+
+
+def test_a_photograph_turned_by_exif_is_captioned_and_drawn_upright(client: FlaskClient) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    record = post(client, picture(exif=exif)).get_json()
+    assert record["image"] == {"width": 32, "height": 48, "format": "JPEG"}
+    assert record["captions"][0]["caption"] == "a red tall picture"
+    drawn = picture_at(record["captions"][0]["words"][0]["overlay"])
+    assert drawn.size == (32, 48)
+    assert not drawn.getexif()
+
+
+def picture_at(url: str) -> Image.Image:
+    assert url.startswith("data:image/")
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+
+@pytest.mark.parametrize("where", ["form", "query"])
+def test_options_are_form_or_query_fields(client: FlaskClient, where: str) -> None:
+    fields = {"beam_size": "5", "num_captions": "3", "max_length": "12", "overlays": "none"}
+    data = {"image": (io.BytesIO(picture()), "a.jpg")}
+    query = fields if where == "query" else {}
+    response = client.post(
+        "/v1/captions", data=data | (fields if where == "form" else {}), query_string=query
+    )
+    captions = response.get_json()["captions"]
+    assert [len(caption["words"]) for caption in captions] == [4, 3, 2]
+    assert "overlay" not in captions[0]["words"][0]
+
+
+def test_a_sheet_can_be_had_with_every_caption(client: FlaskClient) -> None:
+    captions = post(client, picture(), num_captions="2", overlays="sheet").get_json()["captions"]
+    for caption in captions:
+        assert picture_at(caption["sheet"]).width > 48
+        assert "overlay" not in caption["words"][0]
+
+
+def test_a_photograph_of_some_size_passes_the_limits_on_fields(client: FlaskClient) -> None:
+    data = noisy("BMP", (380, 380))
+    assert len(data) > 400_000
+    assert post(client, data, overlays="none").status_code == 200
+
+
+def test_the_file_name_is_neither_used_nor_shown(client: FlaskClient) -> None:
+    name = "../../<img src=x onerror=alert(1)>.jpg"
+    response = client.post("/v1/captions", data={"image": (io.BytesIO(picture()), name)})
+    assert response.status_code == 200
+    assert "onerror" not in response.text
+
+
+def test_every_thread_gets_the_answer_for_its_own_photograph(app: Flask) -> None:
+    names = [name for name in COLOURS for _ in range(8)]
+    with ThreadPoolExecutor(16) as pool:
+        records = pool.map(lambda name: post(app.test_client(), picture(name)).get_json(), names)
+        assert [record["captions"][0]["words"][1]["word"] for record in records] == names
+
+
+# Pictures of where it looked
+
+
+def drawn(client: FlaskClient, **fields: str) -> Image.Image:
+    response = post(client, picture(size=(480, 320)), "/v1/overlays", **fields)
+    image = Image.open(io.BytesIO(response.data))
+    assert response.content_type == f"image/{str(image.format).lower()}"
+    return image
+
+
+def test_overlays_answers_with_a_contact_sheet(client: FlaskClient) -> None:
+    sheet = drawn(client)
+    assert sheet.format == "PNG"
+    assert sheet.width * sheet.height > 480 * 320
+
+
+def test_overlays_draws_one_word(client: FlaskClient) -> None:
+    first, second = drawn(client, word="0"), drawn(client, word="1")
+    assert (first.format, first.size) == ("PNG", (480, 320))
+    assert first.tobytes() != second.tobytes()
+
+
+def test_overlays_walks_through_the_words(client: FlaskClient) -> None:
+    walk = drawn(client, format="gif")
+    assert (walk.format, getattr(walk, "n_frames", 1)) == ("GIF", 5)
+
+
+# What is refused
+
+
+def huge_png() -> bytes:
+    """A small file that claims, truly, 100 megapixels."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    rows = zlib.compress(bytes(1251) * 10_000, 9)
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def noisy(kind: str, size: tuple[int, int] = (200, 160)) -> bytes:
+    """A picture that does not compress, as the bytes of a file."""
+    stream = io.BytesIO()
+    Image.effect_noise(size, 80).convert("RGB").save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", 400),
+        (b"not a photograph at all\n" * 20, 415),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", 415),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415),
+        (picture(kind="TIFF"), 415),
+        (noisy("JPEG")[:20], 415),
+        (noisy("JPEG")[:2000], 422),
+        (noisy("PNG")[:2000], 422),
+        (noisy("WEBP")[:2000], 422),
+        (huge_png(), 422),
+        (picture(size=(8, 8)), 422),
+    ],
+    ids=[
+        "empty",
+        "text",
+        "svg",
+        "eps",
+        "tiff",
+        "jpeg-head",
+        "jpeg-cut",
+        "png-cut",
+        "webp-cut",
+        "huge",
+        "tiny",
+    ],
+)
+@pytest.mark.parametrize("route", ["/v1/captions", "/v1/overlays"])
+def test_what_is_no_good_photograph_is_refused(
+    client: FlaskClient, route: str, data: bytes, status: int
+) -> None:
+    assert_problem(post(client, data, route), status)
+
+
+def file(name: str = "a.jpg") -> tuple[io.BytesIO, str]:
+    return io.BytesIO(picture()), name
+
+
+@pytest.mark.parametrize(
+    ("request_body", "status"),
+    [
+        ({"data": {}, "content_type": "multipart/form-data"}, 400),
+        ({"data": {"image": "data:image/png;base64,AAAA"}}, 400),
+        ({"data": {"image": [file("a.jpg"), file("b.jpg")]}}, 400),
+        ({"data": {"photo": file()}}, 400),
+        ({"data": {"image": file(), "mask": file()}}, 400),
+        ({"data": b"x", "content_type": "multipart/form-data"}, 400),
+        ({"data": {"image": file()}, "query_string": {"url": "http://169.254.169.254/"}}, 400),
+        ({"data": b"{}", "content_type": "application/json"}, 415),
+        ({"data": picture(), "content_type": "image/jpeg"}, 415),
+        ({"data": {"image": (io.BytesIO(bytes(500_001)), "a.jpg")}}, 413),
+        ({"data": {"image": file(), "beam_size": "1" * 200_000}}, 413),
+        ({"data": {"image": file()} | {f"field{i}": "1" for i in range(20)}}, 413),
+        ({"input_stream": io.BytesIO(b"x"), "headers": {"Transfer-Encoding": "chunked"}}, 411),
+    ],
+    ids=[
+        "none",
+        "text",
+        "two",
+        "misnamed",
+        "stray",
+        "boundary",
+        "url",
+        "json",
+        "raw",
+        "bytes",
+        "field",
+        "parts",
+        "chunked",
+    ],
+)
+def test_a_malformed_request_is_refused(
+    client: FlaskClient, request_body: dict[str, Any], status: int
+) -> None:
+    assert_problem(client.post("/v1/captions", **request_body), status)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mention"),
+    [
+        ("beam_size", "0", "from 1 to 10"),
+        ("beam_size", "11", "from 1 to 10"),
+        ("beam_size", "1e9", "from 1 to 10"),
+        ("beam_size", "", "from 1 to 10"),
+        ("beam_size", "٣", "from 1 to 10"),
+        ("num_captions", "4", "from 1 to 3"),
+        ("max_length", "51", "from 1 to 50"),
+        ("max_length", "NaN", "from 1 to 50"),
+        ("overlays", "all", "words, sheet, none"),
+        ("colour", "red", "known are beam_size"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name_and_range(
+    client: FlaskClient, name: str, value: str, mention: str
+) -> None:
+    assert_problem(post(client, picture(), **{name: value}), 400, name, mention)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"word": "4"}, {"word": "-1"}, {"word": "x"}, {"format": "zip"}, {"word": "0", "format": "gif"}],
+)
+def test_a_wrong_option_of_overlays_is_refused(client: FlaskClient, fields: dict[str, str]) -> None:
+    assert_problem(post(client, picture(), "/v1/overlays", **fields), 400)
+
+
+def test_an_option_given_twice_is_refused(client: FlaskClient) -> None:
+    data = {"image": file(), "beam_size": "2"}
+    response = client.post("/v1/captions", data=data, query_string={"beam_size": "3"})
+    assert_problem(response, 400, "beam_size", "twice")
+
+
+def test_unknown_routes_and_methods_are_problems_too(client: FlaskClient) -> None:
+    assert_problem(client.get("/nowhere"), 404)
+    response = client.get("/v1/captions")
+    assert_problem(response, 405)
+    assert "POST" in response.headers["Allow"]
+
+
+def test_a_fault_of_ours_is_a_500_that_tells_nothing() -> None:
+    class BrokenCaptioner(FakeCaptioner):
+        def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+            raise RuntimeError("a secret")
+
+    client = create_app(ServiceConfig(), BrokenCaptioner()).test_client()
+    response = post(client, picture())
+    assert_problem(response, 500)
+    assert "secret" not in response.text
+    assert client.get("/healthz").status_code == 200
+
+
+# What surrounds it
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/model", "/healthz", "/nowhere", "/static/page.js"])
+def test_every_answer_carries_the_security_headers(client: FlaskClient, path: str) -> None:
+    with client.get(path) as response:
+        headers = response.headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_answers_of_the_interface_are_not_stored(client: FlaskClient) -> None:
+    assert post(client, picture()).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_kept"), [("a1-B2", True), ("x" * 65, False), ("a b", False), ("", False)]
+)
+def test_a_request_has_an_id(client: FlaskClient, sent: str, is_kept: bool) -> None:
+    answered = client.get("/healthz", headers={"X-Request-Id": sent}).headers["X-Request-Id"]
+    assert answered
+    assert (answered == sent) is is_kept
+
+
+def test_the_model_card_is_served_as_data(client: FlaskClient) -> None:
+    card = client.get("/v1/model").get_json()
+    assert (card["name"], card["vocabulary_size"], card["attention"]) == ("fake", 11, "additive")
+    assert (card["licence"], card["scores"]) == ("CC0-1.0", {"bleu_4": 21.5})
+    assert card["limits"]["max_bytes"] == 500_000
+
+
+def test_it_is_ready_only_after_a_caption_succeeded() -> None:
+    client = create_app(ServiceConfig(), FakeCaptioner()).test_client()
+    first = client.get("/readyz")
+    assert_problem(first, 503)
+    assert int(first.headers["Retry-After"]) > 0
+    assert any(client.get("/readyz").status_code == 200 for _ in waiting())
+
+
+def test_it_never_gets_ready_if_captioning_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    captioner = FakeCaptioner()
+    monkeypatch.setattr(captioner, "caption", lambda *_: 1 / 0, raising=False)
+    client = create_app(ServiceConfig(), captioner).test_client()
+    assert all(client.get("/readyz").status_code == 503 for _ in range(5))
+
+
+def waiting(seconds: float = 5) -> Iterator[None]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.01)
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
+    for path in (
+        "/",
+        "/static/page.js",
+        "/static/ask.js",
+        "/static/heat.js",
+        "/static/wording.js",
+        "/static/page.css",
+    ):
+        with client.get(path) as response:
+            assert response.status_code == 200
+            assert "//" not in response.text.replace("// ", "")
+
+
+def test_the_page_draws_heat_as_the_overlays_do(client: FlaskClient) -> None:
+    with client.get("/static/heat.js") as response:
+        script = response.text
+    for name in ("OPACITY", "FULL_HEAT", "BLEND_SIGMA", "MUTED_COLOUR", "MUTED_LIGHT", "HEAT_COLOURS"):
+        value = getattr(overlay, name)
+        assert f"const {name} = {json.dumps(value)};" in script
+
+
+def test_the_page_says_where_the_photograph_goes(client: FlaskClient) -> None:
+    assert "does not leave this computer" in client.get("/").text
+    elsewhere = client.get("/", headers={"Host": "captions.example"}).text
+    assert "does not leave this computer" not in elsewhere
+    assert "captions.example" in elsewhere
+
+
+# Settings
+
+
+def test_settings_come_from_the_environment() -> None:
+    config = ServiceConfig.from_env(
+        {"CAPTION_CHECKPOINT": "runs/mine", "CAPTION_MAX_PIXELS": "9000", "HOME": "/"}
+    )
+    assert config == ServiceConfig(checkpoint="runs/mine", max_pixels=9000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("CAPTION_WORKERS", "0"), ("CAPTION_MAX_BYTES", "20MB"), ("CAPTION_DEVICE", "")]
+)
+def test_a_wrong_setting_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        ServiceConfig.from_env({name: value})
+
+
+def test_a_missing_checkpoint_ends_the_start_with_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        create_app(ServiceConfig(checkpoint="/nowhere/at/all"))
+    assert ending.value.code not in (None, 0)
+    [sentence] = capsys.readouterr().err.splitlines()
+    assert "/nowhere/at/all" in sentence
+
+
+def test_a_wrong_setting_ends_the_start_with_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTION_THREADS", "many")
+    with pytest.raises(SystemExit):
+        create_app()
+    [sentence] = capsys.readouterr().err.splitlines()
+    assert "CAPTION_THREADS" in sentence
