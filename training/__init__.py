@@ -1,0 +1,1 @@
+"""Fitting a captioner and measuring it. Imports model, never service."""

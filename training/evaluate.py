@@ -1,0 +1,147 @@
+"""How good a captioner's captions are.
+
+    python -m training.evaluate --checkpoint checkpoints/default \\
+        --captions ../shared/data/flickr8k/captions.json --images ../shared/data/flickr8k/images --split test
+
+prints one JSON object. Captions are free-running (the network reads its own words, as in use), one a
+photograph, and scored as text. ``evaluate_captioner`` also validates during training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from model import Caption, Captioner, CaptioningError, DecodingOptions
+from model.checkpoint import write_scores
+from model.vocabulary import detokenize
+from training.config import usable_device
+from training.data import SPLITS, CaptionedPhotograph, DataError, read_photographs
+from training.metrics import score_captions
+
+_BATCH = 32
+
+
+def caption_photographs(
+    captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
+) -> list[Caption]:
+    """The best caption of every photograph, in order, with a progress bar."""
+    captions: list[Caption] = []
+    with tqdm(total=len(photographs), desc="captioning", unit="photograph", leave=False) as bar:
+        for start in range(0, len(photographs), _BATCH):
+            images = [photograph.read() for photograph in photographs[start : start + _BATCH]]
+            captions += [found[0] for found in captioner.caption(images, options)]
+            bar.update(len(images))
+    return captions
+
+
+def evaluate_captioner(
+    captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
+) -> dict[str, Any]:
+    """Scores of free-running captions (see ``score_captions``) and how the attention behaved.
+
+    ``attention`` holds ``entropy``, the mean entropy of a word's map as a share of that of a uniform
+    map (0: one cell, 1: everywhere alike), and ``step_distance``, the mean total variation distance
+    between the maps of successive words (0: the same map, 1: nothing in common).
+
+    Raises:
+        DataError: a photograph cannot be read.
+    """
+    captions = caption_photographs(captioner, photographs, options)
+    references = [[detokenize(words) for words in photograph.captions] for photograph in photographs]
+    scores = score_captions([caption.text for caption in captions], references)
+    return {
+        "images": len(photographs),
+        "beam_size": options.beam_size,
+        **scores,
+        "mean_length": round(sum(len(caption.words) for caption in captions) / len(captions), 2),
+        "unfinished": sum(not caption.is_finished for caption in captions),
+        "attention": describe_attention(captions),
+    }
+
+
+def describe_attention(captions: Sequence[Caption]) -> dict[str, float]:
+    """Entropy of the words' maps and distance between successive ones, as ``evaluate_captioner`` says."""
+    entropies, distances = [], []
+    for caption in captions:
+        maps = [[weight for row in word.attention for weight in row] for word in caption.words]
+        # A grid of one cell leaves no choice: whatever its map, it counts as looking everywhere.
+        entropies += [
+            _entropy(weights) / math.log(len(weights)) if len(weights) > 1 else 1.0 for weights in maps
+        ]
+        distances += [_distance(before, after) for before, after in zip(maps, maps[1:], strict=False)]
+    return {
+        "entropy": round(sum(entropies) / max(1, len(entropies)), 4),
+        "step_distance": round(sum(distances) / max(1, len(distances)), 4),
+    }
+
+
+def _entropy(weights: Sequence[float]) -> float:
+    """In nats."""
+    return -sum(weight * math.log(weight) for weight in weights if weight > 0)
+
+
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """Total variation distance, 0 to 1."""
+    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        scores = _evaluate(options)
+    except CaptioningError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(scores, indent=1))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    decoding = DecodingOptions(beam_size=options.beam_size)
+    photographs = [
+        photograph
+        for photograph in read_photographs(options.captions, options.images)
+        if photograph.split == options.split and photograph.captions
+    ]
+    if not photographs:
+        raise DataError(f"{options.captions} lists no photographs of the split {options.split!r}.")
+    captioner = Captioner.load(options.checkpoint, options.device)
+    scores = {
+        "split": options.split,
+        "checkpoint_sha256": captioner.info.sha256,
+        **evaluate_captioner(captioner, photographs, decoding),
+    }
+    if options.save:
+        write_scores(options.checkpoint, scores)
+    return scores
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description="Caption a split of a data set and print BLEU-1 to 4, ROUGE-L and CIDEr (all x 100) with "
+        "95 % bootstrap intervals, as one JSON object.",
+    )
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/default"), metavar="DIR")
+    parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help="Karpathy JSON")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="default: val; keep test for the end")
+    parser.add_argument("--beam-size", type=int, default=3, metavar="N", help="1 (greedy) to 10, default 3")
+    parser.add_argument("--device", type=usable_device, default="cpu", help="a torch device, default cpu")
+    parser.add_argument(
+        "--save", action="store_true", help="also keep the scores in the checkpoint's scores.json"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
