@@ -39,7 +39,8 @@ class TrainConfig:
                 raise DataError(f"{_option(name)} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.frozen_epochs <= self.epochs:
             raise DataError(
-                f"--frozen-epochs is {self.frozen_epochs}; it must lie between 0 and --epochs ({self.epochs})."
+                f"--frozen-epochs is {self.frozen_epochs}; "
+                f"it must lie between 0 and --epochs ({self.epochs})."
             )
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:

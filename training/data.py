@@ -64,8 +64,8 @@ def read_photographs(captions: Path, images: Path) -> list[CaptionedPhotograph]:
         raise DataError(f"The captions {captions} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{captions} is no Karpathy JSON file ({type(error).__name__}: {error}); it needs a list 'images' "
-            "of objects with 'filename', 'split' and 'sentences', each sentence with its 'raw' text."
+            f"{captions} is no Karpathy JSON file ({type(error).__name__}: {error}); it needs a list "
+            "'images' of objects with 'filename', 'split' and 'sentences', each sentence with its 'raw' text."
         ) from None
     if missing := [photograph.path for photograph in photographs if not photograph.path.is_file()]:
         raise DataError(f"{len(missing)} photographs of {captions} do not exist, {missing[0]} first.")

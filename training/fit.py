@@ -12,14 +12,12 @@ was stopped, in the middle of an epoch too.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -44,7 +42,7 @@ from training.data import (
 )
 from training.evaluate import evaluate_captioner
 from training.features import FeatureDataset, cached_features
-from training.loop import Trainer, TrainingError
+from training.loop import Trainer, TrainingError, uninterrupted
 
 STATE, LOG, LAST = "state.pt", "log.jsonl", "last"
 
@@ -123,7 +121,8 @@ class Run:
         with (self._folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         tqdm.write(
-            f"epoch {line['epoch']}: loss {line['cross_entropy']}, CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}"
+            f"epoch {line['epoch']}: loss {line['cross_entropy']}, "
+            f"CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}"
         )
         self._progress |= {"epoch": self._progress["epoch"] + 1, "batch": 0, "losses": [0.0, 0.0]}
         self._save_state()
@@ -147,7 +146,7 @@ class Run:
             total=len(sampler) + self._progress["batch"],
         ) as bar:
             for batch in bar:
-                with _uninterrupted():
+                with uninterrupted():
                     losses = self._trainer.train_on(batch)
                     self._progress["losses"] = [
                         a + b for a, b in zip(self._progress["losses"], losses, strict=True)
@@ -186,19 +185,6 @@ class Run:
         self._saved = time.monotonic()
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until a step is done and counted: nothing can go on from half a step."""
-    pressed: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if pressed:
-        raise KeyboardInterrupt
-
-
 def _start_from_frequencies(
     network: CaptionNetwork, vocabulary: Vocabulary, captions: Sequence[Sequence[str]]
 ) -> None:
@@ -216,7 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         Run(options).start()
     except KeyboardInterrupt:
-        print("\nfit: stopped; the same command with --resume goes on from here.", file=sys.stderr)
+        can_go_on = (options.output / STATE).exists()
+        what_next = (
+            "the same command with --resume goes on from here" if can_go_on else "nothing was done yet"
+        )
+        print(f"\nfit: stopped; {what_next}.", file=sys.stderr)
         return 130
     except (CaptioningError, OSError) as error:
         print(f"fit: {error}", file=sys.stderr)
@@ -285,13 +275,7 @@ def _parser() -> argparse.ArgumentParser:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: a GPU if there is one",
     )
-    add(
-        "--workers",
-        type=_whole_number,
-        default=1,
-        metavar="N",
-        help="processes that read photographs, default 1",
-    )
+    add("--workers", type=_whole_number, default=1, metavar="N", help="reading processes, default 1")
     add("--save-minutes", type=float, default=3, metavar="M", help="most work a crash can lose, default 3")
     add("--name", default="captioner", help="name kept in the checkpoint")
     add("--licence", default="unstated", help="terms of the weights, kept in the checkpoint")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,24 @@ from training.config import TrainConfig
 from training.data import Batch
 from training.loss import Loss, captioning_loss
 
-
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class TrainingError(CaptioningError):
     """A run that cannot go on."""
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until a step is done and counted: nothing can go on from half a step."""
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 class Trainer:

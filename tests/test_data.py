@@ -1,0 +1,317 @@
+"""Captioned photographs: what is read is what was written, and every draw can be repeated."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import WORDS, draw_photo
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from model import CaptioningError
+from model.vocabulary import Vocabulary
+from training.data import (
+    LONGEST_CAPTION,
+    DataError,
+    Draw,
+    EpochSampler,
+    Example,
+    PhotographDataset,
+    batches,
+    collate,
+    encode_captions,
+    is_mirrored_draw,
+    mirror_words,
+    read_photographs,
+)
+
+
+def write_karpathy(folder: Path, listed: Iterable[tuple[str, str, list[str]]]) -> Path:
+    """Photographs in ``folder``/images and the Karpathy JSON that lists (filename, split, captions)."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, (filename, split, captions) in enumerate(listed):
+        draw_photo(number).save(folder / "images" / filename)
+        sentences = [{"raw": caption, "tokens": ["not", "used"]} for caption in captions]
+        entries.append({"filename": filename, "split": split, "sentences": sentences})
+    path = folder / "captions.json"
+    path.write_text(json.dumps({"dataset": "tiny", "images": entries}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_karpathy(
+        tmp_path,
+        [
+            ("a.png", "train", ["A dog runs .", "the dog is left of a cat"]),
+            ("b.png", "restval", ["a cat sits on grass"]),
+            ("c.png", "val", ["a cat", " . "]),
+            ("d.png", "test", ["a dog"]),
+        ],
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def photographs(folder):
+    return read_photographs(folder / "captions.json", folder / "images")
+
+
+@pytest.fixture
+def dataset(photographs, vocabulary, config):
+    return PhotographDataset(photographs, vocabulary, config)
+
+
+def seed_of(*, mirrored: bool) -> int:
+    return next(seed for seed in range(100) if is_mirrored_draw(Draw(0, seed)) == mirrored)
+
+
+def test_a_karpathy_file_gives_its_photographs_in_order_with_their_splits_and_words(folder, photographs):
+    assert [photograph.path for photograph in photographs] == [
+        folder / "images" / f"{name}.png" for name in "abcd"
+    ]
+    assert [photograph.split for photograph in photographs] == ["train", "restval", "val", "test"]
+    assert photographs[0].captions == (
+        ("a", "dog", "runs"),
+        ("the", "dog", "is", "left", "of", "a", "cat"),
+    )
+
+
+def test_a_caption_without_words_is_left_out(photographs):
+    assert photographs[2].captions == (("a", "cat"),)
+
+
+def test_cocos_filepath_is_part_of_the_path(folder):
+    listed = json.loads((folder / "captions.json").read_text())
+    (folder / "images" / "val2014").mkdir()
+    (folder / "images" / "a.png").rename(folder / "images" / "val2014" / "a.png")
+    listed["images"][0]["filepath"] = "val2014"
+    (folder / "captions.json").write_text(json.dumps(listed))
+    first = read_photographs(folder / "captions.json", folder / "images")[0]
+    assert first.read().size == draw_photo(0).size
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("Ein Mädchen läuft über Öl.", ("ein", "mädchen", "läuft", "über", "öl")),
+        ("собака бежит", ("собака", "бежит")),
+        ("一只 狗", ("一只", "狗")),
+        ("a dog 🐕 runs", ("a", "dog", "runs")),
+    ],
+)
+def test_captions_of_any_script_keep_their_words(tmp_path, caption, words):
+    path = write_karpathy(tmp_path, [("a.png", "train", [caption])])
+    assert read_photographs(path, tmp_path / "images")[0].captions == (words,)
+
+
+def test_a_missing_photograph_is_named(folder):
+    (folder / "images" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"1 photographs .* do not exist, .*b\.png"):
+        read_photographs(folder / "captions.json", folder / "images")
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off"])
+def test_a_photograph_that_cannot_be_decoded_is_named(folder, photographs, content):
+    photographs[1].path.write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.png"):
+        photographs[1].read()
+
+
+def test_a_missing_captions_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.json cannot be read"):
+        read_photographs(tmp_path / "nowhere.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"images": [',
+        b"\xff\xfe\x00",
+        b"[]",
+        b"7",
+        b'{"photographs": []}',
+        b'{"images": {"a": 1}}',
+        b'{"images": [7]}',
+        b'{"images": [{"split": "train", "sentences": []}]}',
+        b'{"images": [{"filename": "a.png", "sentences": []}]}',
+        b'{"images": [{"filename": "a.png", "split": "train"}]}',
+        b'{"images": [{"filename": "a.png", "split": "train", "sentences": "a dog"}]}',
+        b'{"images": [{"filename": "a.png", "split": "train", "sentences": {"raw": "a dog"}}]}',
+        b'{"images": [{"filename": "a.png", "split": "train", "sentences": ["a dog"]}]}',
+        b'{"images": [{"filename": "a.png", "split": "train", "sentences": [{"raw": 7}]}]}',
+    ],
+)
+def test_a_file_that_is_no_karpathy_json_is_named(tmp_path, content):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"broken\.json"):
+        read_photographs(path, tmp_path)
+
+
+def test_an_unknown_split_is_named(tmp_path):
+    path = write_karpathy(tmp_path, [("a.png", "training", ["a dog"])])
+    with pytest.raises(DataError, match="split 'training'"):
+        read_photographs(path, tmp_path / "images")
+
+
+def test_a_data_error_is_one_the_command_lines_catch():
+    assert issubclass(DataError, CaptioningError)
+
+
+def test_mirroring_swaps_left_and_right_and_nothing_else():
+    words = ("the", "leftmost", "dog", "left", "of", "the", "rightmost", "cat", "looks", "right")
+    mirrored = ("the", "rightmost", "dog", "right", "of", "the", "leftmost", "cat", "looks", "left")
+    assert mirror_words(words) == mirrored
+    assert mirror_words(mirrored) == words
+
+
+def test_captions_of_a_mirrored_photograph_are_mirrored(photographs):
+    words = ["the", "dog", "is", "left", "of", "a", "cat", "right"]
+    vocabulary = Vocabulary(words)
+    upright = encode_captions(photographs[0], vocabulary, is_mirrored=False)[1]
+    mirrored = encode_captions(photographs[0], vocabulary, is_mirrored=True)[1]
+    assert vocabulary.decode(upright) == ["the", "dog", "is", "left", "of", "a", "cat"]
+    assert vocabulary.decode(mirrored) == ["the", "dog", "is", "right", "of", "a", "cat"]
+
+
+def test_a_caption_is_cut_at_the_longest_length(tmp_path, vocabulary):
+    path = write_karpathy(tmp_path, [("a.png", "train", ["dog " * 40])])
+    [photograph] = read_photographs(path, tmp_path / "images")
+    assert encode_captions(photograph, vocabulary, is_mirrored=False) == [
+        vocabulary.encode(["dog"] * LONGEST_CAPTION)
+    ]
+
+
+def test_half_of_the_draws_are_mirrored():
+    mirrored = sum(is_mirrored_draw(Draw(0, seed)) for seed in range(2000))
+    assert 900 < mirrored < 1100
+
+
+def test_the_same_draw_gives_the_same_example_and_another_seed_another(dataset):
+    torch.manual_seed(1)
+    first = dataset[Draw(0, 7)]
+    torch.manual_seed(2)
+    again, other = dataset[Draw(0, 7)], dataset[Draw(0, 8)]
+    assert torch.equal(first.inputs, again.inputs)
+    assert first.captions == again.captions
+    assert not torch.equal(first.inputs, other.inputs)
+
+
+def test_taking_an_example_leaves_torchs_random_numbers_alone(dataset):
+    before = torch.get_rng_state()
+    _ = dataset[Draw(0, 7)]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_example_has_the_networks_input_size_and_every_caption(dataset, config):
+    inputs, captions = dataset[Draw(0, seed_of(mirrored=False))]
+    assert inputs.shape == (3, config.image_size, config.image_size)
+    assert inputs.dtype == torch.float32
+    assert len(captions) == 2
+    assert all(isinstance(ids, list) for ids in captions)
+
+
+def test_mirrored_draws_show_the_mirrored_photograph(folder, photographs, vocabulary, config):
+    left_black = draw_photo(0, size=(64, 48))
+    left_black.paste((0, 0, 0), (0, 0, 32, 48))
+    left_black.paste((255, 255, 255), (32, 0, 64, 48))
+    left_black.save(photographs[0].path)
+    dataset = PhotographDataset(photographs, vocabulary, config)
+    upright = dataset[Draw(0, seed_of(mirrored=False))].inputs
+    mirrored = dataset[Draw(0, seed_of(mirrored=True))].inputs
+    assert upright[:, :, 0].mean() < upright[:, :, -1].mean()
+    assert mirrored[:, :, 0].mean() > mirrored[:, :, -1].mean()
+
+
+def test_worker_processes_give_the_same_batches_as_none(dataset):
+    def drawn(workers: int) -> list[torch.Tensor]:
+        sampler = EpochSampler(4, 2, seed=3, epoch=0, skip=0)
+        return [part for batch in batches(dataset, sampler, workers=workers) for part in batch]
+
+    here, elsewhere = drawn(0), drawn(2)
+    assert len(here) == 2 * 5
+    assert all(torch.equal(one, other) for one, other in zip(here, elsewhere, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photograph_damaged_after_it_was_listed_is_named_in_one_line(photographs, dataset, workers):
+    photographs[2].path.write_bytes(b"damaged")
+    sampler = EpochSampler(4, 2, seed=3, epoch=0, skip=0)
+    with pytest.raises(DataError, match=r"^The photograph .*c\.png cannot be read: .*$") as caught:
+        list(batches(dataset, sampler, workers=workers))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def examples():
+    generator = torch.Generator().manual_seed(4)
+    lengths = [(3, 7), (5,), (1, 7, 2)]
+    examples = []
+    for photograph, of_one in enumerate(lengths):
+        captions = [
+            torch.randint(4, 4 + len(WORDS), (length,), generator=generator).tolist() for length in of_one
+        ]
+        examples.append(Example(torch.full((3, 2, 2), float(photograph)), captions))
+    return examples
+
+
+def test_captions_come_longest_first_and_each_goes_with_its_photograph(examples):
+    batch = collate(examples)
+    assert batch.lengths.tolist() == [8, 8, 6, 4, 3, 2]  # the end token counted
+    owners = batch.owners.tolist()
+    assert owners == [0, 2, 1, 0, 2, 2]
+    fed = [row[1:length].tolist() for row, length in zip(batch.words, batch.lengths, strict=True)]
+    for owner, ids in zip(owners, fed, strict=True):
+        assert ids in examples[owner].captions
+    assert torch.equal(batch.inputs, torch.stack([example.inputs for example in examples]))
+
+
+def test_targets_are_packed_as_torch_packs_and_one_word_ahead_of_what_is_fed(examples):
+    batch = collate(examples)
+    assert (batch.words[:, 0] == Vocabulary.start_id).all()
+    ahead = torch.zeros_like(batch.words)
+    ahead[:, :-1] = batch.words[:, 1:]
+    rows = torch.arange(len(ahead))
+    ahead[rows, batch.lengths - 1] = Vocabulary.end_id
+    assert torch.equal(batch.targets, pack_padded_sequence(ahead, batch.lengths, batch_first=True).data)
+
+
+def test_targets_hold_no_padding_and_one_end_a_caption(examples):
+    batch = collate(examples)
+    assert len(batch.targets) == batch.lengths.sum()
+    assert not (batch.targets == Vocabulary.pad_id).any()
+    assert (batch.targets == Vocabulary.end_id).sum() == len(batch.lengths)
+    assert not (batch.words == Vocabulary.end_id).any()
+
+
+def test_an_epoch_draws_every_photograph_once():
+    drawn = [draw for batch in EpochSampler(23, 4, seed=0, epoch=2, skip=0) for draw in batch]
+    assert sorted(draw.photograph for draw in drawn) == list(range(23))
+    assert len({draw.seed for draw in drawn}) == 23
+
+
+def test_batches_are_full_but_the_last():
+    sampler = EpochSampler(23, 4, seed=0, epoch=2, skip=0)
+    assert [len(batch) for batch in sampler] == [4, 4, 4, 4, 4, 3]
+    assert len(sampler) == 6
+
+
+def test_seed_and_epoch_alone_decide_the_order():
+    def order(seed: int, epoch: int) -> list[list[Draw]]:
+        return list(EpochSampler(23, 4, seed=seed, epoch=epoch, skip=0))
+
+    assert order(1, 5) == order(1, 5)
+    assert order(1, 5) != order(1, 6)
+    assert order(1, 5) != order(2, 5)
+
+
+@pytest.mark.parametrize("skip", range(7))
+def test_an_epoch_continued_is_the_rest_of_the_epoch(skip):
+    whole = list(EpochSampler(23, 4, seed=1, epoch=3, skip=0))
+    rest = EpochSampler(23, 4, seed=1, epoch=3, skip=skip)
+    assert list(rest) == whole[skip:]
+    assert len(rest) == len(whole) - skip

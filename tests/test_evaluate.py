@@ -1,0 +1,192 @@
+"""Evaluation: one JSON object, each photograph once, and numbers that say how attention behaved."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from model import Caption, Captioner, Grid, Word
+from training import evaluate
+from training.evaluate import describe_attention
+from training.metrics import score_captions
+from training.shapes import draw_world, write_world
+
+SCORES = {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, 40, size=32)
+    return folder
+
+
+def command(world: Path, checkpoint: Path, *more: str) -> list[str]:
+    data = ["--captions", str(world / "captions.json"), "--images", str(world / "images")]
+    return ["--checkpoint", str(checkpoint), *data, "--device", "cpu", *more]
+
+
+def test_exactly_one_json_object_is_printed(world, checkpoint, capsys):
+    assert evaluate.main(command(world, checkpoint, "--split", "test")) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["images"] == 4
+    assert scores["beam_size"] == 3
+    assert scores["split"] == "test"
+    assert set(scores) >= {*SCORES, "intervals", "distinct_captions"}
+    assert set(scores["intervals"]) == SCORES
+    for name in SCORES:
+        low, high = scores["intervals"][name]
+        assert 0 <= low <= high
+        assert 0 <= scores[name] <= (1000 if name == "cider" else 100)
+    assert 1 <= scores["distinct_captions"] <= 4
+
+
+def test_scores_say_which_checkpoint_they_are_of(world, checkpoint, capsys):
+    evaluate.main(command(world, checkpoint, "--split", "test"))
+    assert json.loads(capsys.readouterr().out)["checkpoint_sha256"] == Captioner.load(checkpoint).info.sha256
+
+
+@pytest.mark.parametrize(("split", "last_digits"), [("val", {8}), ("test", {9}), ("train", set(range(8)))])
+def test_every_photograph_of_the_split_is_captioned_once_and_no_other(
+    world, checkpoint, capsys, monkeypatch, split, last_digits
+):
+    shown = []
+    caption = Captioner.caption
+
+    def watch(self, images, options=None):
+        shown.extend(image.tobytes() for image in images)
+        return caption(self, images, options)
+
+    monkeypatch.setattr(Captioner, "caption", watch)
+    assert evaluate.main(command(world, checkpoint, "--split", split)) == 0
+    scenes = draw_world(40, size=32)
+    assert shown == [scene.image.tobytes() for n, scene in enumerate(scenes) if n % 10 in last_digits]
+    assert json.loads(capsys.readouterr().out)["images"] == len(shown)
+
+
+def test_the_beam_size_asked_for_is_used_and_told(world, checkpoint, capsys, monkeypatch):
+    used = []
+    caption = Captioner.caption
+
+    def watch(self, images, options=None):
+        used.append(options.beam_size)
+        return caption(self, images, options)
+
+    monkeypatch.setattr(Captioner, "caption", watch)
+    evaluate.main(command(world, checkpoint, "--split", "test", "--beam-size", "1"))
+    assert json.loads(capsys.readouterr().out)["beam_size"] == 1
+    assert used == [1]
+
+
+def test_scores_are_of_the_words_shown_against_every_reference(world, checkpoint, capsys, monkeypatch):
+    scenes = [scene for number, scene in enumerate(draw_world(40, size=32)) if number % 10 == 9]
+    said = [scene.captions[number % 5] for number, scene in enumerate(scenes)]
+    texts = iter(said)
+    grid = Grid(rows=1, columns=2, box=(0.0, 0.0, 1.0, 1.0))
+
+    def recite(self, images, options=None):
+        captions = []
+        for _ in images:
+            text = next(texts)
+            words = tuple(
+                Word(word=word, log_prob=-1.0, beta=0.5, attention=((0.5, 0.5),)) for word in text.split()
+            )
+            captions.append([Caption(text=text, log_prob=-9.0, words=words, grid=grid, is_finished=True)])
+        return captions
+
+    monkeypatch.setattr(Captioner, "caption", recite)
+    assert evaluate.main(command(world, checkpoint, "--split", "test")) == 0
+    scores = json.loads(capsys.readouterr().out)
+    expected = score_captions(said, [list(scene.captions) for scene in scenes])
+    assert scores["bleu_4"] == 100.0
+    assert {name: scores[name] for name in expected} == expected
+
+
+def test_the_same_command_prints_the_same_scores(world, checkpoint, capsys):
+    printed = []
+    for _ in range(2):
+        evaluate.main(command(world, checkpoint, "--split", "test"))
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
+def test_saved_scores_come_with_the_captioner_and_unsaved_ones_do_not(world, checkpoint, capsys):
+    before = Captioner.load(checkpoint).info
+    assert evaluate.main(command(world, checkpoint, "--split", "test")) == 0
+    assert Captioner.load(checkpoint).info.scores == {}
+    capsys.readouterr()
+    assert evaluate.main(command(world, checkpoint, "--split", "test", "--save")) == 0
+    after = Captioner.load(checkpoint).info
+    assert after.scores == json.loads(capsys.readouterr().out)
+    assert after.sha256 == before.sha256
+
+
+def test_an_unknown_split_is_refused_with_status_2(world, checkpoint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(command(world, checkpoint, "--split", "testing"))
+    assert caught.value.code == 2
+    assert "'testing'" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_device_that_is_not_there_is_refused_with_status_2(world, checkpoint, capsys):
+    with pytest.raises(SystemExit) as caught:
+        evaluate.main(command(world, checkpoint, "--device", "abacus"))
+    assert caught.value.code == 2
+    assert "'abacus'" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--split", "restval"], "'restval'"),
+        (["--checkpoint", "nowhere"], "nowhere"),
+        (["--captions", "nowhere.json"], "nowhere.json"),
+        (["--images", "nowhere"], "nowhere"),
+        (["--beam-size", "11"], "beam_size is 11"),
+        (["--beam-size", "0"], "beam_size is 0"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, checkpoint, capsys, more, named):
+    assert evaluate.main(command(world, checkpoint, *more)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    [line] = err.splitlines()
+    assert line.startswith("evaluate: ")
+    assert named in line
+
+
+def caption_with(*maps: tuple[tuple[float, ...], ...]) -> Caption:
+    words = tuple(Word(word="dog", log_prob=-1.0, beta=0.5, attention=attention) for attention in maps)
+    grid = Grid(rows=len(maps[0]), columns=len(maps[0][0]), box=(0.0, 0.0, 1.0, 1.0))
+    return Caption(text="dog " * len(maps), log_prob=-1.0, words=words, grid=grid, is_finished=True)
+
+
+UNIFORM = ((0.25, 0.25), (0.25, 0.25))
+ONE_HOT = [((1.0, 0.0), (0.0, 0.0)), ((0.0, 0.0), (1.0, 0.0)), ((0.0, 1.0), (0.0, 0.0))]
+
+
+def test_uniform_maps_have_all_the_entropy_and_stay():
+    found = describe_attention([caption_with(UNIFORM, UNIFORM, UNIFORM)])
+    assert found == {"entropy": pytest.approx(1), "step_distance": 0}
+
+
+def test_one_hot_maps_that_move_have_no_entropy_and_nothing_in_common():
+    assert describe_attention([caption_with(*ONE_HOT)]) == {"entropy": 0, "step_distance": 1}
+
+
+def test_attention_is_described_as_a_mean_over_words_and_over_steps_of_all_captions():
+    half = ((0.5, 0.5), (0.0, 0.0))
+    found = describe_attention([caption_with(UNIFORM, half), caption_with(ONE_HOT[0])])
+    assert found["entropy"] == pytest.approx((1 + math.log(2) / math.log(4) + 0) / 3, abs=1e-4)
+    assert found["step_distance"] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_captions_are_not_joined_when_steps_are_counted():
+    found = describe_attention([caption_with(ONE_HOT[0]), caption_with(ONE_HOT[1])])
+    assert found["step_distance"] == 0
+
+
+def test_a_grid_of_one_cell_can_be_described():
+    found = describe_attention([caption_with(((1.0,),), ((1.0,),))])
+    assert found["step_distance"] == 0

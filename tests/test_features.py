@@ -1,0 +1,168 @@
+"""Cached features: what the encoder says, said once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_photo
+from PIL import Image
+
+from model.encoder import Encoder
+from model.preprocess import Preprocess
+from training.data import CaptionedPhotograph, DataError, Draw, is_mirrored_draw
+from training.features import FeatureDataset, cached_features
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    photographs = []
+    for seed in range(3):
+        path = tmp_path / f"{seed}.png"
+        draw_photo(seed).save(path)
+        captions = (("a", "dog"), ("a", "cat", "sits"))
+        photographs.append(CaptionedPhotograph(path=path, captions=captions, split="train"))
+    return photographs
+
+
+@pytest.fixture
+def encoder(config):
+    torch.manual_seed(1)
+    return Encoder(config.encoder, config.image_size)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "features.npy"
+
+
+@pytest.fixture
+def encoded(encoder):
+    """A list that grows with every photograph the encoder is shown."""
+    seen: list[int] = []
+    encoder.register_forward_pre_hook(lambda _, inputs: seen.extend(range(len(inputs[0]))))
+    return seen
+
+
+@torch.no_grad()
+def encode(encoder, config, image):
+    return encoder(Preprocess(config)(image).unsqueeze(0))[0].numpy()
+
+
+def test_features_are_the_encoders_of_the_photograph_and_of_its_mirror_image(
+    path, encoder, config, photographs
+):
+    features = cached_features(path, encoder, config, photographs)
+    assert features.shape == (3, 2, encoder.rows * encoder.columns, encoder.feature_dim)
+    for number, photograph in enumerate(photographs):
+        image = photograph.read()
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        upright = encode(encoder, config, image)
+        np.testing.assert_allclose(features[number, 0], upright, rtol=2e-3, atol=2e-3)
+        # Resampling the mirror image may round a level of 255 differently than mirroring the resampled.
+        np.testing.assert_allclose(features[number, 1], encode(encoder, config, mirrored), atol=0.05)
+        assert np.abs(upright - features[number, 1].astype(np.float32)).max() > 0.2
+
+
+def test_features_do_not_depend_on_the_mode_the_encoder_was_left_in(path, encoder, config, photographs):
+    encoder = Encoder("mobilenet_v3_small", config.image_size)
+    first = np.array(cached_features(path, encoder.train(), config, photographs))
+    other = np.array(cached_features(path.with_name("other.npy"), encoder.eval(), config, photographs))
+    assert np.array_equal(first, other)
+
+
+def test_features_are_computed_once(path, encoder, config, photographs, encoded):
+    first = np.array(cached_features(path, encoder, config, photographs))
+    assert len(encoded) == 2 * len(photographs)
+    again = cached_features(path, encoder, config, photographs)
+    assert len(encoded) == 2 * len(photographs)
+    assert np.array_equal(first, again)
+
+
+def test_other_weights_are_computed_anew(path, encoder, config, photographs, encoded):
+    first = np.array(cached_features(path, encoder, config, photographs))
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(1.5)
+    changed = cached_features(path, encoder, config, photographs)
+    assert len(encoded) == 4 * len(photographs)
+    assert not np.array_equal(first, changed)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0, 2]])
+def test_another_list_of_photographs_is_computed_anew(path, encoder, config, photographs, order):
+    first = np.array(cached_features(path, encoder, config, photographs))
+    features = cached_features(path, encoder, config, [photographs[number] for number in order])
+    assert np.array_equal(features, first[order])
+
+
+def test_another_size_of_photograph_is_computed_anew(path, encoder, config, photographs):
+    cached_features(path, encoder, config, photographs)
+    larger = type(config)(**config.as_record() | {"image_size": 64})
+    other = Encoder(config.encoder, larger.image_size)
+    other.load_state_dict(encoder.state_dict())
+    features = cached_features(path, other, larger, photographs)
+    assert features.shape[2] == other.rows * other.columns != encoder.rows * encoder.columns
+
+
+def test_features_half_written_are_not_taken_for_whole(path, encoder, config, photographs, encoded):
+    good = photographs[2].path.read_bytes()
+    photographs[2].path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"2\.png"):
+        cached_features(path, encoder, config, photographs)
+    assert not path.exists()
+    photographs[2].path.write_bytes(good)
+    encoded.clear()
+    features = cached_features(path, encoder, config, photographs)
+    assert len(encoded) == 2 * len(photographs)
+    assert np.abs(np.array(features)).max(axis=(1, 2, 3)).min() > 0
+
+
+def test_features_of_a_write_that_died_at_its_last_moment_are_not_taken_for_those_before(
+    path, encoder, config, photographs, monkeypatch
+):
+    first = np.array(cached_features(path, encoder, config, photographs))
+    weights = {name: value.clone() for name, value in encoder.state_dict().items()}
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(1.5)
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", die)
+        with pytest.raises(KeyboardInterrupt):
+            cached_features(path, encoder, config, photographs)
+    encoder.load_state_dict(weights)
+    assert np.array_equal(cached_features(path, encoder, config, photographs), first)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", None])
+def test_features_whose_label_is_torn_or_missing_are_computed_anew(
+    path, encoder, config, photographs, encoded, content
+):
+    cached_features(path, encoder, config, photographs)
+    labels = [found for found in path.parent.iterdir() if found.suffix not in (".png", ".npy")]
+    assert len(labels) == 1
+    if content is None:
+        labels[0].unlink()
+    else:
+        labels[0].write_text(content)
+    cached_features(path, encoder, config, photographs)
+    assert len(encoded) == 4 * len(photographs)
+
+
+def test_an_example_is_the_drawn_photograph_with_its_captions_mirrored_or_not(
+    path, encoder, config, photographs, vocabulary
+):
+    features = cached_features(path, encoder, config, photographs)
+    dataset = FeatureDataset(photographs, vocabulary, features)
+    seen = set()
+    for seed in range(8):
+        draw = Draw(1, seed)
+        inputs, captions = dataset[draw]
+        mirrored = is_mirrored_draw(draw)
+        seen.add(mirrored)
+        assert inputs.dtype == torch.float32
+        assert torch.equal(inputs, torch.tensor(features[1, int(mirrored)], dtype=torch.float32))
+        assert captions == [vocabulary.encode(words) for words in photographs[1].captions]
+    assert seen == {True, False}

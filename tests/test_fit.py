@@ -1,0 +1,297 @@
+"""One command trains a captioner, and a run that was stopped ends where it would have ended."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from model import Captioner, ModelConfig
+from model.checkpoint import load_checkpoint
+from model.network import CaptionNetwork
+from training import fit
+from training.loop import Trainer
+from training.shapes import write_world
+
+EPOCHS, STEPS = 2, 2  # 16 of the 20 photographs are for training, 8 a batch
+TIMES = ("train_seconds", "val_seconds")
+
+
+class KilledError(BaseException):
+    """The process dies: nothing may run after it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_networks():
+    """The command line has no options for the widths of the network: make its defaults small."""
+    with pytest.MonkeyPatch.context() as patch:
+        for number, name in enumerate(("annotation_dim", "attention_dim", "embedding_dim", "hidden_dim")):
+            patch.setitem(ModelConfig.__init__.__kwdefaults__, name, 24 + number)
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, 20, size=32)
+    return folder
+
+
+def command(world: Path, run: Path, *more: str) -> list[str]:
+    return [
+        *("--captions", str(world / "captions.json"), "--images", str(world / "images")),
+        *("--output", str(run), "--encoder", "tiny_cnn", "--encoder-weights", "none", "--image-size", "32"),
+        *("--epochs", str(EPOCHS), "--frozen-epochs", "1", "--batch-size", "8", "--min-count", "1"),
+        *("--warmup-steps", "1", "--workers", "0", "--device", "cpu", "--name", "shapes", *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "deeper" / "whole"
+    assert fit.main(command(world, run)) == 0
+    return run
+
+
+def log_of(run: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """Both checkpoints, the log and the weights in full precision."""
+    for folder in ("", "last"):
+        assert load_checkpoint(run / folder).info.sha256 == load_checkpoint(whole / folder).info.sha256
+    assert log_of(run) == log_of(whole)
+    network, expected = (
+        torch.load(folder / "state.pt", weights_only=True)["network"] for folder in (run, whole)
+    )
+    assert all(torch.equal(network[name], expected[name]) for name in expected)
+
+
+def test_a_run_leaves_a_captioner_of_the_best_and_of_the_last_epoch(whole, world):
+    for folder in (whole, whole / "last"):
+        captioner = Captioner.load(folder)
+        assert captioner.info.name == "shapes"
+        assert captioner.config.encoder == "tiny_cnn"
+        assert {"circle", "red", "above"} <= set(captioner.vocabulary.words)
+
+
+def test_the_log_has_one_line_an_epoch(whole):
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [line["encoder"] for line in lines] == ["frozen", "learning"]
+    for line in lines:
+        assert {"cross_entropy", "doubly_stochastic", "cider", "bleu_4", "distinct_captions"} <= set(line)
+        assert line["train_seconds"] > 0
+    assert lines[1]["cross_entropy"] < lines[0]["cross_entropy"]
+
+
+def test_validation_and_test_photographs_are_not_trained_on(world, whole, tmp_path):
+    listed = json.loads((world / "captions.json").read_text())
+    for entry in listed["images"]:
+        if entry["split"] in ("val", "test"):
+            entry["sentences"] = [{"raw": "zebra zebra zebra zebra zebra zebra"}]
+    (tmp_path / "captions.json").write_text(json.dumps(listed))
+    shutil.copytree(world / "images", tmp_path / "images")
+    assert fit.main(command(tmp_path, tmp_path / "run")) == 0
+    last = load_checkpoint(tmp_path / "run" / "last").info.sha256
+    assert last == load_checkpoint(whole / "last").info.sha256
+
+
+def test_a_run_is_not_overwritten(whole, world, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert fit.main(command(world, whole)) == 2
+    assert "already holds a run; go on with --resume" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_a_finished_run_resumed_stays_as_it_is(whole, world, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    assert fit.main(command(world, run, "--resume")) == 0
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize(
+    ("moment", "step"), [("reading", 1), ("reading", 4), ("updating", 2), ("updating", 3)]
+)
+def test_a_run_stopped_by_ctrl_c_in_the_middle_of_a_step_ends_as_if_it_had_not_been(
+    world, whole, tmp_path, monkeypatch, capsys, moment, step
+):
+    run = tmp_path / "run"
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    read, steps = CaptionNetwork.read, []
+
+    def press_ctrl_c(*_):
+        steps.append(1)
+        if len(steps) == step:
+            signal.raise_signal(signal.SIGINT)
+
+    def read_and_press(self, *arguments):
+        reading = read(self, *arguments)  # by now dropout has drawn its random numbers
+        press_ctrl_c()
+        return reading
+
+    hook = None
+    try:
+        with monkeypatch.context() as patch:
+            if moment == "reading":
+                patch.setattr(CaptionNetwork, "read", read_and_press)
+            else:
+                hook = register_optimizer_step_post_hook(press_ctrl_c)
+            assert fit.main(command(world, run)) == 130
+        assert "--resume goes on from here" in capsys.readouterr().err
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if hook:
+            hook.remove()
+    assert fit.main(command(world, run, "--resume")) == 0
+    assert_same_run(run, whole)
+
+
+def test_a_run_stopped_by_ctrl_c_while_it_validates_ends_as_if_it_had_not_been(
+    world, whole, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+
+    def stop(self, *arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Captioner, "caption", stop)
+        assert fit.main(command(world, run)) == 130
+    assert fit.main(command(world, run, "--resume")) == 0
+    assert_same_run(run, whole)
+
+
+def test_ctrl_c_before_the_first_step_promises_nothing_to_go_on_from(world, tmp_path, monkeypatch, capsys):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CaptionNetwork, "__init__", stop)
+    assert fit.main(command(world, tmp_path / "run")) == 130
+    assert "--resume" not in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("save_minutes", "survived"),
+    [("0", 1), ("0", 3), ("60", 3)],
+    ids=["epoch 1", "epoch 2", "saved long ago"],
+)
+def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(
+    world, whole, tmp_path, monkeypatch, save_minutes, survived
+):
+    run = tmp_path / "run"
+    train_on, steps = Trainer.train_on, []
+
+    def train_or_die(self, batch):
+        if len(steps) == survived:
+            raise KilledError
+        steps.append(1)
+        return train_on(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_on", train_or_die)
+        with pytest.raises(KilledError):
+            fit.main(command(world, run, "--save-minutes", save_minutes))
+    assert fit.main(command(world, run, "--resume")) == 0
+    assert_same_run(run, whole)
+
+
+def test_cached_features_give_a_run_of_the_same_form(world, tmp_path):
+    run = tmp_path / "run"
+    assert fit.main(command(world, run, "--cache-features")) == 0
+    assert (run / "features.npy").is_file()
+    assert [line["encoder"] for line in log_of(run)] == ["frozen", "learning"]
+    assert Captioner.load(run).config.image_size == 32
+    assert Captioner.load(run / "last").info.name == "shapes"
+
+
+def test_reading_processes_change_nothing(world, whole, tmp_path):
+    assert fit.main(command(world, tmp_path / "run", "--workers", "2")) == 0
+    assert_same_run(tmp_path / "run", whole)
+
+
+def one_line(text: str) -> str:
+    """The only line of ``text`` that a progress bar did not write."""
+    [line] = [line for line in text.split("\n") if line.strip() and "\r" not in line]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--captions", "nowhere.json"], "nowhere.json"),
+        (["--frozen-epochs", "3"], "--frozen-epochs"),
+        (["--encoder-weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--encoder-weights", "published"], "tiny_cnn"),
+        (["--image-size", "0"], "0 x 0"),
+        (["--resume"], "state.pt"),
+        (["--learning-rate", "1e30"], "lower learning rate"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, tmp_path, capsys, more, named):
+    assert fit.main(command(world, tmp_path / "run", *more)) == 2
+    line = one_line(capsys.readouterr().err)
+    assert line.startswith("fit: ")
+    assert named in line
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--encoder", "resnet5"], "--encoder"),
+        (["--epochs", "two"], "--epochs"),
+        (["--precision", "fp8"], "--precision"),
+        (["--device", "abacus"], "--device"),
+        (["--workers", "-1"], "--workers"),
+        (["--colour", "red"], "--colour"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_with_status_2(world, tmp_path, capsys, more, named):
+    with pytest.raises(SystemExit) as caught:
+        fit.main(command(world, tmp_path / "run", *more))
+    assert caught.value.code == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_output_that_is_a_file_is_named(world, tmp_path, capsys):
+    (tmp_path / "run").write_text("not a folder")
+    assert fit.main(command(world, tmp_path / "run")) == 2
+    assert str(tmp_path / "run") in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_captions_without_a_split_that_is_needed_are_refused(world, tmp_path, capsys, split):
+    listed = json.loads((world / "captions.json").read_text())
+    listed["images"] = [entry for entry in listed["images"] if entry["split"] != split]
+    (tmp_path / "captions.json").write_text(json.dumps(listed))
+    shutil.copytree(world / "images", tmp_path / "images")
+    assert fit.main(command(tmp_path, tmp_path / "run")) == 2
+    assert "splits train and val" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_damaged_photograph_is_named_in_one_sentence(world, tmp_path, capsys, workers):
+    shutil.copytree(world, tmp_path / "world")
+    (tmp_path / "world" / "images" / "000003.png").write_bytes(b"damaged")
+    assert fit.main(command(tmp_path / "world", tmp_path / "run", "--workers", workers)) == 2
+    sentence = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence.startswith("fit: The photograph ")
+    assert "000003.png" in sentence
+
+
+def test_options_of_the_recipe_have_the_recipes_defaults(world, whole, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        fit.main(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field, value in fit.TrainConfig.__dataclass_fields__.items():
+        assert f"--{field.replace('_', '-')} X default {value.default}" in text

@@ -1,0 +1,345 @@
+"""The steps of training: they learn, keep still what must stay still, and can be resumed exactly."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from model import ModelConfig
+from model.network import CaptionNetwork
+from training.config import TrainConfig
+from training.data import Batch, DataError, Example, collate
+from training.loop import Trainer, TrainingError
+
+RECIPE = TrainConfig(epochs=4, frozen_epochs=2, batch_size=3, warmup_steps=1, seed=3)
+STEPS = 2  # an epoch
+
+
+def make_network(config: ModelConfig, seed: int = 0) -> CaptionNetwork:
+    torch.manual_seed(seed)
+    return CaptionNetwork(config)
+
+
+def make_trainer(config: ModelConfig, recipe: TrainConfig = RECIPE, seed: int = 0) -> Trainer:
+    return Trainer(make_network(config, seed), recipe, steps_per_epoch=STEPS, bfloat16=False)
+
+
+def make_batch(config: ModelConfig, seed: int, shape: tuple[int, ...] | None = None) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    examples = []
+    for lengths in ((3, 5), (2,), (4, 1)):
+        inputs = torch.randn(shape or (3, config.image_size, config.image_size), generator=generator)
+        captions = [torch.randint(4, 11, (length,), generator=generator).tolist() for length in lengths]
+        examples.append(Example(inputs, captions))
+    return collate(examples)
+
+
+def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one | other)
+
+
+def test_the_loss_falls_on_a_batch_seen_again_and_again(config):
+    recipe = replace(
+        RECIPE, epochs=30, frozen_epochs=0, learning_rate=0.02, label_smoothing=0.0, doubly_stochastic=0.0
+    )
+    trainer = make_trainer(replace(config, dropout=0.0), recipe)
+    batch = make_batch(config, 1)
+    losses = [trainer.train_on(batch)[0] for _ in range(40)]
+    assert losses[0] == pytest.approx(math.log(11), rel=0.2)
+    assert losses[-1] < losses[0] / 4
+
+
+def test_the_doubly_stochastic_term_evens_attention_out(config, network):
+    batch = make_batch(config, 1)
+
+    def last_penalty(weight: float) -> float:
+        recipe = replace(
+            RECIPE, epochs=20, frozen_epochs=0, learning_rate=0.01, doubly_stochastic=weight, clip_norm=100.0
+        )
+        peaky = make_network(replace(config, dropout=0.0))
+        peaky.load_state_dict(network.state_dict())
+        trainer = Trainer(peaky, recipe, steps_per_epoch=STEPS, bfloat16=False)
+        return [trainer.train_on(batch)[1] for _ in range(15)][-1]
+
+    assert last_penalty(20.0) < last_penalty(0.0)
+
+
+def test_a_frozen_encoder_stays_as_it_is_and_learns_afterwards(config):
+    trainer = make_trainer(config)
+    before = snapshot(trainer.network.encoder)
+    decoder = snapshot(trainer.network.decoder)
+    for step in range(4):
+        assert trainer.is_encoder_frozen
+        trainer.train_on(make_batch(config, step))
+    assert is_same(before, snapshot(trainer.network.encoder))
+    assert is_same(before, snapshot(trainer.averaged.encoder))
+    assert not is_same(decoder, snapshot(trainer.network.decoder))
+    assert not trainer.is_encoder_frozen
+    trainer.train_on(make_batch(config, 4))
+    after = snapshot(trainer.network.encoder)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_features_train_the_frozen_network_as_their_photographs_do(config):
+    batch = make_batch(config, 1)
+    by_photographs, by_features = make_trainer(config), make_trainer(config)
+    with torch.no_grad():
+        features = by_features.network.encoder(batch.inputs)
+    for _ in range(2):
+        by_photographs.train_on(batch)
+        by_features.train_on(batch._replace(inputs=features))
+    assert is_same(snapshot(by_photographs.network), snapshot(by_features.network))
+
+
+def test_batch_normalization_keeps_the_statistics_it_came_with(config):
+    config = replace(config, encoder="mobilenet_v3_small", image_size=64)
+    trainer = make_trainer(config, replace(RECIPE, frozen_epochs=1))
+    names = [name for name, _ in trainer.network.encoder.named_buffers()]
+    assert any(name.endswith("running_var") for name in names)
+    before = snapshot(trainer.network.encoder)
+    for step in range(4):
+        trainer.train_on(make_batch(config, step))
+    for encoder in (trainer.network.encoder, trainer.averaged.encoder):
+        after = snapshot(encoder)
+        assert all(torch.equal(before[name], after[name]) for name in names)
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def rates_of(module: torch.nn.Module, rates: list[dict[int, float]]) -> list[float]:
+    """The one learning rate that all parameters of ``module`` had, step by step."""
+    shared = [{step[id(parameter)] for parameter in module.parameters()} for step in rates]
+    assert all(len(of_step) == 1 for of_step in shared)
+    return [of_step.pop() for of_step in shared]
+
+
+@pytest.fixture
+def rates():
+    """The learning rate of every parameter, by its ``id``, at every step an optimizer takes."""
+    taken: list[dict[int, float]] = []
+
+    def note(optimizer, args, kwargs):
+        taken.append({id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]})
+
+    handle = register_optimizer_step_pre_hook(note)
+    yield taken
+    handle.remove()
+
+
+def test_learning_rates_rise_to_their_peaks_and_fall_to_nothing_the_encoders_later(config, rates):
+    recipe = replace(RECIPE, epochs=20, frozen_epochs=8, warmup_steps=5)
+    trainer = make_trainer(config, recipe)
+    batch = make_batch(config, 1)
+    for _ in range(40):
+        trainer.train_on(batch)
+    for module, peak, start in (
+        (trainer.network.project, recipe.learning_rate, 0),
+        (trainer.network.decoder, recipe.learning_rate, 0),
+        (trainer.network.encoder, recipe.encoder_learning_rate, 16),
+    ):
+        values = rates_of(module, rates)
+        assert all(value == 0 for value in values[:start])
+        live = values[start:]
+        top = live.index(max(live))
+        assert top in (3, 4, 5)
+        assert live[: top + 1] == sorted(live[: top + 1])
+        assert live[top:] == sorted(live[top:], reverse=True)
+        assert live[0] == pytest.approx(peak / 5, rel=0.01)
+        assert 0.85 * peak < live[top] <= peak
+        assert 0 < live[-1] < 0.01 * peak
+
+
+def test_an_encoder_frozen_to_the_end_never_gets_a_learning_rate(config, rates):
+    trainer = make_trainer(config, replace(RECIPE, frozen_epochs=4))
+    for step in range(8):
+        trainer.train_on(make_batch(config, step))
+    assert rates_of(trainer.network.encoder, rates) == [0.0] * 8
+    assert all(rate > 0 for rate in rates_of(trainer.network.decoder, rates))
+
+
+def test_gradients_are_clipped_to_the_longest_allowed(config):
+    lengths = []
+
+    def note(optimizer, args, kwargs):
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        lengths.append(torch.stack([grad.norm() for grad in grads]).norm().item())
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        for clip in (0.01, 1000.0):
+            make_trainer(config, replace(RECIPE, clip_norm=clip)).train_on(make_batch(config, 1))
+    finally:
+        handle.remove()
+    assert lengths[0] == pytest.approx(0.01, rel=1e-3)
+    assert lengths[1] > 0.1
+
+
+def test_the_moving_average_lies_between_what_it_was_and_the_new_weights(config):
+    trainer = make_trainer(config, replace(RECIPE, frozen_epochs=0, learning_rate=0.05))
+    trainer.train_on(make_batch(config, 0))
+    for step in range(1, 5):
+        old = snapshot(trainer.averaged)
+        trainer.train_on(make_batch(config, step))
+        new, average = snapshot(trainer.network), snapshot(trainer.averaged)
+        for name in average:
+            low, high = torch.minimum(old[name], new[name]), torch.maximum(old[name], new[name])
+            assert (average[name] >= low - 1e-6).all(), name
+            assert (average[name] <= high + 1e-6).all(), name
+        assert not is_same(average, old)
+        assert not is_same(average, new)
+
+
+def test_the_moving_average_is_as_slow_as_it_was_asked_to_be(config):
+    def distance(decay: float) -> float:
+        trainer = make_trainer(config, replace(RECIPE, average_decay=decay, learning_rate=0.05))
+        for step in range(6):
+            trainer.train_on(make_batch(config, step))
+        new, average = snapshot(trainer.network), snapshot(trainer.averaged)
+        return sum((new[name] - average[name]).abs().sum().item() for name in new)
+
+    assert distance(0.0) == pytest.approx(0, abs=1e-3)
+    assert distance(0.05) < distance(0.9)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_going_on_from_a_saved_state_gives_bit_for_bit_the_weights_of_not_stopping(config, tmp_path, stop):
+    batches = [make_batch(config, step) for step in range(7)]
+    through = make_trainer(config)
+    losses = [through.train_on(batch) for batch in batches]
+
+    stopped = make_trainer(config)
+    for batch in batches[:stop]:
+        stopped.train_on(batch)
+    stopped.save(tmp_path / "state.pt", {"epoch": 1, "losses": [0.5, 0.25]})
+    stopped.train_on(batches[0])  # what happens after saving must not matter
+
+    resumed = make_trainer(config, seed=9)
+    torch.manual_seed(123)
+    assert resumed.restore(tmp_path / "state.pt") == {"epoch": 1, "losses": [0.5, 0.25]}
+    assert resumed.step == stop
+    torch.rand(5)  # nor what else draws random numbers, such as a data loader that starts
+    assert [resumed.train_on(batch) for batch in batches[stop:]] == losses[stop:]
+    assert is_same(snapshot(resumed.network), snapshot(through.network))
+    assert is_same(snapshot(resumed.averaged), snapshot(through.averaged))
+
+
+def test_dropout_differs_from_step_to_step(config):
+    trainer = make_trainer(config, replace(RECIPE, learning_rate=0.0, weight_decay=0.0))
+    batch = make_batch(config, 1)
+    losses = {trainer.train_on(batch)[0] for _ in range(4)}
+    assert len(losses) == 4
+
+
+def test_another_seed_trains_another_network(config):
+    one, other = make_trainer(config), make_trainer(config, replace(RECIPE, seed=4))
+    for trainer in (one, other):
+        trainer.train_on(make_batch(config, 1))
+    assert not is_same(snapshot(one.network), snapshot(other.network))
+
+
+def test_a_save_that_fails_leaves_the_state_before(config, tmp_path, monkeypatch):
+    trainer = make_trainer(config)
+    path = tmp_path / "state.pt"
+    trainer.save(path, {"epoch": 1})
+
+    def full(state, target):
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        trainer.save(path, {"epoch": 2})
+    assert make_trainer(config).restore(path) == {"epoch": 1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_training_before_it_spoils_the_weights(config, value):
+    trainer = make_trainer(config)
+    trainer.train_on(make_batch(config, 1))
+    with torch.no_grad():
+        trainer.network.decoder.output.bias[5] = value
+    before, average = snapshot(trainer.network.encoder), snapshot(trainer.averaged)
+    with pytest.raises(TrainingError, match="nan at step 1.*lower learning rate"):
+        trainer.train_on(make_batch(config, 2))
+    assert is_same(before, snapshot(trainer.network.encoder))
+    assert is_same(average, snapshot(trainer.averaged))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b'{"step": 1}', b"PK\x03\x04torn", b"\x80\x02garbage", b"a" * 100, b"."],
+    ids=["empty", "text", "json", "zip", "pickle", "letters", "dot"],
+)
+def test_a_foreign_file_is_refused_in_one_line(config, tmp_path, content):
+    path = tmp_path / "state.pt"
+    path.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"state\.pt") as caught:
+        make_trainer(config).restore(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_torn_state_is_refused(config, tmp_path, share):
+    path = tmp_path / "state.pt"
+    make_trainer(config).save(path, {})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(TrainingError, match=r"state\.pt"):
+        make_trainer(config).restore(path)
+
+
+@pytest.mark.parametrize("value", [[1, 2], 7, torch.ones(3), {"network": 1}, {"step": 1}, None])
+def test_a_state_of_another_program_is_refused(config, tmp_path, value):
+    torch.save(value, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"state\.pt"):
+        make_trainer(config).restore(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("lost", ["network", "average", "optimizer", "step", "progress"])
+def test_a_state_that_lacks_a_part_is_refused(config, tmp_path, lost):
+    path = tmp_path / "state.pt"
+    make_trainer(config).save(path, {})
+    state = torch.load(path, weights_only=True)
+    del state[lost]
+    torch.save(state, path)
+    with pytest.raises(TrainingError, match=r"state\.pt"):
+        make_trainer(config).restore(path)
+
+
+def test_the_state_of_another_network_is_refused_in_one_line(config, tmp_path):
+    path = tmp_path / "state.pt"
+    make_trainer(config).save(path, {})
+    with pytest.raises(TrainingError, match=r"state\.pt") as caught:
+        make_trainer(replace(config, hidden_dim=8)).restore(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_that_is_not_there_is_named(config, tmp_path):
+    with pytest.raises(TrainingError, match=r"state\.pt"):
+        make_trainer(config).restore(tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"frozen_epochs": 5}, "--frozen-epochs"),
+        ({"frozen_epochs": -1}, "--frozen-epochs"),
+        ({"warmup_steps": 0}, "--warmup-steps"),
+        ({"label_smoothing": 1.0}, "label.smoothing"),
+        ({"average_decay": 1.0}, "average.decay"),
+        ({"average_decay": -0.1}, "average.decay"),
+        ({"clip_norm": 0.0}, "--clip-norm"),
+        ({"learning_rate": float("nan")}, "--learning-rate"),
+        ({"encoder_learning_rate": -1.0}, "--encoder-learning-rate"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused_by_name(changes, named):
+    with pytest.raises(DataError, match=named):
+        replace(RECIPE, **changes)
