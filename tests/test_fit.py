@@ -229,11 +229,11 @@ def one_line(text: str) -> str:
     ("more", "named"),
     [
         (["--captions", "nowhere.json"], "nowhere.json"),
-        (["--frozen-epochs", "3"], "--frozen-epochs"),
+        (["--frozen-epochs", "-1"], "--frozen-epochs"),
         (["--encoder-weights", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--encoder-weights", "published"], "tiny_cnn"),
         (["--image-size", "0"], "0 x 0"),
-        (["--resume"], "state.pt"),
+        (["--resume"], "no run"),
         (["--learning-rate", "1e30"], "lower learning rate"),
     ],
 )
@@ -294,4 +294,12 @@ def test_options_of_the_recipe_have_the_recipes_defaults(world, whole, tmp_path,
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for field, value in fit.TrainConfig.__dataclass_fields__.items():
-        assert f"--{field.replace('_', '-')} X default {value.default}" in text
+        assert f"--{field.replace('_', '-')} X {value.metadata['help']}, default {value.default}" in text
+
+
+@pytest.mark.parametrize("change", [["--batch-size", "4"], ["--seed", "9"], ["--min-count", "20"]])
+def test_a_run_is_not_resumed_with_other_data_or_batches(world, whole, tmp_path, capsys, change):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    assert fit.main(command(world, run, "--resume", *change)) == 2
+    assert "choose another --output" in capsys.readouterr().err

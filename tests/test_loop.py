@@ -329,7 +329,6 @@ def test_a_state_that_is_not_there_is_named(config, tmp_path):
     [
         ({"epochs": 0}, "--epochs"),
         ({"batch_size": 0}, "--batch-size"),
-        ({"frozen_epochs": 5}, "--frozen-epochs"),
         ({"frozen_epochs": -1}, "--frozen-epochs"),
         ({"warmup_steps": 0}, "--warmup-steps"),
         ({"label_smoothing": 1.0}, "label.smoothing"),

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from training.data import DataError
 
 
+def _option(default: Any, meaning: str) -> Any:
+    """A field whose meaning the command line's help shows."""
+    return field(default=default, metadata={"help": meaning})
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The recipe; the defaults are those of the shipped model. Steps are batches."""
 
-    epochs: int = 16
-    frozen_epochs: int = 9  # first epochs, in which the encoder does not learn
-    batch_size: int = 32  # photographs, each with all its captions
-    learning_rate: float = 1e-3  # peak, of everything but the encoder
-    encoder_learning_rate: float = 1e-4  # peak
-    warmup_steps: int = 200  # until a learning rate reaches its peak; it then falls by half a cosine to 0
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.1
-    doubly_stochastic: float = 0.5  # weight of training.loss.doubly_stochastic_penalty
-    clip_norm: float = 2.0  # longest gradient, L2
-    average_decay: float = 0.998  # of the moving average of the weights that is validated and kept
-    seed: int = 0
+    epochs: int = _option(13, "passes over the photographs")
+    frozen_epochs: int = _option(6, "first epochs, in which the encoder does not learn")
+    batch_size: int = _option(32, "photographs a step, each with all its captions")
+    learning_rate: float = _option(1e-3, "peak, of everything but the encoder")
+    encoder_learning_rate: float = _option(1e-4, "peak, of the encoder")
+    warmup_steps: int = _option(200, "steps to the peak; then half a cosine down to 0")
+    weight_decay: float = _option(0.01, "AdamW's")
+    label_smoothing: float = _option(0.1, "share of probability spread over all words")
+    doubly_stochastic: float = _option(0.5, "weight of the doubly stochastic term, a mean over locations")
+    clip_norm: float = _option(2.0, "longest gradient, L2")
+    average_decay: float = _option(0.998, "of the moving average of the weights, which is what is kept")
+    seed: int = _option(0, "of everything random")
 
     def __post_init__(self) -> None:
         """Refuse contradictions.
@@ -36,23 +42,20 @@ class TrainConfig:
         """
         for name in ("epochs", "batch_size", "warmup_steps"):
             if getattr(self, name) < 1:
-                raise DataError(f"{_option(name)} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 <= self.frozen_epochs <= self.epochs:
-            raise DataError(
-                f"--frozen-epochs is {self.frozen_epochs}; "
-                f"it must lie between 0 and --epochs ({self.epochs})."
-            )
+                raise DataError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
+        if self.frozen_epochs < 0:
+            raise DataError(f"--frozen-epochs is {self.frozen_epochs}; it must not be negative.")
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise DataError(f"{_option(name)} is {getattr(self, name)}; it must lie in [0, 1).")
+                raise DataError(f"{as_option(name)} is {getattr(self, name)}; it must lie in [0, 1).")
         for name in ("learning_rate", "encoder_learning_rate", "weight_decay", "doubly_stochastic"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise DataError(f"{_option(name)} is {getattr(self, name)}; it must not be negative.")
+                raise DataError(f"{as_option(name)} is {getattr(self, name)}; it must not be negative.")
         if not self.clip_norm > 0:
             raise DataError(f"--clip-norm is {self.clip_norm}; it must be above 0.")
 
 
-def _option(name: str) -> str:
+def as_option(name: str) -> str:
     """A field as it is written on the command line."""
     return f"--{name.replace('_', '-')}"
 

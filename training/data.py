@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,15 +51,19 @@ class CaptionedPhotograph:
             raise DataError(f"The photograph {self.path} cannot be read: {error}") from None
 
 
-def read_photographs(captions: Path, images: Path) -> list[CaptionedPhotograph]:
-    """The photographs a Karpathy JSON file lists, whose files lie in ``images``.
+def read_photographs(
+    captions: Path, images: Path, splits: Collection[str] = SPLITS
+) -> list[CaptionedPhotograph]:
+    """The photographs of ``splits`` that a Karpathy JSON file lists, whose files lie in ``images``.
+
+    Those without captions are left out.
 
     Raises:
         DataError: the file cannot be read, has another form, or names photographs that do not exist.
     """
     try:
         listed = json.loads(captions.read_text(encoding="utf-8"))["images"]
-        photographs = [_from_karpathy(entry, images) for entry in listed]
+        everything = [_from_karpathy(entry, images) for entry in listed]
     except OSError as error:
         raise DataError(f"The captions {captions} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -67,6 +71,7 @@ def read_photographs(captions: Path, images: Path) -> list[CaptionedPhotograph]:
             f"{captions} is no Karpathy JSON file ({type(error).__name__}: {error}); it needs a list "
             "'images' of objects with 'filename', 'split' and 'sentences', each sentence with its 'raw' text."
         ) from None
+    photographs = [found for found in everything if found.split in splits and found.captions]
     if missing := [photograph.path for photograph in photographs if not photograph.path.is_file()]:
         raise DataError(f"{len(missing)} photographs of {captions} do not exist, {missing[0]} first.")
     return photographs

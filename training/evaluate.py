@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,10 @@ def evaluate_captioner(
     captions = caption_photographs(captioner, photographs, options)
     references = [[detokenize(words) for words in photograph.captions] for photograph in photographs]
     scores = score_captions([caption.text for caption in captions], references)
+    decoding = {name: value for name, value in asdict(options).items() if name != "num_captions"}
     return {
         "images": len(photographs),
-        "beam_size": options.beam_size,
+        **decoding,
         **scores,
         "mean_length": round(sum(len(caption.words) for caption in captions) / len(captions), 2),
         "unfinished": sum(not caption.is_finished for caption in captions),
@@ -107,11 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     decoding = DecodingOptions(beam_size=options.beam_size)
-    photographs = [
-        photograph
-        for photograph in read_photographs(options.captions, options.images)
-        if photograph.split == options.split and photograph.captions
-    ]
+    photographs = read_photographs(options.captions, options.images, (options.split,))
     if not photographs:
         raise DataError(f"{options.captions} lists no photographs of the split {options.split!r}.")
     captioner = Captioner.load(options.checkpoint, options.device)

@@ -1,0 +1,208 @@
+"""A training run: its data, its trainer, and the folder it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig
+from model.checkpoint import save_checkpoint
+from model.network import CaptionNetwork
+from model.vocabulary import Vocabulary
+from training.config import TrainConfig
+from training.data import DataError, EpochSampler, Example, PhotographDataset, batches, read_photographs
+from training.evaluate import evaluate_captioner
+from training.features import FeatureDataset, cached_features
+from training.loop import Trainer, TrainingError, uninterrupted
+
+STATE, LOG, LAST, ORIGIN = "state.pt", "log.jsonl", "last", "origin.json"
+
+
+class Run:
+    """One training run: its data, its trainer, and the folder it writes."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._recipe = TrainConfig(
+            **{field.name: getattr(options, field.name) for field in fields(TrainConfig)}
+        )
+        self._train = read_photographs(options.captions, options.images, ("train", "restval"))
+        self._val = read_photographs(options.captions, options.images, ("val",))
+        if not self._train or not self._val:
+            raise DataError(f"{options.captions} needs captioned photographs of the splits train and val.")
+        texts = [words for photograph in self._train for words in photograph.captions]
+        self._vocabulary = Vocabulary.build(texts, min_count=options.min_count)
+        self._config = ModelConfig(
+            vocabulary_size=len(self._vocabulary), encoder=options.encoder, image_size=options.image_size
+        )
+        torch.manual_seed(self._recipe.seed)
+        self._trainer = self._make_trainer(texts)
+        self._progress: dict[str, Any] = {"epoch": 0, "batch": 0, "best": -math.inf, "losses": [0.0, 0.0]}
+        self._saved = time.monotonic()
+
+    def _origin(self) -> dict[str, Any]:
+        """What a run cannot change on the way: its place in the data, or its weights, would be others."""
+        texts = [photograph.captions for photograph in self._train]
+        return {
+            "encoder": self._options.encoder,
+            "image_size": self._options.image_size,
+            "batch_size": self._recipe.batch_size,
+            "seed": self._recipe.seed,
+            "photographs": len(self._train),
+            "captions_sha256": sha256(repr((texts, self._vocabulary.words)).encode()).hexdigest(),
+        }
+
+    def _make_trainer(self, texts: Sequence[Sequence[str]]) -> Trainer:
+        network = CaptionNetwork(self._config)
+        if not self._options.resume and self._options.encoder_weights != "none":
+            source = self._options.encoder_weights
+            network.encoder.load_pretrained(None if source == "published" else Path(source))
+        _start_from_frequencies(network, self._vocabulary, texts)
+        return Trainer(
+            network.to(self._options.device),
+            self._recipe,
+            steps_per_epoch=math.ceil(len(self._train) / self._recipe.batch_size),
+            bfloat16=self._options.precision == "bf16",
+        )
+
+    @property
+    def _folder(self) -> Path:
+        folder: Path = self._options.output
+        return folder
+
+    def start(self) -> None:
+        """Train to the end, or to Ctrl-C; nothing is lost either way.
+
+        Raises:
+            TrainingError: there is a run already, or none to go on with, or it had other data.
+        """
+        if self._options.resume:
+            self._check_origin()
+            self._progress = self._trainer.restore(self._folder / STATE)
+        elif (self._folder / STATE).exists():
+            raise TrainingError(
+                f"{self._folder} already holds a run; go on with --resume, or choose another --output."
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / ORIGIN).write_text(json.dumps(self._origin(), indent=1) + "\n", encoding="utf-8")
+        try:
+            while self._progress["epoch"] < self._recipe.epochs:
+                self._run_epoch()
+        except KeyboardInterrupt:
+            self._save_state()
+            raise
+
+    def _check_origin(self) -> None:
+        try:
+            before = json.loads((self._folder / ORIGIN).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise TrainingError(f"There is no run in {self._folder} to resume.") from None
+        changed = [name for name, value in self._origin().items() if before.get(name) != value]
+        if changed:
+            raise TrainingError(
+                f"The run in {self._folder} had another {', '.join(changed)}; "
+                "go on with what it had, or choose another --output."
+            )
+
+    def _run_epoch(self) -> None:
+        started = time.monotonic()
+        self._train_epoch()
+        trained = time.monotonic()
+        scores = self._validate()
+        line = {
+            "epoch": self._progress["epoch"] + 1,
+            "encoder": "frozen" if self._progress["epoch"] < self._recipe.frozen_epochs else "learning",
+            "cross_entropy": round(self._progress["losses"][0] / self._progress["batch"], 4),
+            "doubly_stochastic": round(self._progress["losses"][1] / self._progress["batch"], 4),
+            **{name: scores[name] for name in ("cider", "bleu_4", "distinct_captions", "attention")},
+            "train_seconds": round(trained - started, 1),
+            "val_seconds": round(time.monotonic() - trained, 1),
+        }
+        with (self._folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        tqdm.write(
+            f"epoch {line['epoch']}: loss {line['cross_entropy']}, "
+            f"CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}"
+        )
+        self._progress |= {"epoch": self._progress["epoch"] + 1, "batch": 0, "losses": [0.0, 0.0]}
+        self._save_state()
+
+    def _train_epoch(self) -> None:
+        epoch = self._progress["epoch"]
+        sampler = EpochSampler(
+            len(self._train),
+            self._recipe.batch_size,
+            seed=self._recipe.seed,
+            epoch=epoch,
+            skip=self._progress["batch"],
+        )
+        loader = batches(self._dataset(), sampler, workers=self._options.workers)
+        title = f"epoch {epoch + 1}/{self._recipe.epochs}"
+        with tqdm(
+            loader,
+            desc=title,
+            unit="batch",
+            initial=self._progress["batch"],
+            total=len(sampler) + self._progress["batch"],
+        ) as bar:
+            for batch in bar:
+                with uninterrupted():
+                    losses = self._trainer.train_on(batch)
+                    self._progress["losses"] = [
+                        a + b for a, b in zip(self._progress["losses"], losses, strict=True)
+                    ]
+                    self._progress["batch"] += 1
+                bar.set_postfix(loss=f"{self._progress['losses'][0] / self._progress['batch']:.3f}")
+                if time.monotonic() - self._saved > 60 * self._options.save_minutes:
+                    self._save_state()
+
+    def _dataset(self) -> Dataset[Example]:
+        if self._options.cache_features and self._trainer.is_encoder_frozen:
+            encoder = self._trainer.network.encoder
+            with torch.autocast(
+                self._options.device, torch.bfloat16, enabled=self._options.precision == "bf16"
+            ):
+                features = cached_features(self._folder / "features.npy", encoder, self._config, self._train)
+            return FeatureDataset(self._train, self._vocabulary, features)
+        return PhotographDataset(self._train, self._vocabulary, self._config)
+
+    def _validate(self) -> dict[str, Any]:
+        """Score the averaged network on val, and keep it as last and, if it is, as best."""
+        network = self._trainer.averaged
+        info = CheckpointInfo(
+            name=self._options.name, licence=self._options.licence, trained_on=self._options.trained_on
+        )
+        captioner = Captioner(network, self._config, self._vocabulary, info)
+        scores = evaluate_captioner(captioner, self._val, DecodingOptions())
+        save_checkpoint(self._folder / LAST, network, self._config, self._vocabulary, info)
+        if scores["cider"] > self._progress["best"]:
+            self._progress["best"] = scores["cider"]
+            save_checkpoint(self._folder, network, self._config, self._vocabulary, info)
+        return scores
+
+    def _save_state(self) -> None:
+        self._trainer.save(self._folder / STATE, self._progress)
+        self._saved = time.monotonic()
+
+
+def _start_from_frequencies(
+    network: CaptionNetwork, vocabulary: Vocabulary, captions: Sequence[Sequence[str]]
+) -> None:
+    """Let an untrained decoder say each word as often as people do: the first epoch need not learn that."""
+    counts = Counter(index for words in captions for index in vocabulary.encode(words))
+    counts[vocabulary.end_id] = len(captions)
+    frequencies = torch.tensor([counts[index] + 1.0 for index in range(len(vocabulary))])
+    with torch.no_grad():
+        network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
