@@ -2,14 +2,13 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-HOST ?= 127.0.0.1
-PORT ?= 8000
+export CAPTION_BIND ?= 127.0.0.1:8000
 
 .DELETE_ON_ERROR:
 .PHONY: run test check format caption install install-dev
 
 run: install  ## serve the page and the API on http://127.0.0.1:8000
-	CAPTION_BIND=$(HOST):$(PORT) $(BIN)/gunicorn -c service/gunicorn_config.py "service.app:create_app()"
+	$(BIN)/gunicorn -c service/gunicorn_config.py "service.app:create_app()"
 
 test: install-dev  ## every test but the slow drills (those: make test ARGS="-m slow")
 	$(BIN)/python -m pytest $(or $(ARGS),-m "not slow")

@@ -16,6 +16,7 @@ from torch import Tensor
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
+from model.errors import OptionsError
 from model.network import CaptionNetwork
 from model.preprocess import Preprocess
 from model.record import Caption, Grid, Word
@@ -44,11 +45,13 @@ class Captioner:
 
     @classmethod
     def load(cls, folder: Path | str, device: str = "cpu") -> Self:
-        """The captioner in a checkpoint folder.
+        """The captioner in a checkpoint folder, on a device as torch names it.
 
         Raises:
             CheckpointError: the folder is missing, damaged, or holds no checkpoint.
+            OptionsError: there is no such device.
         """
+        check_device(device)
         checkpoint = load_checkpoint(Path(folder))
         network = checkpoint.network.to(device)
         return cls(network, checkpoint.config, checkpoint.vocabulary, checkpoint.info)
@@ -65,6 +68,9 @@ class Captioner:
         Returns:
             For each photograph its captions, best first. A photograph gets the same captions alone
             and in any company.
+
+        Raises:
+            ImageError: a picture is not RGB.
         """
         options = options or DecodingOptions()
         captions: list[list[Caption]] = []
@@ -100,6 +106,18 @@ class Captioner:
             grid=self._grid,
             is_finished=hypothesis.is_finished,
         )
+
+
+def check_device(name: str) -> None:
+    """Refuse what is no torch device of this machine.
+
+    Raises:
+        OptionsError: it is not.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):  # the latter from a torch built without that kind of device
+        raise OptionsError(f"There is no device {name!r} here; 'cpu' always works.") from None
 
 
 def _on_grid(alpha: Tensor, grid: Grid) -> tuple[tuple[float, ...], ...]:

@@ -60,8 +60,9 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint over whatever the folder held.
 
-    The new manifest is on disk before the weights it belongs to, and a reader accepts either manifest:
-    so whenever the process dies, the folder holds the old captioner or the new one, whole.
+    The new manifest is on disk before the files it belongs to, and a reader accepts either manifest. So if
+    only the weights have changed, as from epoch to epoch of a run, then whenever the process dies the
+    folder holds the old captioner or the new one, whole.
 
     Weights are stored in half precision: it halves the file and the captions stay the same.
     """
@@ -75,7 +76,7 @@ def save_checkpoint(
         "trained_on": info.trained_on,
         "model": config.as_record(),
     }
-    (folder / f"{WEIGHTS}.tmp").write_bytes(save(_half_precision(network)))
+    _write_tmp(folder / WEIGHTS, save(_half_precision(network)))
     _write_json_tmp(folder / CONFIG, described)
     _write_json_tmp(folder / VOCABULARY, vocabulary.words)
     _write_json_tmp(folder / MANIFEST, {name: _sha256(folder / f"{name}.tmp") for name in IDENTITY_FILES})
@@ -96,6 +97,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     sha256 = _verify(folder)
     config = ModelConfig.from_record(described["model"])
     vocabulary = Vocabulary(_read_json(folder / VOCABULARY, list))
+    if not vocabulary.words:
+        raise CheckpointError(f"The vocabulary of {folder} has no words, so nothing can be said with it.")
     if len(vocabulary) != config.vocabulary_size:
         raise CheckpointError(
             f"The vocabulary of {folder} has {len(vocabulary)} tokens, but the network was built for "
@@ -125,8 +128,15 @@ def _half_precision(network: CaptionNetwork) -> dict[str, Tensor]:
 
 
 def _write_json_tmp(path: Path, value: object) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-    path.with_name(f"{path.name}.tmp").write_text(text, encoding="utf-8")
+    _write_tmp(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _write_tmp(path: Path, data: bytes) -> None:
+    """Write beside ``path``, and be sure it is on the disk before it takes its place."""
+    with path.with_name(f"{path.name}.tmp").open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_described(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBC
 
 from model.errors import CheckpointError
 
-# Families that torchvision lists but that are no chain of convolutions ending in a feature grid.
+# Families without a feature grid, and, the last two, with branches beside their chain of layers.
 _NOT_A_CONVOLUTIONAL_GRID = ("vit_", "swin", "maxvit", "googlenet", "inception")
 
 
@@ -183,20 +183,24 @@ def _padded_like_tensorflow(conv: nn.Conv2d) -> _DownsamplingConv:
 
 
 def _tiny_cnn() -> nn.Module:
-    """Stride 8, 64 channels, for pictures of about 64 pixels; for tests and for teaching."""
+    """Stride 8, 64 channels, for pictures of about 64 pixels; for tests and for teaching.
+
+    It is trained from nothing, beside a decoder that learns the language first and shuts out features that
+    tell it nothing yet. So it keeps what differs between pictures from layer to layer (He et al. 2015), and
+    has no biases, which do not differ, and no normalization over the picture, which would let every cell
+    depend on what all the others see.
+    """
     layers: list[nn.Module] = []
     # Even kernels on the way down keep what a cell sees centred on the cell; odd ones would shift it.
     for width_in, width_out, kernel, stride in (
-        (3, 16, 4, 2),
-        (16, 32, 4, 2),
-        (32, 64, 4, 2),
+        (3, 24, 4, 2),
+        (24, 48, 4, 2),
+        (48, 64, 4, 2),
         (64, 64, 3, 1),
     ):
-        layers += [
-            nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=1),
-            nn.GroupNorm(4, width_out),
-            nn.ReLU(),
-        ]
+        conv = nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        layers += [conv, nn.ReLU()]
     return nn.Sequential(*layers)
 
 
@@ -217,6 +221,8 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"The weights {path} cannot be read: {error}.") from None
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise CheckpointError(f"The weights {path} cannot be read: they are no table of named tensors.")
     # A file may hold the features alone, under their own names.
     if not any("." in key and not key.split(".")[0].isdigit() for key in state):
         state = {f"features.{key}": value for key, value in state.items()}

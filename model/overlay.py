@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from model.errors import OptionsError
+from model.preprocess import check_rgb
 from model.record import Caption, Grid
 
 Colour = tuple[int, int, int]
@@ -30,7 +31,7 @@ JPEG_QUALITY = 88
 FULL_HEAT = 4.0
 # In cells: the sharpest blend of neighbouring cells in which a 7 x 7 grid does not show as tiles.
 BLEND_SIGMA = 0.42
-# The part of the photograph that got no attention: how much of its colour and of its light stay.
+# What stays of the colour and of the light of the photograph where it got no attention.
 MUTED_COLOUR = 0.25
 MUTED_LIGHT = 0.55
 
@@ -51,8 +52,7 @@ TITLE_SIZES = (20, 18, 16, 14, 12)  # a long title shrinks before it loses lette
 TITLE_HEIGHT = 34
 CAPTION_SIZE = 26
 WALK_SIDE = 480  # pixels, longest side of the photograph in the animation
-WALK_TEXT_SIZE = 22  # pixels
-WALK_MIN_WIDTH = 320  # pixels, so that the caption under a narrow photograph can be read
+WALK_TEXT_SIZE, WALK_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photograph can still be read
 WALK_MILLISECONDS = 800  # a word
 WALK_REST_MILLISECONDS = 1600  # the photograph, which starts the walk over
 
@@ -73,11 +73,11 @@ def draw_overlay(
         opacity: of the heat colour at full heat, 0 to 1.
 
     Raises:
-        OptionsError: ``opacity`` is outside 0 to 1.
+        OptionsError: ``opacity`` is outside 0 to 1. ImageError: the picture is not RGB.
     """
     if not 0 <= opacity <= 1:
         raise OptionsError(f"The opacity is {opacity}; it must be between 0 and 1.")
-    assert image.mode == "RGB", image.mode
+    check_rgb(image)
     heat = _heat(attention, grid, image.size)  # (height, width)
     lit = Image.composite(image, _muted(image), _mask(1 - (1 - heat) ** 2))
     colours = _mask(heat)

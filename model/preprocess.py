@@ -12,11 +12,17 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from model.config import ModelConfig
-from model.errors import EmptyImageError, ImageLimitError, UndecodableImageError, UnsupportedImageError
+from model.errors import (
+    EmptyImageError,
+    ImageError,
+    ImageLimitError,
+    UndecodableImageError,
+    UnsupportedImageError,
+)
 from model.record import Grid
 
 # "JPEG" opens MPO files (two-picture phone photographs) too; naming "MPO" here breaks Pillow's search.
@@ -24,6 +30,17 @@ ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16  # pixels
 MAX_SIDE = 20_000  # pixels
+
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # What Pillow is known to raise on damaged files of an accepted type.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError, OverflowError)
@@ -86,12 +103,20 @@ def _decode(data: bytes, limits: ImageLimits) -> Photograph:
     with Image.open(BytesIO(data), formats=ACCEPTED_FORMATS) as image:
         _check_limits(image.width, image.height, limits)
         name = "JPEG" if image.format == "MPO" else str(image.format)
-        ImageOps.exif_transpose(image, in_place=True)
-        # Pasted on a new picture, which carries no metadata of the photograph; of large ones no more
-        # copies than this are made.
+        image.load()
+        # Pasted on a new picture, which carries no metadata of the photograph.
         clean = Image.new("RGB", image.size)
         clean.paste(_to_rgb(image))
-        return Photograph(image=clean, format=name)
+        turn = _turn(image)
+        return Photograph(image=clean if turn is None else clean.transpose(turn), format=name)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright, by EXIF; nothing else of EXIF is read, for it is often malformed."""
+    try:
+        return _TURNS.get(image.getexif()[_EXIF_ORIENTATION])
+    except Exception:  # whatever a damaged EXIF block provokes, the pixels are all we want
+        return None
 
 
 def _check_limits(width: int, height: int, limits: ImageLimits) -> None:
@@ -117,6 +142,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def check_rgb(image: Image.Image) -> None:
+    """Refuse a picture that did not come through ``open_image``.
+
+    Raises:
+        ImageError: its mode is not RGB.
+    """
+    if image.mode != "RGB":
+        raise ImageError(f"The picture has mode {image.mode}, not RGB; open it with open_image.")
+
+
 class Preprocess:
     """From upright RGB pictures to the network's input, and the inverse of that for its grid.
 
@@ -131,16 +166,18 @@ class Preprocess:
         self._std = torch.tensor(config.std).view(3, 1, 1)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An upright RGB picture of any size as the network's input, (3, S, S), float32."""
-        assert image.mode == "RGB", image.mode
-        if image.size != self._size:
-            image = image.resize(self._size, Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(image))  # (S, S, 3), uint8
-        return self.normalize(pixels.permute(2, 0, 1))
+        """An upright RGB picture of any size as the network's input, (3, S, S), float32.
 
-    def normalize(self, pixels: Tensor) -> Tensor:
-        """8-bit RGB (3, S, S) on the scale the encoder was trained on."""
+        Raises:
+            ImageError: the picture is not RGB.
+        """
+        check_rgb(image)
+        pixels = torch.from_numpy(np.array(self.squash(image))).permute(2, 0, 1)  # (3, S, S), uint8
         return (pixels.float() / 255 - self._mean) / self._std
+
+    def squash(self, image: Image.Image) -> Image.Image:
+        """The picture as the square the network sees, still to be normalized."""
+        return image if image.size == self._size else image.resize(self._size, Image.Resampling.BICUBIC)
 
     @staticmethod
     def grid(rows: int, columns: int) -> Grid:

@@ -1,6 +1,6 @@
 """What a captioned photograph is: captions, their words, and the record every output writes.
 
-The record is the project's one format (HTTP, batch, evaluation and training samples all use it).
+The record is the one format of a captioned photograph, over HTTP and in files.
 This file knows nothing of networks or files.
 """
 

@@ -29,7 +29,7 @@ class DecodingOptions:
     beam_size: int = 3  # K: hypotheses kept per photograph, 1 (greedy) to 10
     num_captions: int = 1  # captions returned per photograph, 1 to beam_size
     max_length: int = 20  # words, the end token not counted, 1 to 50
-    length_penalty: float = 1.0  # hypotheses rank by log_prob / length ** this, 0 to 2; 0 ranks by log_prob
+    length_penalty: float = 0.7  # hypotheses rank by log_prob / length ** this; 0 to 2, chosen on val
 
     def __post_init__(self) -> None:
         """Refuse values outside their range.
@@ -127,7 +127,7 @@ def beam_search(
         rows = (parents + torch.arange(photographs, device=device).unsqueeze(1) * beams).flatten()
         moves.append(_move(out, log_probs, parents, words, rows))
         ids, state = words.flatten(), out.state.select(rows)
-    _note_unfinished(endings, totals, len(moves), beams)
+    _note_unfinished(endings, totals, len(moves))
     return [_best(found, moves, photograph, options) for photograph, found in enumerate(endings)]
 
 
@@ -166,12 +166,16 @@ def _note_endings(
             endings[photograph].append(ending)
 
 
-def _note_unfinished(endings: list[list[_Ending]], totals: Tensor, length: int, beams: int) -> None:
-    """Let the hypotheses that are still running fill the places that no ending took."""
+def _note_unfinished(endings: list[list[_Ending]], totals: Tensor, length: int) -> None:
+    """Let the hypotheses that are still running, best first, fill the places that no ending took."""
     for found, scores in zip(endings, totals.tolist(), strict=True):
-        for beam, score in enumerate(scores[: beams - len(found)]):
-            if score > -torch.inf:
-                found.append(_Ending(beam=beam, length=length, log_prob=score, is_finished=False))
+        ended = {ending.beam for ending in found if ending.length == length}  # they would be there twice
+        running = [
+            _Ending(beam=beam, length=length, log_prob=score, is_finished=False)
+            for beam, score in enumerate(scores)
+            if score > -torch.inf and beam not in ended
+        ]
+        found += running[: len(scores) - len(found)]
 
 
 def _move(out: DecoderStep, log_probs: Tensor, parents: Tensor, words: Tensor, rows: Tensor) -> _Move:

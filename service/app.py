@@ -7,7 +7,7 @@ import sys
 import torch
 from flask import Flask
 
-from model import Captioner, CheckpointError, ImageLimits
+from model import Captioner, CheckpointError, ImageLimits, OptionsError
 from service.config import ConfigError, ServiceConfig
 from service.errors import register_errors
 from service.headers import register_headers
@@ -22,14 +22,14 @@ CANNOT_START = 3
 def create_app(config: ServiceConfig | None = None, captioner: Captioner | None = None) -> Flask:
     """The application. Without ``config`` the environment decides, without ``captioner`` the checkpoint.
 
-    Nothing is captioned here, so that gunicorn may fork afterwards: threads that torch has started
-    do not survive a fork. What cannot start says so in one sentence and exits.
+    Nothing runs here on more than one torch thread, so that gunicorn may fork afterwards: threads that
+    torch has started do not survive a fork. What cannot start says so in one sentence and exits.
     """
     torch.set_num_threads(1)  # processes fill the cores; more threads than cores stall one another
     try:
         config = config or ServiceConfig.from_env()
         captioner = captioner or Captioner.load(config.checkpoint, config.device)
-    except (ConfigError, CheckpointError) as error:
+    except (ConfigError, CheckpointError, OptionsError) as error:
         print(f"The captioning service cannot start. {error}", file=sys.stderr)
         sys.exit(CANNOT_START)
     app = Flask(__name__)

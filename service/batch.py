@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from model import (
     photograph_record,
 )
 from service.inputs import Source, find_sources
-from service.records import Records, append_lines, replace_file
+from service.records import Records, append_lines, keep_settings, replace_file
 
 ALL_CAPTIONED, WRONG_USAGE, FINISHED_WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130  # exit statuses
 
@@ -44,7 +44,7 @@ example:
   captions/errors.jsonl                 the photographs that could not be captioned, and why
 
 Stopped half-way? Run the same command again: photographs already recorded are not done again, and
-those that failed are tried once more. To caption with other options, choose another --output.
+those that failed are tried once more. For another checkpoint or other options choose another --output.
 
 exit status: 0 all captioned, 2 wrong usage, 3 finished, but some photographs failed
 """
@@ -68,6 +68,10 @@ class BatchOptions:
         if self.batch_size < 1:
             raise OptionsError(f"batch_size is {self.batch_size}; it must be a whole number from 1.")
 
+    def settings(self) -> dict[str, Any]:
+        """What decides what the records hold."""
+        return asdict(self.decoding) | {"attention": self.attention, "overlays": self.overlays}
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -85,11 +89,12 @@ class Run:
         """Open ``output``, a new folder or that of an earlier run, whose list of errors begins anew.
 
         Raises:
-            OutputError: the folder holds a ``captions.jsonl`` that is not ours.
+            OutputError: the folder holds a ``captions.jsonl`` that is not ours, or was made otherwise.
             OSError: the folder cannot be written.
         """
         output.mkdir(parents=True, exist_ok=True)
         self._captioner, self._options = captioner, options
+        keep_settings(output / "settings.json", {"checkpoint": captioner.info.sha256, **options.settings()})
         self._records = Records(output / "captions.jsonl")
         self._errors = output / "errors.jsonl"
         self._errors.unlink(missing_ok=True)

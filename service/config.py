@@ -24,7 +24,7 @@ class ServiceConfig:
     checkpoint: str = "checkpoints/default"  # folder of the captioner that is served
     device: str = "cpu"  # as torch names it
     bind: str = "127.0.0.1:8000"  # address and port; the default is not reachable from other computers
-    workers: int = os.cpu_count() or 1  # processes; each runs one torch thread, so one fills one core
+    workers: int = 0  # processes, each with one torch thread; 0 is one a core, or one alone on a GPU
     threads: int = 32  # a process; most only wait for slow clients, one at a time captions
     max_bytes: int = 20_000_000  # of a whole request
     max_pixels: int = 50_000_000  # of a photograph
@@ -38,7 +38,9 @@ class ServiceConfig:
         for name in ("checkpoint", "device", "bind"):
             if not getattr(self, name):
                 raise ConfigError(f"{PREFIX}{name.upper()} is empty; leave it out for the default.")
-        for name in ("workers", "threads", "max_bytes", "max_pixels"):
+        if self.workers < 0:
+            raise ConfigError(f"{PREFIX}WORKERS is {self.workers}; it must not be negative.")
+        for name in ("threads", "max_bytes", "max_pixels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{PREFIX}{name.upper()} is {getattr(self, name)}; it must be at least 1.")
 

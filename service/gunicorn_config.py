@@ -22,7 +22,7 @@ except ConfigError as error:
     sys.exit(f"The captioning service cannot start. {error}")
 
 bind = _service.bind
-workers = _service.workers
+workers = _service.workers or (len(os.sched_getaffinity(0)) if _service.device == "cpu" else 1)
 worker_class = "gthread"
 threads = _service.threads
 # Loading once before the fork shares the weights' memory and makes a fresh worker ready at once; a GPU

@@ -73,6 +73,26 @@ class Records:
                     ) from None
 
 
+def keep_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write down how this output is made; an output made in another way is not continued.
+
+    Raises:
+        OutputError: ``path`` tells of other settings.
+    """
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            changed = [name for name, value in settings.items() if before[name] != value]
+        except (ValueError, KeyError, TypeError):
+            raise OutputError(f"{path} is not ours, or damaged; choose another --output.") from None
+        if changed:
+            raise OutputError(
+                f"{path.parent} was captioned with another {', '.join(changed)}; "
+                "continue with the same, or choose another --output."
+            )
+    replace_file(path, [(json.dumps(settings, indent=1) + "\n").encode()])
+
+
 def _cut_torn_line(path: Path) -> None:
     with path.open("rb+") as file:
         whole = sum(len(line) for line in file if line.endswith(b"\n"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
-from flask import Blueprint, Response, current_app, jsonify, render_template, request
+from flask import Blueprint, Response, current_app, jsonify, render_template
 from werkzeug.exceptions import ServiceUnavailable
 
 from model import OptionsError, contact_sheet, encode_png, walk_gif, word_overlay
@@ -93,9 +91,4 @@ def readyz() -> Response:
 @information.get("/")
 def page() -> str:
     """The page that does the same by hand."""
-    host = urlsplit(f"//{request.host}").hostname
-    return render_template(
-        "index.html",
-        max_bytes=current_app.config["MAX_CONTENT_LENGTH"],
-        is_local=host in ("127.0.0.1", "localhost", "::1"),
-    )
+    return render_template("index.html", max_bytes=current_app.config["MAX_CONTENT_LENGTH"])

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[1]
 class NamesTheColour:
     """A captioner without weights: the caption is the red level of the photograph's first pixel."""
 
+    info = SimpleNamespace(sha256="1" * 64)
+
     def __init__(self):
         self.seen = []
 
@@ -197,6 +199,22 @@ def test_a_second_run_does_nothing_new(captioner, photographs, output, capsys):
     assert (output / "captions.jsonl").read_bytes() == before
     assert len(captioner.seen) == 5
     assert capsys.readouterr().out.splitlines()[-1] == "0 captioned, 5 already done, 0 failed"
+
+
+@pytest.mark.parametrize("options", [["--attention"], ["--beam-size", "5"], ["--overlays"]])
+def test_output_made_with_other_options_is_not_continued(captioner, photographs, output, capsys, options):
+    run(photographs, output=output)
+    before = (output / "captions.jsonl").read_bytes()
+    assert run(photographs, output=output, options=options) == 2
+    assert "choose another --output" in capsys.readouterr().err
+    assert (output / "captions.jsonl").read_bytes() == before
+
+
+def test_output_of_another_checkpoint_is_not_continued(captioner, photographs, output, monkeypatch, capsys):
+    run(photographs, output=output)
+    monkeypatch.setattr(NamesTheColour, "info", SimpleNamespace(sha256="2" * 64))
+    assert run(photographs, output=output) == 2
+    assert "another checkpoint" in capsys.readouterr().err
 
 
 def test_a_torn_last_line_is_cut_off_and_its_photograph_done_again(captioner, photographs, output):

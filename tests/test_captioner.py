@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import WORDS, draw_photo
 from PIL import Image
 
-from model import Captioner, DecodingOptions, captioner as module
+from model import Captioner, DecodingOptions, ImageError, OptionsError
+from model import captioner as module
 from model.network import CaptionNetwork
 
 
@@ -71,6 +73,11 @@ def test_records_round_the_weights_and_leave_them_out_on_request(captioner: Capt
     assert all("attention" not in word for word in caption.as_record(attention=False)["words"])
 
 
-def test_a_picture_that_was_not_opened_by_us_is_a_bug_of_the_caller(captioner: Captioner) -> None:
-    with pytest.raises(AssertionError):
+def test_a_picture_that_was_not_opened_by_us_is_refused_with_advice(captioner: Captioner) -> None:
+    with pytest.raises(ImageError, match="open_image"):
         captioner.caption([Image.new("L", (20, 20))])
+
+
+def test_a_device_that_is_not_here_is_refused_in_one_sentence(checkpoint: Path) -> None:
+    with pytest.raises(OptionsError, match="no device 'abacus'"):
+        Captioner.load(checkpoint, "abacus")

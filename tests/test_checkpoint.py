@@ -132,6 +132,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: ((f / "vocabulary.json").write_text('["a", "dog"]'), rewrite_manifest(f)),
         "different checkpoints",
     ),
+    "no words": (
+        lambda f: (
+            (f / "vocabulary.json").write_text("[]"),
+            change_json(f / "config.json", lambda c: c["model"].update(vocabulary_size=4)),
+        ),
+        "no words",
+    ),
+    "a list for a word": (
+        lambda f: ((f / "vocabulary.json").write_text('[["a"]]'), rewrite_manifest(f)),
+        "list of words",
+    ),
     "a word twice": (
         lambda f: ((f / "vocabulary.json").write_text('["a", "a"]'), rewrite_manifest(f)),
         "more than once",

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import WORDS, draw_photo
+from PIL import Image
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from model import CaptioningError
 from model.vocabulary import Vocabulary
 from training.data import (
     LONGEST_CAPTION,
+    CaptionedPhotograph,
     DataError,
     Draw,
     EpochSampler,
@@ -225,6 +227,20 @@ def test_mirrored_draws_show_the_mirrored_photograph(folder, photographs, vocabu
     mirrored = dataset[Draw(0, seed_of(mirrored=True))].inputs
     assert upright[:, :, 0].mean() < upright[:, :, -1].mean()
     assert mirrored[:, :, 0].mean() > mirrored[:, :, -1].mean()
+
+
+def test_crops_are_of_the_squashed_photograph_so_that_both_ends_of_a_wide_one_are_seen(
+    tmp_path, vocabulary, config
+):
+    wide = Image.new("RGB", (400, 40))
+    wide.paste((255, 0, 0), (0, 0, 60, 40))
+    wide.paste((0, 0, 255), (340, 0, 400, 40))
+    wide.save(tmp_path / "wide.png")
+    photograph = CaptionedPhotograph(path=tmp_path / "wide.png", captions=(("a",),), split="train")
+    dataset = PhotographDataset([photograph], vocabulary, config)
+    for seed in range(20):
+        left, right = dataset[Draw(0, seed)].inputs[:, :, [0, -1]].mean(dim=1).T
+        assert (left - right).abs().max() > 0.5 or left.abs().max() > 0.5
 
 
 def test_worker_processes_give_the_same_batches_as_none(dataset):

@@ -91,6 +91,12 @@ def test_an_unreadable_file_of_weights_is_refused(tmp_path: Path, content: bytes
         Encoder("tiny_cnn", 40).load_pretrained(tmp_path / f"broken{suffix}")
 
 
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(CheckpointError, match="no table of named tensors"):
+        Encoder("tiny_cnn", 40).load_pretrained(tmp_path / "tensor.pth")
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match="resnet50"):
         Encoder("resnet5000", 64)

@@ -130,9 +130,7 @@ def test_an_unknown_split_is_refused_with_status_2(world, checkpoint, capsys):
 
 
 def test_a_device_that_is_not_there_is_refused_with_status_2(world, checkpoint, capsys):
-    with pytest.raises(SystemExit) as caught:
-        evaluate.main(command(world, checkpoint, "--device", "abacus"))
-    assert caught.value.code == 2
+    assert evaluate.main(command(world, checkpoint, "--device", "abacus")) == 2
     assert "'abacus'" in capsys.readouterr().err.splitlines()[-1]
 
 

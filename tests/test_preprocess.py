@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from model import (
     EmptyImageError,
+    ImageError,
     ImageLimitError,
     ImageLimits,
     ModelConfig,
@@ -60,6 +62,15 @@ def test_a_photograph_turned_by_exif_comes_out_upright(orientation: int) -> None
     opened = open_image(with_orientation(stored, orientation)).image
     assert opened.size == upright.size
     assert np.abs(np.asarray(opened, int) - np.asarray(upright, int)).mean() < 6
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(("at", "flip"), [(41, 31), (43, 11), *((at, 0xFF) for at in range(12, 60, 5))])
+def test_a_damaged_exif_block_costs_no_more_than_the_orientation(at: int, flip: int) -> None:
+    data = bytearray(with_orientation(draw_photo(6), 6))
+    data[at] ^= flip
+    with suppress(UnsupportedImageError, UndecodableImageError):  # the flip hit the frame of the file
+        assert open_image(bytes(data)).image.size in ((64, 48), (48, 64))
 
 
 def test_transparent_parts_become_white_and_not_what_hid_beneath() -> None:
@@ -135,6 +146,11 @@ def test_any_shape_becomes_the_normalized_square(config: ModelConfig) -> None:
         assert tensor.shape == (3, config.image_size, config.image_size)
         expected = (torch.tensor([1, 128 / 255, 0]) - torch.tensor(config.mean)) / torch.tensor(config.std)
         torch.testing.assert_close(tensor[:, 3, 4], expected)
+
+
+def test_a_picture_that_is_not_rgb_is_sent_to_open_image(config: ModelConfig) -> None:
+    with pytest.raises(ImageError, match="open_image"):
+        Preprocess(config)(Image.new("RGBA", (30, 30)))
 
 
 def test_a_quarter_of_the_photograph_is_a_quarter_of_the_input(config: ModelConfig) -> None:

@@ -131,11 +131,19 @@ def test_only_words_are_emitted_and_no_caption_is_empty_or_twice_there(seed: int
     for hypotheses in model.search(beam_size=4, num_captions=4, max_length=4):
         ids = [hypothesis.ids for hypothesis in hypotheses]
         assert len(set(ids)) == len(ids) == 4
-        assert all(ids) and set(itertools.chain(*ids)) <= set(WORDS)
+        assert all(ids)
+        assert set(itertools.chain(*ids)) <= set(WORDS)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_hypothesis_that_ends_at_the_longest_length_is_not_returned_cut_as_well(seed: int) -> None:
+    for hypotheses in ToyModel(8, seed).search(beam_size=3, num_captions=3, max_length=3):
+        ids = [hypothesis.ids for hypothesis in hypotheses]
+        assert len(set(ids)) == len(ids)
 
 
 def test_captions_come_best_first() -> None:
-    for hypotheses in ToyModel(5, 2).search(beam_size=5, num_captions=5, max_length=6):
+    for hypotheses in ToyModel(5, 2).search(beam_size=5, num_captions=5, max_length=6, length_penalty=1.0):
         ranks = [(h.is_finished, h.log_prob / (len(h.ids) + h.is_finished)) for h in hypotheses]
         assert ranks == sorted(ranks, reverse=True)
 

@@ -11,6 +11,8 @@ from model.vocabulary import SPECIALS, Vocabulary, detokenize, tokenize
         ("The man 's T-shirt_", ["the", "man", "s", "tshirt"]),
         ("Ein Hund läuft über's Gras!", ["ein", "hund", "läuft", "übers", "gras"]),
         ("  собака   бежит\n", ["собака", "бежит"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("cafe\u0301", ["caf\u00e9"]),
         (" . ", []),
     ],
 )

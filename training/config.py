@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from training.data import DataError
+from model import OptionsError
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -38,36 +35,23 @@ class TrainConfig:
         """Refuse contradictions.
 
         Raises:
-            DataError: one sentence naming the option.
+            OptionsError: one sentence naming the option.
         """
         for name in ("epochs", "batch_size", "warmup_steps"):
             if getattr(self, name) < 1:
-                raise DataError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
+                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
         if self.frozen_epochs < 0:
-            raise DataError(f"--frozen-epochs is {self.frozen_epochs}; it must not be negative.")
+            raise OptionsError(f"--frozen-epochs is {self.frozen_epochs}; it must not be negative.")
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise DataError(f"{as_option(name)} is {getattr(self, name)}; it must lie in [0, 1).")
+                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must lie in [0, 1).")
         for name in ("learning_rate", "encoder_learning_rate", "weight_decay", "doubly_stochastic"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise DataError(f"{as_option(name)} is {getattr(self, name)}; it must not be negative.")
+                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must not be negative.")
         if not self.clip_norm > 0:
-            raise DataError(f"--clip-norm is {self.clip_norm}; it must be above 0.")
+            raise OptionsError(f"--clip-norm is {self.clip_norm}; it must be above 0.")
 
 
 def as_option(name: str) -> str:
     """A field as it is written on the command line."""
     return f"--{name.replace('_', '-')}"
-
-
-def usable_device(name: str) -> str:
-    """``name``, if it is a torch device of this machine; for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not.
-    """
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError):  # the latter from a torch built without that kind of device
-        raise argparse.ArgumentTypeError(f"there is no device {name!r} here") from None
-    return name

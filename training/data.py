@@ -153,7 +153,12 @@ class PhotographDataset(Dataset[Example]):
         # Mild: a caption must stay true of what is left of its photograph.
         self._augment = v2.Compose(
             [
-                v2.RandomResizedCrop(config.image_size, scale=(0.75, 1.0), ratio=(0.85, 1.18)),
+                v2.RandomResizedCrop(
+                    config.image_size,
+                    scale=(0.75, 1.0),
+                    ratio=(0.85, 1.18),
+                    interpolation=v2.InterpolationMode.BICUBIC,
+                ),
                 v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
             ]
         )
@@ -161,7 +166,8 @@ class PhotographDataset(Dataset[Example]):
     def __getitem__(self, draw: Draw) -> Example:
         """The drawn photograph, the same for the same seed whatever process asks."""
         photograph = self._photographs[draw.photograph]
-        image = photograph.read()
+        # Squashed first, as when captioning: of a wide photograph a crop would leave half.
+        image = self._preprocess.squash(photograph.read())
         is_mirrored = is_mirrored_draw(draw)
         if is_mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -210,7 +216,6 @@ def batches(dataset: Dataset[Example], sampler: EpochSampler, *, workers: int) -
     Raises:
         DataError: a photograph cannot be read.
     """
-    # Workers are forked before torch has started threads of its own in them, and each needs only one.
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
     try:
         yield from loader

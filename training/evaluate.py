@@ -23,7 +23,6 @@ from tqdm import tqdm
 from model import Caption, Captioner, CaptioningError, DecodingOptions
 from model.checkpoint import write_scores
 from model.vocabulary import detokenize
-from training.config import usable_device
 from training.data import SPLITS, CaptionedPhotograph, DataError, read_photographs
 from training.metrics import score_captions
 
@@ -100,10 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         scores = _evaluate(options)
-    except CaptioningError as error:
+        print(json.dumps(scores, indent=1))
+        if options.save:
+            write_scores(options.checkpoint, scores)
+    except (CaptioningError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(scores, indent=1))
     return 0
 
 
@@ -113,14 +114,11 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     if not photographs:
         raise DataError(f"{options.captions} lists no photographs of the split {options.split!r}.")
     captioner = Captioner.load(options.checkpoint, options.device)
-    scores = {
+    return {
         "split": options.split,
         "checkpoint_sha256": captioner.info.sha256,
         **evaluate_captioner(captioner, photographs, decoding),
     }
-    if options.save:
-        write_scores(options.checkpoint, scores)
-    return scores
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val; keep test for the end")
     parser.add_argument("--beam-size", type=int, default=3, metavar="N", help="1 (greedy) to 10, default 3")
-    parser.add_argument("--device", type=usable_device, default="cpu", help="a torch device, default cpu")
+    parser.add_argument("--device", default="cpu", help="a torch device, default cpu")
     parser.add_argument(
         "--save", action="store_true", help="also keep the scores in the checkpoint's scores.json"
     )

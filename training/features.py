@@ -88,10 +88,12 @@ def _with_mirror(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 def _fingerprint(encoder: Encoder, config: ModelConfig, photographs: Sequence[CaptionedPhotograph]) -> str:
-    """Changes with the encoder's weights, with what it is shown, and with the list of photographs."""
-    digest = hashlib.sha256(repr((encoder.name, config.image_size, config.mean, config.std)).encode())
+    """Changes with the encoder's weights and precision, with what it is shown, and with the photographs."""
+    shown = (encoder.name, config.image_size, config.mean, config.std, torch.is_autocast_enabled("cpu"))
+    digest = hashlib.sha256(repr(shown).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
     for photograph in photographs:
-        digest.update(str(photograph.path.resolve()).encode())
+        file = photograph.path.stat()
+        digest.update(f"{photograph.path.resolve()} {file.st_size} {file.st_mtime_ns}".encode())
     return digest.hexdigest()

@@ -21,7 +21,7 @@ import torch
 
 from model import CaptioningError
 from model.encoder import encoder_names
-from training.config import TrainConfig, as_option, usable_device
+from training.config import TrainConfig, as_option
 from training.run import STATE, Run
 
 
@@ -55,11 +55,38 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_data_options(parser)
+    _add_network_options(parser.add_argument_group("network"))
+    _add_run_options(parser.add_argument_group("run"))
+    recipe = parser.add_argument_group("recipe")
+    for field in fields(TrainConfig):
+        recipe.add_argument(
+            as_option(field.name),
+            type=type(field.default),
+            default=field.default,
+            metavar="X",
+            help=f"{field.metadata['help']}, default {field.default}",
+        )
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--captions", type=Path, required=True, metavar="FILE", help="Karpathy JSON")
     add("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
     add("--output", type=Path, required=True, metavar="RUN", help="folder to write")
     add("--resume", action="store_true", help="go on with the run in --output")
+    add(
+        "--min-count",
+        type=int,
+        default=5,
+        metavar="N",
+        help="words rarer than this become unknown, default 5",
+    )
+
+
+def _add_network_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--encoder",
         choices=encoder_names(),
@@ -80,17 +107,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="side of the encoder's input, default 224",
     )
+
+
+def _add_run_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "--cache-features",
         action="store_true",
         help="compute the frozen encoder's features once and keep them in RUN (0.25 MB a photograph)",
-    )
-    add(
-        "--min-count",
-        type=int,
-        default=5,
-        metavar="N",
-        help="words rarer than this become unknown, default 5",
     )
     add(
         "--precision",
@@ -100,7 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--device",
-        type=usable_device,
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: a GPU if there is one",
     )
@@ -109,16 +132,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", default="captioner", help="name kept in the checkpoint")
     add("--licence", default="unstated", help="terms of the weights, kept in the checkpoint")
     add("--trained-on", default="unstated", help="what the data is, kept in the checkpoint")
-    recipe = parser.add_argument_group("recipe")
-    for field in fields(TrainConfig):
-        recipe.add_argument(
-            as_option(field.name),
-            type=type(field.default),
-            default=field.default,
-            metavar="X",
-            help=f"{field.metadata['help']}, default {field.default}",
-        )
-    return parser
 
 
 if __name__ == "__main__":

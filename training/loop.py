@@ -130,7 +130,8 @@ class Trainer:
         """Share of the peak learning rate: a linear rise, then half a cosine down to 0."""
         if step < 0:
             return 0.0
-        rise = min(1.0, (step + 1) / self.config.warmup_steps)
+        # A run of few steps would be over before it had warmed up.
+        rise = min(1.0, (step + 1) / min(self.config.warmup_steps, max(1, steps // 5)))
         return rise * (1 + math.cos(math.pi * step / steps)) / 2
 
     def _blend(self, averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig
-from model.checkpoint import save_checkpoint
+from model.captioner import check_device
+from model.checkpoint import MANIFEST, save_checkpoint
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
 from training.config import TrainConfig
@@ -34,6 +35,7 @@ class Run:
     """One training run: its data, its trainer, and the folder it writes."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        check_device(options.device)
         self._options = options
         self._recipe = TrainConfig(
             **{field.name: getattr(options, field.name) for field in fields(TrainConfig)}
@@ -44,6 +46,8 @@ class Run:
             raise DataError(f"{options.captions} needs captioned photographs of the splits train and val.")
         texts = [words for photograph in self._train for words in photograph.captions]
         self._vocabulary = Vocabulary.build(texts, min_count=options.min_count)
+        if not self._vocabulary.words:
+            raise DataError(f"No word occurs {options.min_count} times; choose a smaller --min-count.")
         self._config = ModelConfig(
             vocabulary_size=len(self._vocabulary), encoder=options.encoder, image_size=options.image_size
         )
@@ -91,9 +95,11 @@ class Run:
         if self._options.resume:
             self._check_origin()
             self._progress = self._trainer.restore(self._folder / STATE)
-        elif (self._folder / STATE).exists():
+            self._forget_log_after(self._progress["epoch"])
+        elif any((self._folder / name).exists() for name in (ORIGIN, STATE, MANIFEST)):
             raise TrainingError(
-                f"{self._folder} already holds a run; go on with --resume, or choose another --output."
+                f"{self._folder} already holds a run or a checkpoint; "
+                "go on with --resume, or choose another --output."
             )
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / ORIGIN).write_text(json.dumps(self._origin(), indent=1) + "\n", encoding="utf-8")
@@ -115,6 +121,13 @@ class Run:
                 f"The run in {self._folder} had another {', '.join(changed)}; "
                 "go on with what it had, or choose another --output."
             )
+
+    def _forget_log_after(self, epoch: int) -> None:
+        """A run that died between its log and its state does the epoch again."""
+        path = self._folder / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= epoch]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def _run_epoch(self) -> None:
         started = time.monotonic()
@@ -188,8 +201,8 @@ class Run:
         scores = evaluate_captioner(captioner, self._val, DecodingOptions())
         save_checkpoint(self._folder / LAST, network, self._config, self._vocabulary, info)
         if scores["cider"] > self._progress["best"]:
-            self._progress["best"] = scores["cider"]
             save_checkpoint(self._folder, network, self._config, self._vocabulary, info)
+            self._progress["best"] = scores["cider"]
         return scores
 
     def _save_state(self) -> None:

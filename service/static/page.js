@@ -263,13 +263,15 @@ byId("copy").addEventListener("click", async (event) => {
 });
 byId("sheet").addEventListener("click", (event) =>
   fetching(event.target, async () => {
-    const answer = await ask("/v1/captions", photograph, { num_captions: CAPTIONS, overlays: "sheet" });
-    save(answer.captions[chosen].sheet, fileName(photograph, "sheet.jpg"));
+    const [of, which] = [photograph, chosen]; // another may be on the page when the answer comes
+    const answer = await ask("/v1/captions", of, { num_captions: CAPTIONS, overlays: "sheet" });
+    save(answer.captions[which].sheet, fileName(of, "sheet.jpg"));
   }));
 byId("gif").addEventListener("click", (event) =>
   fetching(event.target, async () => {
-    const url = URL.createObjectURL(await ask("/v1/overlays", photograph, { format: "gif" }));
-    save(url, fileName(photograph, "walk.gif"));
+    const of = photograph;
+    const url = URL.createObjectURL(await ask("/v1/overlays", of, { format: "gif" }));
+    save(url, fileName(of, "walk.gif"));
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   }));
 
