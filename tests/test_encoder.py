@@ -73,6 +73,22 @@ def test_a_chain_without_features_can_be_loaded(tmp_path: Path) -> None:
     torch.testing.assert_close(first.weight, network.conv1.weight)
 
 
+def test_published_weights_are_those_torchvision_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    network = get_model("mobilenet_v3_small", weights=None)
+    asked = []
+
+    def fetched(url: str, **_: object) -> dict[str, torch.Tensor]:
+        asked.append(url)
+        return network.state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetched)
+    encoder = Encoder("mobilenet_v3_small", 64)
+    encoder.load_pretrained(None)
+    assert "mobilenet_v3_small" in asked[0]
+    assert torch.equal(next(encoder.parameters()), next(network.parameters()))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"features.0.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="does not hold weights of mobilenet_v3_small"):
