@@ -126,8 +126,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate",
         description="Caption a split of a data set and print BLEU-1 to 4, ROUGE-L and CIDEr (all x 100) with "
         "95 % bootstrap intervals, as one JSON object.",
+        epilog="example: python -m training.evaluate --captions captions.json --images photos/ --split val",
     )
-    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/default"), metavar="DIR")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        default=Path("checkpoints/default"),
+        metavar="DIR",
+        help="the captioner, default: %(default)s",
+    )
     parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help="Karpathy JSON")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val; keep test for the end")

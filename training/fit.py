@@ -1,11 +1,10 @@
 """Train a captioner on captioned photographs.
 
-    python -m training.fit --captions ../shared/data/flickr8k/captions.json \\
-        --images ../shared/data/flickr8k/images --output runs/flickr8k \\
-        --encoder-weights ../shared/weights/efficientnet_v2_b0.safetensors --cache-features
+    python -m training.fit --captions captions.json --images photos/ --output runs/mine \\
+        --encoder resnet50 --cache-features
 
-writes to runs/flickr8k: a checkpoint of the best epoch (as in checkpoints/default), last/ with that of
-the last, log.jsonl with a line an epoch, and state.pt, from which ``--resume`` goes on where the run
+writes to runs/mine: a checkpoint of the best epoch (as in checkpoints/default), last/ with that of
+the last, log.jsonl with a line an epoch, and state.pt, from which --resume goes on where the run
 was stopped, in the middle of an epoch too.
 """
 

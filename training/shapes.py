@@ -1,10 +1,11 @@
 """A small synthetic world: coloured shapes at known places, with captions and boxes that are true.
 
-It shows attention being learnt in a minute without any data set, and lets tests ask whether attention
-lands where the object is:
+It shows attention being learnt without any data set, and lets tests ask whether attention lands where the
+object is:
 
-    python -m training.shapes --output shapes
-    python -m training.fit --captions shapes/captions.json --images shapes/images --output runs/shapes
+    python -m training.shapes --output world --photographs 1000
+
+docs/training.md says how to train on it.
 
 Knows nothing of networks.
 """

@@ -143,12 +143,13 @@ function wordButton(word, index) {
   return button;
 }
 
-function choice({ caption: text, log_prob: logProb }, index) {
+function choice({ caption: text, log_prob: logProb, words }, index) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: "choice", checked: !index });
   input.addEventListener("change", () => choose(index));
   const probability = document.createElement("output");
-  probability.textContent = percent(Math.exp(logProb));
+  // Of a whole sentence every probability is tiny; the mean of a word, the end counted, can be read.
+  probability.textContent = `${percent(Math.exp(logProb / (words.length + 1)))} a word`;
   label.append(input, text, probability);
   return label;
 }
@@ -218,7 +219,7 @@ function describe({ attention, log_prob: logProb, beta }) {
   const parts = [
     `looked ${placeOf(attention)}`,
     `probability ${percent(Math.exp(logProb))}`,
-    `leaned on the photograph β ${beta.toFixed(2)}`,
+    `let in ${percent(beta)} of what it saw (β)`,
   ];
   readout.replaceChildren(...parts.flatMap((part) => {
     const span = document.createElement("span");
