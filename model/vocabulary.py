@@ -65,9 +65,6 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def __contains__(self, word: str) -> bool:
-        return word in self._ids
-
     def encode(self, words: Sequence[str]) -> list[int]:
         """Ids of ``words``; a word that is not in the vocabulary becomes ``unk_id``."""
         return [self._ids.get(word, self.unk_id) for word in words]
