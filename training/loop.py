@@ -150,7 +150,10 @@ class Trainer:
             "progress": progress,
         }
         temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
 
     def restore(self, path: Path) -> dict[str, Any]:
