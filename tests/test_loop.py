@@ -256,7 +256,7 @@ def test_a_save_that_fails_leaves_the_state_before(config, tmp_path, monkeypatch
     trainer.save(path, {"epoch": 1})
 
     def full(state, target):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
