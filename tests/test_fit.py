@@ -297,6 +297,14 @@ def test_options_of_the_recipe_have_the_recipes_defaults(world, whole, tmp_path,
         assert f"--{field.replace('_', '-')} X {value.metadata['help']}, default {value.default}" in text
 
 
+def test_a_run_that_died_before_its_first_save_may_begin_again(world, whole, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(whole / "origin.json", run)
+    assert fit.main(command(world, run)) == 0
+    assert_same_run(run, whole)
+
+
 @pytest.mark.parametrize("change", [["--batch-size", "4"], ["--seed", "9"], ["--min-count", "20"]])
 def test_a_run_is_not_resumed_with_other_data_or_batches(world, whole, tmp_path, capsys, change):
     run = tmp_path / "run"

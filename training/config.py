@@ -16,7 +16,7 @@ def _option(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The recipe; the defaults are those of the shipped model. Steps are batches."""
+    """The recipe; the defaults are those the shipped model began with. Steps are batches."""
 
     epochs: int = _option(13, "passes over the photographs")
     frozen_epochs: int = _option(6, "first epochs, in which the encoder does not learn")

@@ -21,12 +21,11 @@ from typing import Any
 from tqdm import tqdm
 
 from model import Caption, Captioner, CaptioningError, DecodingOptions
+from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
 from model.vocabulary import detokenize
 from training.data import SPLITS, CaptionedPhotograph, DataError, read_photographs
 from training.metrics import score_captions
-
-_BATCH = 32
 
 
 def caption_photographs(
@@ -35,8 +34,8 @@ def caption_photographs(
     """The best caption of every photograph, in order, with a progress bar."""
     captions: list[Caption] = []
     with tqdm(total=len(photographs), desc="captioning", unit="photograph", leave=False) as bar:
-        for start in range(0, len(photographs), _BATCH):
-            images = [photograph.read() for photograph in photographs[start : start + _BATCH]]
+        for start in range(0, len(photographs), BATCH_SIZE):
+            images = [photograph.read() for photograph in photographs[start : start + BATCH_SIZE]]
             captions += [found[0] for found in captioner.caption(images, options)]
             bar.update(len(images))
     return captions

@@ -15,12 +15,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from model import ModelConfig
+from model.captioner import BATCH_SIZE
 from model.encoder import Encoder
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
 from training.data import CaptionedPhotograph, Draw, Example, encode_captions, is_mirrored_draw
-
-_BATCH = 32
 
 
 class FeatureDataset(Dataset[Example]):
@@ -74,8 +73,8 @@ def _fill(
     features: np.ndarray, encoder: Encoder, preprocess: Preprocess, photographs: Sequence[CaptionedPhotograph]
 ) -> None:
     device = next(encoder.parameters()).device
-    for start in tqdm(range(0, len(photographs), _BATCH), desc="encoding photographs", unit="batch"):
-        images = [photograph.read() for photograph in photographs[start : start + _BATCH]]
+    for start in tqdm(range(0, len(photographs), BATCH_SIZE), desc="encoding photographs", unit="batch"):
+        images = [photograph.read() for photograph in photographs[start : start + BATCH_SIZE]]
         both = [_with_mirror(image, preprocess) for image in images]
         encoded = encoder(torch.cat(both).to(device)).half().cpu()  # (2B, L, F)
         features[start : start + len(images)] = encoded.view(len(images), 2, *encoded.shape[1:]).numpy()

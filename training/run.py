@@ -96,19 +96,24 @@ class Run:
             self._check_origin()
             self._progress = self._trainer.restore(self._folder / STATE)
             self._forget_log_after(self._progress["epoch"])
-        elif any((self._folder / name).exists() for name in (ORIGIN, STATE, MANIFEST)):
-            raise TrainingError(
-                f"{self._folder} already holds a run or a checkpoint; "
-                "go on with --resume, or choose another --output."
-            )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / ORIGIN).write_text(json.dumps(self._origin(), indent=1) + "\n", encoding="utf-8")
+        else:
+            self._begin()
         try:
             while self._progress["epoch"] < self._recipe.epochs:
                 self._run_epoch()
         except KeyboardInterrupt:
             self._save_state()
             raise
+
+    def _begin(self) -> None:
+        # Not ORIGIN: a run that died before its first save left nothing but that, and may begin again.
+        if any((self._folder / name).exists() for name in (STATE, MANIFEST)):
+            raise TrainingError(
+                f"{self._folder} already holds a run or a checkpoint; "
+                "go on with --resume, or choose another --output."
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / ORIGIN).write_text(json.dumps(self._origin(), indent=1) + "\n", encoding="utf-8")
 
     def _check_origin(self) -> None:
         try:
