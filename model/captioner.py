@@ -5,21 +5,23 @@ HTTP, batch, validation and evaluation all call ``Captioner.caption``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
+from model.attention import Look
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
 from model.errors import OptionsError
 from model.network import CaptionNetwork
 from model.preprocess import Preprocess
-from model.record import Caption, Grid, Word
+from model.record import Caption, Grid, Map, Word
 from model.search import DecodingOptions, Hypothesis, beam_search
 from model.vocabulary import Vocabulary, detokenize
 
@@ -81,7 +83,7 @@ class Captioner:
 
     @torch.inference_mode()
     def _caption_batch(self, images: Tensor, options: DecodingOptions) -> list[list[Caption]]:
-        memory = self.network.remember(images)  # (B, L, D)
+        memory = self.network.remember(images, draw_seed=options.draw_seed)  # (B, L, D)
         memory = memory.select(
             torch.arange(len(images), device=images.device).repeat_interleave(options.beam_size)
         )
@@ -93,16 +95,69 @@ class Captioner:
         found = beam_search(step, decoder.initial_state(memory), len(images), options)
         return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
+    @torch.inference_mode()
+    def read(
+        self, images: Sequence[Image.Image], captions: Sequence[Sequence[Sequence[str]]]
+    ) -> list[list[Caption]]:
+        """Where the network looks when it is made to say given captions (teacher forcing).
+
+        Args:
+            images: as for ``caption``.
+            captions: for each photograph the captions to read, as ``tokenize`` gives them; words that the
+                vocabulary lacks are read as the unknown token.
+
+        Returns:
+            For each photograph the given captions, in order, with looks and log-probabilities. The latter are
+            over the whole vocabulary; a search takes them over the words it may say.
+
+        Raises:
+            ImageError: a picture is not RGB.
+        """
+        read: list[list[Caption]] = []
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH_SIZE]])
+            texts = captions[start : start + len(batch)]
+            found = iter(self._read_batch(batch.to(self._device), texts))
+            read += [[next(found) for _ in of_photograph] for of_photograph in texts]
+        return read
+
+    def _read_batch(self, images: Tensor, captions: Sequence[Sequence[Sequence[str]]]) -> Iterator[Caption]:
+        """The captions of all photographs one after the other."""
+        flat = [(owner, words) for owner, texts in enumerate(captions) for words in texts]
+        order = sorted(range(len(flat)), key=lambda place: -len(flat[place][1]))  # longest first
+        ids = [torch.tensor(self.vocabulary.encode(flat[place][1]), dtype=torch.long) for place in order]
+        lengths = torch.tensor([len(words) + 1 for words in ids])  # the end token counted
+        start, end = torch.tensor([Vocabulary.start_id]), torch.tensor([Vocabulary.end_id])
+        feed = pad_sequence([torch.cat((start, words)) for words in ids], batch_first=True)  # (N, T)
+        targets = pad_sequence([torch.cat((words, end)) for words in ids], batch_first=True)  # (N, T)
+        memory = self.network.remember(images).select(torch.tensor([flat[place][0] for place in order]))
+        reading = self.network.read(memory, feed.to(self._device), lengths)
+        packed = pack_padded_sequence(targets, lengths, batch_first=True)
+        chosen = (
+            reading.logits.float().log_softmax(dim=1).gather(1, packed.data.to(self._device).unsqueeze(1))
+        )
+        log_probs, _ = pad_packed_sequence(
+            packed._replace(data=chosen.squeeze(1)), batch_first=True
+        )  # (N, T)
+        for row in sorted(range(len(order)), key=order.__getitem__):
+            words = flat[order[row]][1]
+            look = reading.looks.select(row)  # (T, ...)
+            seen = zip(words, log_probs[row].tolist(), map(look.select, range(len(words))), strict=False)
+            yield Caption(
+                text=detokenize(words),
+                log_prob=float(log_probs[row].sum()),
+                words=tuple(_as_word(word, log_prob, at, self._grid) for word, log_prob, at in seen),
+                grid=self._grid,
+                is_finished=True,
+            )
+
     def _as_caption(self, hypothesis: Hypothesis) -> Caption:
         words = self.vocabulary.decode(hypothesis.ids)
-        seen = zip(words, hypothesis.log_probs, hypothesis.betas, hypothesis.alphas, strict=True)
+        seen = zip(words, hypothesis.log_probs, hypothesis.looks, strict=True)
         return Caption(
             text=detokenize(words),
             log_prob=hypothesis.log_prob,
-            words=tuple(
-                Word(word=word, log_prob=log_prob, beta=beta, attention=_on_grid(alpha, self._grid))
-                for word, log_prob, beta, alpha in seen
-            ),
+            words=tuple(_as_word(word, log_prob, look, self._grid) for word, log_prob, look in seen),
             grid=self._grid,
             is_finished=hypothesis.is_finished,
         )
@@ -120,6 +175,19 @@ def check_device(name: str) -> None:
         raise OptionsError(f"There is no device {name!r} here; 'cpu' always works.") from None
 
 
-def _on_grid(alpha: Tensor, grid: Grid) -> tuple[tuple[float, ...], ...]:
-    """Attention weights (L,) as rows x columns."""
-    return tuple(tuple(row) for row in alpha.view(grid.rows, grid.columns).tolist())
+def _as_word(word: str, log_prob: float, look: Look, grid: Grid) -> Word:
+    """A word with what was seen at its step: a look of one row."""
+    return Word(
+        word=word,
+        log_prob=log_prob,
+        beta=None if look.beta is None else float(look.beta),
+        attention=None if look.alpha is None else _on_grid(look.alpha, grid),
+        heads=None if look.heads is None else tuple(_on_grid(head, grid) for head in look.heads),
+        sentinel=None if look.sentinel is None else float(look.sentinel),
+        chosen=None if look.chosen is None else divmod(int(look.chosen), grid.columns),
+    )
+
+
+def _on_grid(weights: Tensor, grid: Grid) -> Map:
+    """Weights (L,) as rows x columns."""
+    return tuple(tuple(row) for row in weights.view(grid.rows, grid.columns).tolist())

@@ -28,7 +28,7 @@ from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
 
 FORMAT = "sightline-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 called the weights of the recurrent cell otherwise
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "weights.safetensors"
 MANIFEST, SCORES = "manifest.json", "scores.json"
 IDENTITY_FILES = (CONFIG, VOCABULARY, WEIGHTS)

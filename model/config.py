@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from model.errors import CheckpointError
@@ -11,21 +11,44 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels scaled to 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+# What the fields that are words may be; model.encoder and model.attention know their own names.
+CELLS = ("lstm", "gru")
+GRIDS = ("last", "joined")
+QUERIES = ("state", "state_and_word")
+GATES = ("scalar", "vector", "off")
+
+
+def _option(default: Any, meaning: str) -> Any:
+    """A field that training can set; its meaning stands in the help of the command line."""
+    return field(default=default, metadata={"help": meaning})
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Stored in every checkpoint; rebuilds the network and its preprocessing."""
 
     vocabulary_size: int  # V, special tokens included
-    encoder: str = "efficientnet_v2_b0"  # a name known to model.encoder
-    image_size: int = 224  # S: pixels a side of the square the encoder is fed
+    encoder: str = _option(
+        "efficientnet_v2_b0",
+        "efficientnet_v2_b0, tiny_cnn, or a torchvision classification CNN such as resnet50",
+    )
+    image_size: int = _option(224, "S, pixels a side of the square the encoder is fed")
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    annotation_dim: int = 512  # D: width of an annotation after its projection
-    attention: str = "additive"  # a name known to model.attention
-    attention_dim: int = 256  # A
-    embedding_dim: int = 512  # E
-    hidden_dim: int = 512  # H
-    dropout: float = 0.4  # share of units dropped in training, of the word embedding and deep output
+    grid: str = _option(
+        "last", "the encoder's last grid, or that joined with one of twice its rows and columns"
+    )
+    attention: str = _option("additive", "kind of attention")  # a name known to model.attention
+    query: str = _option("state", "what attention looks with: the decoder's state, or the last word too")
+    attention_dim: int = _option(256, "width A of what queries and keys are compared in")
+    attention_heads: int = _option(8, "heads of multi_head attention and of the grid layers")
+    grid_layers: int = _option(0, "layers of self-attention over the grid before the decoder")
+    annotation_dim: int = _option(512, "width D of an annotation after its projection")
+    embedding_dim: int = _option(512, "width E of a word's embedding")
+    hidden_dim: int = _option(512, "width H of the decoder's state")
+    cell: str = _option("lstm", "recurrent cell of the decoder")
+    gate: str = _option("scalar", "gate beta on the context: a number, one for each unit, or none")
+    dropout: float = _option(0.4, "share of units dropped in training, of word embedding and deep output")
 
     def as_record(self) -> dict[str, Any]:
         """The configuration as plain data, ready for JSON."""
@@ -59,6 +82,7 @@ class ModelConfig:
             "image_size",
             "annotation_dim",
             "attention_dim",
+            "attention_heads",
             "embedding_dim",
             "hidden_dim",
         ):
@@ -67,6 +91,26 @@ class ModelConfig:
                 raise CheckpointError(
                     f"The model configuration has {name} = {value!r}; it must be a positive whole number."
                 )
+        if (
+            not isinstance(self.grid_layers, int)
+            or isinstance(self.grid_layers, bool)
+            or self.grid_layers < 0
+        ):
+            raise CheckpointError(
+                f"The model configuration has grid_layers = {self.grid_layers!r}; "
+                "it must be a whole number from 0."
+            )
+        for name, choices in (("grid", GRIDS), ("query", QUERIES), ("cell", CELLS), ("gate", GATES)):
+            if getattr(self, name) not in choices:
+                raise CheckpointError(
+                    f"The model configuration has {name} = {getattr(self, name)!r}; "
+                    f"it must be one of {', '.join(choices)}."
+                )
+        if self.grid_layers and (self.annotation_dim % self.attention_heads or self.annotation_dim % 4):
+            raise CheckpointError(
+                f"Grid layers need an annotation_dim ({self.annotation_dim}) that is a multiple of 4 and of "
+                f"attention_heads ({self.attention_heads})."
+            )
         if not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
             raise CheckpointError(
                 f"The model configuration has dropout = {self.dropout!r}; it must lie in [0, 1)."

@@ -4,9 +4,9 @@ Equations are those of Xu et al. 2015, "Show, Attend and Tell" (arXiv 1502.03044
 
     in code        paper   meaning
     annotations    a_i     feature grid, flattened row by row               (N, L, D)
-    alpha          α_ti    attention weights                                (N, L)
+    look.alpha     α_ti    attention weights                                (N, L)
     context        ẑ_t     what was looked at, gated                        (N, D)
-    beta           β_t     gate on the context                              (N, 1)
+    look.beta      β_t     gate on the context                              (N,)
     hidden, cell   h, c    LSTM state                                       (N, H)
     logits         p(y_t)  scores of the next word, before softmax          (N, V)
 
@@ -20,8 +20,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.attention import build_attention
+from model.attention import Look, Memory, Query, Sizes, build_attention
+from model.attention.interface import mean_annotation
 from model.config import ModelConfig
+from model.recurrent import RECURRENT_CELLS
 
 
 class DecoderState(NamedTuple):
@@ -29,72 +31,80 @@ class DecoderState(NamedTuple):
 
     hidden: Tensor  # (N, H)
     cell: Tensor  # (N, H)
+    position: int  # words written so far
 
     def select(self, rows: Tensor | slice) -> DecoderState:
         """The state of some of the rows, in the order given."""
-        return DecoderState(self.hidden[rows], self.cell[rows])
-
-
-class Memory(NamedTuple):
-    """What the decoder can look at: annotations and the attention's keys, one row a caption."""
-
-    annotations: Tensor  # (N, L, D)
-    keys: Tensor  # (N, L, A)
-
-    def select(self, rows: Tensor | slice) -> Memory:
-        """The memory of some of the rows; an index may repeat, as for five captions of a photograph."""
-        return Memory(self.annotations[rows], self.keys[rows])
+        return DecoderState(self.hidden[rows], self.cell[rows], self.position)
 
 
 class DecoderStep(NamedTuple):
     """What one step gives."""
 
     logits: Tensor  # (N, V)
-    alpha: Tensor  # (N, L)
-    beta: Tensor  # (N, 1)
+    look: Look  # of N rows
     state: DecoderState
 
 
 class Decoder(nn.Module):
-    """LSTM with attention, gate and deep output. Keeps no state of its own."""
+    """Recurrent cell with attention, gate and deep output. Keeps no state of its own."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    gate: nn.Linear | None
+
+    def __init__(self, config: ModelConfig, rows: int, columns: int) -> None:
+        """``rows`` and ``columns``: of the grid it will attend to."""
         super().__init__()
         d, e, h = config.annotation_dim, config.embedding_dim, config.hidden_dim
         self.embedding = nn.Embedding(config.vocabulary_size, e)
-        self.attention = build_attention(config.attention, d, h, config.attention_dim)
-        self.gate = nn.Linear(h, 1)
-        self.lstm = nn.LSTMCell(e + d, h)
-        self.initial_hidden = nn.Linear(d, h)
-        self.initial_cell = nn.Linear(d, h)
+        self.word_in_query = config.query == "state_and_word"
+        query_dim = h + e if self.word_in_query else h
+        sizes = Sizes(d, query_dim, h, e, config.attention_dim, config.attention_heads, rows, columns)
+        self.attention = build_attention(config.attention, sizes)
+        gate_width = {"scalar": 1, "vector": d, "off": 0}[config.gate]
+        self.gate = nn.Linear(h, gate_width) if gate_width else None
+        self.recurrent = RECURRENT_CELLS[config.cell](e + d, h, d)
         self.state_to_output = nn.Linear(h, e)
         self.context_to_output = nn.Linear(d, e, bias=False)
         self.output = nn.Linear(e, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def remember(self, annotations: Tensor) -> Memory:
-        """Annotations (N, L, D) with the attention's keys, computed once for all words."""
-        return Memory(annotations, self.attention.keys(annotations))
+    def remember(
+        self, annotations: Tensor, *, mask: Tensor | None = None, draw_seed: int | None = None
+    ) -> Memory:
+        """Annotations (N, L, D) with what the attention prepares of them, once for all words.
+
+        Args:
+            mask: (N, L), true where a location may be looked at, at least one a row; None: everywhere.
+            draw_seed: of what a kind of attention draws while captioning; None: it draws nothing.
+        """
+        return Memory(annotations, self.attention.prepare(annotations, mask), mask, draw_seed)
 
     def initial_state(self, memory: Memory) -> DecoderState:
-        """h_0 and c_0, each a one-layer perceptron of the mean annotation (section 3.1.2)."""
-        mean = memory.annotations.mean(dim=1)  # (N, D)
-        return DecoderState(
-            torch.tanh(self.initial_hidden(mean)), torch.tanh(self.initial_cell(mean))
-        )  # (N, H) each
+        """The state before the first word, made of the mean annotation (section 3.1.2)."""
+        hidden, cell = self.recurrent.start(mean_annotation(memory.annotations, memory.mask))
+        return DecoderState(hidden, cell, position=0)
 
     def step(self, words: Tensor, state: DecoderState, memory: Memory) -> DecoderStep:
         """One word on: from the previous words' ids (N,) to the scores of the next.
 
-        Attention (eqs. 4 and 5) and gate (section 4.2.1) see the state before the word, h_(t-1); the
-        LSTM (eqs. 1 to 3) then reads the word and the gated context; the deep output (eq. 7) joins
-        word, state and context, with a tanh before the last layer as in the authors' code.
+        Attention (eqs. 4 and 5) and gate (section 4.2.1) see the state before the word, h_(t-1), attention
+        the word too where ``query`` says so; the recurrent cell (eqs. 1 to 3) then reads the word and the
+        gated context; the deep output (eq. 7) joins word, state and context, with a tanh before the last
+        layer as in the authors' code.
         """
         word = self.dropout(self.embedding(words))  # (N, E)
-        attended = self.attention(state.hidden, memory.keys, memory.annotations)
-        beta = torch.sigmoid(self.gate(state.hidden))  # (N, 1)
-        context = beta * attended.context  # (N, D)
-        hidden, cell = self.lstm(torch.cat((word, context), dim=1), state)  # (N, H) each
+        vector = torch.cat((state.hidden, word), dim=1) if self.word_in_query else state.hidden
+        attended = self.attention(Query(vector, state.hidden, state.cell, word, state.position), memory)
+        context, beta = self._gated(attended.context, state.hidden)
+        hidden, cell = self.recurrent(torch.cat((word, context), dim=1), (state.hidden, state.cell))
         joined = word + self.state_to_output(hidden) + self.context_to_output(context)  # (N, E)
         logits = self.output(self.dropout(torch.tanh(joined)))  # (N, V)
-        return DecoderStep(logits, attended.alpha, beta, DecoderState(hidden, cell))
+        after = DecoderState(hidden, cell, state.position + 1)
+        return DecoderStep(logits, attended.look._replace(beta=beta), after)
+
+    def _gated(self, context: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The context (N, D) through its gate, and how open that was, (N,)."""
+        if self.gate is None:
+            return context, None
+        gate = torch.sigmoid(self.gate(hidden))  # (N, 1), or (N, D)
+        return gate * context, gate.mean(dim=1)

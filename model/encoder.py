@@ -8,7 +8,7 @@ four layers that learn a world of simple shapes from nothing in seconds.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -30,25 +30,55 @@ _NOT_A_CONVOLUTIONAL_GRID = ("vit_", "swin", "maxvit", "googlenet", "inception")
 class Encoder(nn.Module):
     """A CNN without its classifier. The feature grid of a square photograph, row by row."""
 
-    def __init__(self, name: str, image_size: int) -> None:
-        """``name``: see ``encoder_names()``; ``image_size``: S, pixels a side. Weights are random.
+    def __init__(self, name: str, image_size: int, grid: str = "last") -> None:
+        """Weights are random.
+
+        Args:
+            name: see ``encoder_names()``.
+            image_size: S, pixels a side.
+            grid: "last", the last feature grid; or "joined", that with the last one of twice its rows and
+                columns, whose cells see less but see it where they are.
 
         Raises:
-            CheckpointError: there is no encoder of that name, or photographs are too small for it.
+            CheckpointError: there is no encoder of that name, photographs are too small for it, or it has no
+                grid of twice the size.
         """
         super().__init__()
         self.name = name
         self.trunk = _trunk(_classifier(name))
         # Convolutions on a CPU run about one and a half times as fast in this layout.
         self.to(memory_format=torch.channels_last)
-        self.feature_dim, self.rows, self.columns = _probe(self.trunk, name, image_size)
+        shapes = _probe(self.trunk, name, image_size)
+        self.feature_dim, self.rows, self.columns = shapes[-1]
+        self.fine_dim = 0  # width of the joined grid's features
+        self._joined_at = -1  # the layer of the trunk that makes it
+        if grid == "joined":
+            self._joined_at = _last_of_twice_the_size(shapes, name)
+            self.fine_dim, self.rows, self.columns = shapes[self._joined_at]
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Of one photograph's features, as ``forward`` gives them."""
+        cells = self.rows * self.columns
+        return (
+            (cells // 4, self.feature_dim + 4 * self.fine_dim) if self.fine_dim else (cells, self.feature_dim)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Photographs (B, 3, S, S), normalized, as features (B, L, F); L = rows * columns, row by row."""
-        grid: Tensor = self.trunk(
-            images.contiguous(memory_format=torch.channels_last)
-        )  # (B, F, rows, columns)
-        return grid.flatten(2).transpose(1, 2)  # (B, L, F)
+        """Photographs (B, 3, S, S), normalized, as features of the cells of the last grid, row by row.
+
+        Returns:
+            (B, rows * columns, F). With a joined grid (B, rows / 2 * columns / 2, F + 4 F'): each cell of the
+            last grid followed by the four cells of the joined one that lie on it (``pixel_unshuffle``).
+        """
+        grid = images.contiguous(memory_format=torch.channels_last)
+        fine = None
+        for place, layer in enumerate(self.trunk):
+            grid = layer(grid)  # (B, F, rows, columns)
+            fine = grid if place == self._joined_at else fine
+        if fine is not None:
+            grid = torch.cat((grid, nn.functional.pixel_unshuffle(fine, 2)), dim=1)
+        return grid.flatten(2).transpose(1, 2)
 
     def train(self, mode: bool = True) -> Self:
         """Batch normalization keeps the statistics it was pretrained with: our batches are too small
@@ -104,11 +134,12 @@ def _classifier(name: str) -> nn.Module:
     return network
 
 
-def _trunk(network: nn.Module) -> nn.Module:
+def _trunk(network: nn.Module) -> nn.Sequential:
     """The part of a classifier up to its last feature grid."""
     children = dict(network.named_children())
-    if "features" in children:
-        return children["features"]
+    features = children.get("features")
+    if isinstance(features, nn.Sequential):
+        return features
     chain: list[nn.Module] = []
     for child in children.values():
         is_classifier = any(isinstance(module, nn.Linear) for module in child.modules())
@@ -118,18 +149,36 @@ def _trunk(network: nn.Module) -> nn.Module:
     return nn.Sequential(*chain)
 
 
-def _probe(trunk: nn.Module, name: str, image_size: int) -> tuple[int, int, int]:
-    """Width, rows and columns of the grid that ``trunk`` makes of a square photograph."""
+def _probe(trunk: nn.Sequential, name: str, image_size: int) -> list[tuple[int, int, int]]:
+    """Width, rows and columns of the grid that every layer makes of a square photograph."""
     was_training = trunk.training
+    trunk.eval()
+    shapes = []
+    grid = torch.zeros(1, 3, image_size, image_size)
     try:
         with torch.no_grad():
-            _, width, rows, columns = trunk.eval()(torch.zeros(1, 3, image_size, image_size)).shape
+            for layer in trunk:
+                grid = layer(grid)
+                _, width, rows, columns = grid.shape
+                shapes.append((width, rows, columns))
     except (RuntimeError, ValueError):
         raise CheckpointError(
             f"Photographs of {image_size} x {image_size} pixels are too small for {name}."
         ) from None
     trunk.train(was_training)
-    return width, rows, columns
+    return shapes
+
+
+def _last_of_twice_the_size(shapes: Sequence[tuple[int, int, int]], name: str) -> int:
+    """The layer whose grid can be joined to the last one."""
+    _, rows, columns = shapes[-1]
+    twice = [place for place, shape in enumerate(shapes) if shape[1:] == (2 * rows, 2 * columns)]
+    if not twice:
+        raise CheckpointError(
+            f"{name} has no grid of {2 * rows} x {2 * columns} cells to join to its last, of {rows} x "
+            f"{columns}; choose another image_size, or the grid 'last'."
+        )
+    return twice[-1]
 
 
 class _DownsamplingConv(nn.Conv2d):

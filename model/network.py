@@ -7,9 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.attention import Look, Memory
 from model.config import ModelConfig
-from model.decoder import Decoder, Memory
+from model.decoder import Decoder
 from model.encoder import Encoder
+from model.grid import GridLayers, JoinedProjection, Projection
 
 # Ended captions leave the batch so many at a time: a matrix product of a size not met before has to be
 # prepared anew on a CPU, which costs more than a few rows too many.
@@ -20,7 +22,7 @@ class Reading(NamedTuple):
     """What the decoder said while reading known captions."""
 
     logits: Tensor  # (words, V): time-major over the captions still running, see CaptionNetwork.read
-    alphas: Tensor  # (N, T, L), zero after the end of a caption
+    looks: Look  # (N, T, ...), see Look.stack for what stands after the end of a caption
 
 
 class CaptionNetwork(nn.Module):
@@ -28,21 +30,23 @@ class CaptionNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder = Encoder(config.encoder, config.image_size)
-        # Projected and normalized annotations train in about half the time of raw features: keys and
-        # queries start on one scale, so the attention depends on the query from the first step on.
-        self.project = nn.Sequential(
-            nn.Linear(self.encoder.feature_dim, config.annotation_dim), nn.LayerNorm(config.annotation_dim)
+        self.encoder = Encoder(config.encoder, config.image_size, config.grid)
+        rows, columns = self.encoder.rows, self.encoder.columns
+        self.project = (
+            JoinedProjection(self.encoder, config.annotation_dim)
+            if self.encoder.fine_dim
+            else Projection(self.encoder, config.annotation_dim)
         )
-        self.decoder = Decoder(config)
+        self.grid_layers = GridLayers(config, rows, columns) if config.grid_layers else nn.Identity()
+        self.decoder = Decoder(config, rows, columns)
 
-    def remember(self, images: Tensor) -> Memory:
-        """Photographs (B, 3, S, S) as the decoder's memory, one row a photograph."""
-        return self.remember_features(self.encoder(images))
+    def remember(self, images: Tensor, *, draw_seed: int | None = None) -> Memory:
+        """Photographs (B, 3, S, S) as memory, one row a photograph; see ``Decoder.remember``."""
+        return self.remember_features(self.encoder(images), draw_seed=draw_seed)
 
-    def remember_features(self, features: Tensor) -> Memory:
-        """Features (B, L, F) that ``encoder`` made as the decoder's memory, one row a photograph."""
-        return self.decoder.remember(self.project(features))
+    def remember_features(self, features: Tensor, *, draw_seed: int | None = None) -> Memory:
+        """Features that ``encoder`` made of B photographs as the decoder's memory, one row a photograph."""
+        return self.decoder.remember(self.grid_layers(self.project(features)), draw_seed=draw_seed)
 
     def read(self, memory: Memory, captions: Tensor, lengths: Tensor) -> Reading:
         """Teacher forcing: at each step the true previous word goes in, whatever was predicted.
@@ -58,7 +62,7 @@ class CaptionNetwork(nn.Module):
         """
         assert bool((lengths[:-1] >= lengths[1:]).all()), "captions must come longest first"
         state = self.decoder.initial_state(memory)
-        logits, alphas = [], []
+        logits, looks = [], []
         for t in range(int(lengths[0])):
             running = int((lengths > t).sum())  # these captions come first
             rows = min(len(state.hidden), -(-running // ROW_STEP) * ROW_STEP)
@@ -67,5 +71,5 @@ class CaptionNetwork(nn.Module):
             step = self.decoder.step(captions[:rows, t], state, memory)
             state = step.state
             logits.append(step.logits[:running])
-            alphas.append(nn.functional.pad(step.alpha[:running], (0, 0, 0, len(captions) - running)))
-        return Reading(torch.cat(logits), torch.stack(alphas, dim=1))
+            looks.append(step.look.select(slice(running)))
+        return Reading(torch.cat(logits), Look.stack(looks, len(captions)))

@@ -15,6 +15,9 @@ ATTENTION_DECIMALS = 5
 LOG_PROB_DECIMALS = 4
 
 
+Map = tuple[tuple[float, ...], ...]  # rows x columns of weights, never negative, summing to 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """Where the annotation grid lies on the upright photograph."""
@@ -30,25 +33,39 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """One word of a caption and what the network looked at when it wrote it."""
+    """One word of a caption and what the network looked at when it wrote it.
+
+    None stands where a network has no such thing: a map is never made up.
+    """
 
     word: str
     log_prob: float  # natural logarithm of p(word | photograph, words before it), <= 0
-    beta: float  # gate on the context, in (0, 1): how much the word leaned on the photograph
-    attention: tuple[tuple[float, ...], ...]  # rows x columns, never negative, sums to 1
+    beta: float | None  # gate on the context, in (0, 1): how much the word leaned on the photograph
+    attention: Map | None
+    heads: tuple[Map, ...] | None = None  # of attention in several heads, whose mean is ``attention``
+    sentinel: float | None = None  # share of the attention that stayed off the photograph, 0 to 1
+    chosen: tuple[int, int] | None = None  # row and column of the one cell used, of hard attention
 
     def as_record(self, *, attention: bool) -> dict[str, Any]:
         """The word as plain data; ``attention`` includes the weights."""
         record: dict[str, Any] = {
             "word": self.word,
             "log_prob": round(self.log_prob, LOG_PROB_DECIMALS),
-            "beta": round(self.beta, LOG_PROB_DECIMALS),
+            "beta": None if self.beta is None else round(self.beta, LOG_PROB_DECIMALS),
         }
+        if self.sentinel is not None:
+            record["sentinel"] = round(self.sentinel, LOG_PROB_DECIMALS)
+        if self.chosen is not None:
+            record["chosen"] = list(self.chosen)
         if attention:
-            record["attention"] = [
-                [round(weight, ATTENTION_DECIMALS) for weight in row] for row in self.attention
-            ]
+            record["attention"] = None if self.attention is None else _rounded(self.attention)
+            if self.heads is not None:
+                record["heads"] = [_rounded(head) for head in self.heads]
         return record
+
+
+def _rounded(weights: Map) -> list[list[float]]:
+    return [[round(weight, ATTENTION_DECIMALS) for weight in row] for row in weights]
 
 
 @dataclass(frozen=True, kw_only=True)

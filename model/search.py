@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.attention import Look
 from model.decoder import DecoderState, DecoderStep
 from model.errors import OptionsError
 from model.vocabulary import Vocabulary
@@ -30,6 +31,7 @@ class DecodingOptions:
     num_captions: int = 1  # captions returned per photograph, 1 to beam_size
     max_length: int = 20  # words, the end token not counted, 1 to 50
     length_penalty: float = 0.7  # hypotheses rank by log_prob / length ** this; 0 to 2, chosen on val
+    draw_seed: int | None = None  # lets an attention that can draw where it looks do so; None: it never does
 
     def __post_init__(self) -> None:
         """Refuse values outside their range.
@@ -46,6 +48,8 @@ class DecodingOptions:
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 limit = f"{high} (the beam size)" if name == "num_captions" else str(high)
                 raise OptionsError(f"{name} is {value!r}; it must be a whole number from {low} to {limit}.")
+        if self.draw_seed is not None and (not isinstance(self.draw_seed, int) or self.draw_seed < 0):
+            raise OptionsError(f"draw_seed is {self.draw_seed!r}; it must be a whole number from 0, or None.")
         if not 0 <= self.length_penalty <= 2:
             raise OptionsError(f"length_penalty is {self.length_penalty!r}; it must be a number from 0 to 2.")
 
@@ -56,8 +60,7 @@ class Hypothesis:
 
     ids: tuple[int, ...]  # the end token left out
     log_probs: tuple[float, ...]  # one a word
-    betas: tuple[float, ...]  # one a word
-    alphas: tuple[Tensor, ...]  # (L,) one a word
+    looks: tuple[Look, ...]  # one a word, without the dimension of rows
     log_prob: float  # of the words and, if finished, of the end token
     is_finished: bool
 
@@ -68,8 +71,7 @@ class _Move(NamedTuple):
     parents: Tensor  # (B, K) beam of the step before, 0 to K - 1
     ids: Tensor  # (B, K) the word appended
     log_probs: Tensor  # (B, K) of that word alone
-    alphas: Tensor  # (B, K, L) of that word
-    betas: Tensor  # (B, K) of that word
+    look: Look  # of that word, B * K rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +182,7 @@ def _note_unfinished(endings: list[list[_Ending]], totals: Tensor, length: int) 
 
 def _move(out: DecoderStep, log_probs: Tensor, parents: Tensor, words: Tensor, rows: Tensor) -> _Move:
     chosen = log_probs[rows].gather(1, words.view(-1, 1)).view_as(parents)
-    alphas = out.alpha[rows].view(*parents.shape, -1)
-    return _Move(parents, words, chosen, alphas, out.beta[rows].view_as(parents))
+    return _Move(parents, words, chosen, out.look.select(rows))
 
 
 def _best(
@@ -197,14 +198,14 @@ def _read_back(ending: _Ending, moves: list[_Move], photograph: int) -> Hypothes
     beam = ending.beam
     for move in reversed(moves[: ending.length]):
         at = (photograph, beam)
-        words.append((int(move.ids[at]), float(move.log_probs[at]), float(move.betas[at]), move.alphas[at]))
+        look = move.look.select(photograph * move.ids.shape[1] + beam)
+        words.append((int(move.ids[at]), float(move.log_probs[at]), look))
         beam = int(move.parents[at])
-    ids, log_probs, betas, alphas = zip(*reversed(words), strict=True)
+    ids, log_probs, looks = zip(*reversed(words), strict=True)
     return Hypothesis(
         ids=ids,
         log_probs=log_probs,
-        betas=betas,
-        alphas=alphas,
+        looks=looks,
         log_prob=ending.log_prob,
         is_finished=ending.is_finished,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,18 @@ def config(vocabulary: Vocabulary) -> ModelConfig:
     )
 
 
+def config_of_kind(config: ModelConfig, kind: str) -> ModelConfig:
+    """The configuration with another kind of attention, and the sizes that kind needs."""
+    needs = {"dot": {"hidden_dim": config.annotation_dim}, "multi_head": {"attention_dim": 4}}
+    return replace(config, attention=kind, attention_heads=2, **needs.get(kind, {}))
+
+
 @pytest.fixture
 def network(config: ModelConfig) -> CaptionNetwork:
+    return loud_network(config)
+
+
+def loud_network(config: ModelConfig) -> CaptionNetwork:
     """Random weights, so large that captions and maps differ from photograph to photograph."""
     torch.manual_seed(6)
     network = CaptionNetwork(config).eval()

@@ -1,16 +1,47 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import WORDS, draw_photo
+from conftest import WORDS, config_of_kind, draw_photo, loud_network
 from PIL import Image
 
-from model import Captioner, DecodingOptions, ImageError, OptionsError
+from model import Caption, Captioner, CheckpointInfo, DecodingOptions, ImageError, ModelConfig, OptionsError
 from model import captioner as module
+from model.attention import ATTENTION_KINDS
 from model.network import CaptionNetwork
+from model.search import BANNED_IDS
+from model.vocabulary import Vocabulary
+
+KINDS = tuple(ATTENTION_KINDS)
+
+
+def captioner_of(config: ModelConfig, kind: str) -> Captioner:
+    """One that ends its captions and never thinks of tokens it may not say, so that it reads what it said."""
+    config = config_of_kind(config, kind)
+    network = loud_network(config)
+    with torch.no_grad():
+        network.decoder.output.bias[list(BANNED_IDS)] -= 1000
+        network.decoder.output.bias[Vocabulary.end_id] += 6
+    return Captioner(
+        network, config, Vocabulary(WORDS), CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
+    )
+
+
+def assert_same_words(read: Caption, said: Caption, *, skip: int = 0) -> None:
+    """Word for word what was seen and how likely it was, but for the scores of the first ``skip``."""
+    assert [word.word for word in read.words] == [word.word for word in said.words]
+    for place, (one, other) in enumerate(zip(read.words, said.words, strict=True)):
+        if place >= skip:
+            assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+        for name in ("beta", "attention", "heads", "sentinel", "chosen"):
+            found, expected = getattr(one, name), getattr(other, name)
+            assert (found is None) == (expected is None), name
+            if found is not None:
+                torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=1e-5, rtol=1e-4)
 
 
 def test_a_caption_is_its_words_with_attention_on_the_grid(captioner: Captioner) -> None:
@@ -81,3 +112,144 @@ def test_a_picture_that_was_not_opened_by_us_is_refused_with_advice(captioner: C
 def test_a_device_that_is_not_here_is_refused_in_one_sentence(checkpoint: Path) -> None:
     with pytest.raises(OptionsError, match="no device 'abacus'"):
         Captioner.load(checkpoint, "abacus")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_word_has_what_its_kind_of_attention_saw_and_nothing_made_up(
+    config: ModelConfig, kind: str
+) -> None:
+    captioner = captioner_of(config, kind)
+    [[caption]] = captioner.caption([draw_photo(1)])
+    assert caption.words
+    for word in caption.words:
+        assert (word.attention is None) == (kind == "none")
+        assert (word.heads is not None) == (kind == "multi_head")
+        assert (word.sentinel is not None) == (kind == "sentinel")
+        assert (word.chosen is not None) == (kind == "hard")
+        for weights in filter(None, (word.attention, *(word.heads or ()))):
+            assert [len(row) for row in weights] == [5] * 5
+            assert sum(map(sum, weights)) == pytest.approx(1, abs=1e-5)
+        if word.heads is not None:
+            mean = torch.tensor(word.heads).mean(0)
+            torch.testing.assert_close(mean, torch.tensor(word.attention))
+        if word.sentinel is not None:
+            assert 0 <= word.sentinel <= 1
+        if word.chosen is not None:
+            row, column = word.chosen
+            assert word.attention[row][column] == max(map(max, word.attention))
+
+
+def test_without_a_gate_a_word_has_no_beta(config: ModelConfig) -> None:
+    [[caption]] = captioner_of(replace(config, gate="off"), "additive").caption([draw_photo(1)])
+    assert all(word.beta is None for word in caption.words)
+
+
+def test_hard_attention_draws_where_it_looks_only_when_given_a_seed(config: ModelConfig) -> None:
+    captioner, photos = captioner_of(config, "hard"), [draw_photo(seed) for seed in range(6)]
+    with torch.no_grad():
+        captioner.network.decoder.attention.energy_layer.weight.div_(
+            8
+        )  # maps even enough for draws to differ
+
+    def places(seed: int | None, some: list[Image.Image]) -> list[list[tuple[int, int]]]:
+        found = captioner.caption(some, DecodingOptions(draw_seed=seed))
+        return [[word.chosen for word in captions[0].words] for captions in found]
+
+    assert places(None, photos) == places(None, photos)
+    assert places(5, photos) == places(5, photos)
+    assert places(5, photos) != places(6, photos) != places(None, photos)
+    assert places(5, photos[2:3]) == places(5, photos)[2:3]
+
+
+@pytest.mark.parametrize("kind", ["none", "additive", "sentinel"])
+def test_a_seed_changes_nothing_where_nothing_is_drawn(config: ModelConfig, kind: str) -> None:
+    captioner = captioner_of(config, kind)
+    plain, seeded = (captioner.caption([draw_photo(1)], DecodingOptions(draw_seed=s)) for s in (None, 5))
+    assert plain == seeded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reading_what_it_wrote_it_sees_and_believes_what_it_did(config: ModelConfig, kind: str) -> None:
+    captioner, photos = captioner_of(config, kind), [draw_photo(seed) for seed in range(5)]
+    said = [captions[0] for captions in captioner.caption(photos, DecodingOptions(beam_size=2))]
+    read = captioner.read(photos, [[caption.text.split()] for caption in said])
+    assert any(caption.is_finished for caption in said)
+    for [again], caption in zip(read, said, strict=True):
+        assert (again.text, again.grid) == (caption.text, caption.grid)
+        # Search leaves no probability to an empty caption, so its first word may be likelier.
+        assert_same_words(again, caption, skip=1)
+        assert again.words[0].log_prob <= caption.words[0].log_prob + 1e-5
+        if caption.is_finished:
+            after = again.log_prob - again.words[0].log_prob
+            assert after == pytest.approx(caption.log_prob - caption.words[0].log_prob, abs=1e-3)
+
+
+def test_captions_are_read_alike_alone_and_in_company(
+    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several captions, of none, of one word, of words it does not know, in three batches."""
+    monkeypatch.setattr(module, "BATCH_SIZE", 2)
+    photos = [draw_photo(seed) for seed in range(5)]
+    texts = [
+        ["a dog runs", "a cat", "a dog sits on grass"],
+        [],
+        ["grass"],
+        ["the dog runs", "a cat"],
+        ["a zebra sits on a zebra"],
+    ]
+    captions = [[text.split() for text in of_photo] for of_photo in texts]
+    together = captioner.read(photos, captions)
+    assert [[caption.text for caption in found] for found in together] == texts
+    for photo, words, found in zip(photos, captions, together, strict=True):
+        for own, caption in zip(words, found, strict=True):
+            [[alone]] = captioner.read([photo], [[own]])
+            assert alone.log_prob == pytest.approx(caption.log_prob, abs=1e-4)
+            assert_same_words(alone, caption)
+
+
+def test_what_is_read_is_scored_with_the_end_of_the_sentence(captioner: Captioner) -> None:
+    [[caption]] = captioner.read([draw_photo(1)], [[["a", "dog"]]])
+    words = sum(word.log_prob for word in caption.words)
+    assert caption.log_prob < words < 0
+    assert caption.is_finished
+    [[longer]] = captioner.read([draw_photo(1)], [[["a", "dog", "runs"]]])
+    assert_same_words(replace(longer, words=longer.words[:2]), caption)
+
+
+def test_a_word_it_does_not_know_is_read_as_unknown_and_shown_as_it_is(captioner: Captioner) -> None:
+    texts = ["a dog sits on", "a zebra sits on", "a quagga sits on"]
+    [[known, unknown, other]] = captioner.read([draw_photo(1)], [[text.split() for text in texts]])
+    assert (unknown.text, unknown.words[1].word) == ("a zebra sits on", "zebra")
+    assert unknown.log_prob == pytest.approx(other.log_prob, abs=1e-5)
+    assert unknown.words[2].log_prob != pytest.approx(known.words[2].log_prob, abs=1e-3)
+    one, two = (torch.tensor([word.attention for word in caption.words]) for caption in (unknown, known))
+    # It looks for a word before it has read the word before that into its state.
+    torch.testing.assert_close(one[:3], two[:3])
+    assert not torch.allclose(one[3], two[3], atol=1e-3)
+
+
+def test_reading_finds_the_captions_of_the_right_photograph(captioner: Captioner) -> None:
+    photos, words = [draw_photo(seed) for seed in range(3)], ["a", "dog"]
+    found = [captions[0].log_prob for captions in captioner.read(photos, [[words]] * 3)]
+    assert len({round(log_prob, 3) for log_prob in found}) == 3
+    turned = [captions[0].log_prob for captions in captioner.read(photos[::-1], [[words]] * 3)]
+    assert turned[::-1] == pytest.approx(found, abs=1e-4)
+
+
+@pytest.mark.parametrize("captions", [[], [[]], [[], []]], ids=["no photographs", "one", "two"])
+def test_where_there_is_nothing_to_read_nothing_is_found(
+    captioner: Captioner, captions: list[list[list[str]]]
+) -> None:
+    assert captioner.read([draw_photo(seed) for seed in range(len(captions))], captions) == captions
+
+
+def test_a_caption_without_words_is_read_as_its_end(captioner: Captioner) -> None:
+    [[nothing, something]] = captioner.read([draw_photo(1)], [[[], ["a"]]])
+    assert (nothing.text, nothing.words) == ("", ())
+    assert nothing.log_prob < 0
+    assert something.words
+
+
+def test_a_caption_without_words_is_read_alone_too(captioner: Captioner) -> None:
+    [[nothing]] = captioner.read([draw_photo(1)], [[[]]])
+    assert nothing.words == ()

@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import draw_photo
+from conftest import config_of_kind, draw_photo, loud_network
 from safetensors.torch import load_file, save_file
 
 from model import Captioner, CheckpointError, CheckpointInfo, ModelConfig
+from model.attention import ATTENTION_KINDS
 from model.checkpoint import load_checkpoint, save_checkpoint, write_scores
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
@@ -38,6 +41,41 @@ def test_a_saved_captioner_captions_as_before(captioner: Captioner, checkpoint: 
     for [before], [after] in zip(captioner.caption(photos), loaded.caption(photos), strict=True):
         assert after.text == before.text
         assert after.log_prob == pytest.approx(before.log_prob, rel=1e-2)  # half precision on disk
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "gru": {"cell": "gru"},
+    "vector gate": {"gate": "vector"},
+    "no gate": {"gate": "off"},
+    "word in the query": {"query": "state_and_word"},
+    "grid layers": {"grid_layers": 2, "annotation_dim": 8, "attention_heads": 2},
+    "joined grid": {"grid": "joined"},
+}
+
+
+@pytest.mark.parametrize("name", [*ATTENTION_KINDS, *VARIANTS])
+def test_every_kind_of_network_is_saved_and_captions_the_same_afterwards(
+    tmp_path: Path, config: ModelConfig, vocabulary: Vocabulary, name: str
+) -> None:
+    config = replace(config, **VARIANTS[name]) if name in VARIANTS else config_of_kind(config, name)
+    network = loud_network(config)
+    with torch.no_grad():
+        for parameter in network.parameters():  # what half precision keeps, it keeps exactly
+            parameter.copy_(parameter.half())
+    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
+    save_checkpoint(tmp_path / "one", network, config, vocabulary, info)
+    loaded = Captioner.load(tmp_path / "one")
+    assert loaded.config == config
+    photos = [draw_photo(seed) for seed in range(3)]
+    assert loaded.caption(photos) == Captioner(network, config, vocabulary, info).caption(photos)
+
+
+def test_a_checkpoint_from_before_the_newer_fields_is_the_same_captioner(
+    captioner: Captioner, checkpoint: Path
+) -> None:
+    newer = ("attention_heads", "cell", "gate", "grid", "grid_layers", "query")
+    change_json(checkpoint / "config.json", lambda c: [c["model"].pop(name) for name in newer])
+    assert Captioner.load(checkpoint).config == captioner.config
 
 
 def test_everything_but_weights_comes_back_exactly(
@@ -170,7 +208,43 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another attention": (
         lambda f: change_json(f / "config.json", lambda c: c["model"].update(attention="eye")),
-        "no attention kind",
+        "no attention kind 'eye'.*additive",
+    ),
+    "a list for an attention": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(attention=["eye"])),
+        "attention",
+    ),
+    "weights of another attention": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(attention="general")),
+        "does not fit",
+    ),
+    "dot attention of unequal widths": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(attention="dot")),
+        "hidden_dim and annotation_dim equal",
+    ),
+    "heads that do not divide": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(attention="multi_head")),
+        "multiple of attention_heads",
+    ),
+    "weights of another cell": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(cell="gru")),
+        "does not fit",
+    ),
+    "another cell": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(cell="rnn")),
+        "cell = 'rnn'.*lstm, gru",
+    ),
+    "another gate": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(gate="garden")),
+        "gate = 'garden'.*scalar, vector, off",
+    ),
+    "a negative number of layers": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(grid_layers=-1)),
+        "grid_layers",
+    ),
+    "layers too wide for their heads": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(grid_layers=1)),
+        "multiple of 4 and of attention_heads",
     ),
 }
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import config_of_kind
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from model import ModelConfig, OptionsError
@@ -44,7 +45,9 @@ def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> boo
     return all(torch.equal(one[name], other[name]) for name in one | other)
 
 
-def test_the_loss_falls_on_a_batch_seen_again_and_again(config):
+@pytest.mark.parametrize("kind", ["additive", "none", "sentinel", "hard"])
+def test_the_loss_falls_on_a_batch_seen_again_and_again(config, kind):
+    config = config_of_kind(config, kind)
     recipe = replace(
         RECIPE, epochs=30, frozen_epochs=0, learning_rate=0.02, label_smoothing=0.0, doubly_stochastic=0.0
     )
@@ -68,6 +71,20 @@ def test_the_doubly_stochastic_term_evens_attention_out(config, network):
         return [trainer.train_on(batch)[1] for _ in range(15)][-1]
 
     assert last_penalty(20.0) < last_penalty(0.0)
+
+
+def test_the_doubly_stochastic_target_is_the_one_asked_for(config):
+    recipes = (replace(RECIPE, doubly_stochastic_target=target) for target in ("1", "T/L"))
+    of_one, of_even = (make_trainer(config, recipe).train_on(make_batch(config, 1))[1] for recipe in recipes)
+    assert of_one > 0.5  # captions of a few words cannot give each of 25 cells a whole one
+    assert of_even < 0.1
+
+
+def test_without_maps_the_doubly_stochastic_term_costs_nothing(config):
+    trainer = make_trainer(config_of_kind(config, "none"), replace(RECIPE, doubly_stochastic=1e6))
+    cross_entropy, penalty = trainer.train_on(make_batch(config, 1))
+    assert penalty == 0
+    assert cross_entropy < 10
 
 
 def test_a_frozen_encoder_stays_as_it_is_and_learns_afterwards(config):
@@ -214,8 +231,12 @@ def test_the_moving_average_is_as_slow_as_it_was_asked_to_be(config):
     assert distance(0.05) < distance(0.9)
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_going_on_from_a_saved_state_gives_bit_for_bit_the_weights_of_not_stopping(config, tmp_path, stop):
+@pytest.mark.parametrize(("kind", "stop"), [("additive", 1), ("additive", 5), ("hard", 1), ("hard", 3)])
+def test_going_on_from_a_saved_state_gives_bit_for_bit_the_weights_of_not_stopping(
+    config, tmp_path, kind, stop
+):
+    """Hard attention draws where it looks and has a baseline that moves, which must go on too."""
+    config = config_of_kind(config, kind)
     batches = [make_batch(config, step) for step in range(7)]
     through = make_trainer(config)
     losses = [through.train_on(batch) for batch in batches]
@@ -308,7 +329,7 @@ def test_a_state_of_another_program_is_refused(config, tmp_path, value):
         make_trainer(config).restore(tmp_path / "state.pt")
 
 
-@pytest.mark.parametrize("lost", ["network", "average", "optimizer", "step", "progress"])
+@pytest.mark.parametrize("lost", ["network", "average", "optimizer", "step", "baseline", "progress"])
 def test_a_state_that_lacks_a_part_is_refused(config, tmp_path, lost):
     path = tmp_path / "state.pt"
     make_trainer(config).save(path, {})
@@ -343,6 +364,8 @@ def test_a_state_that_is_not_there_is_named(config, tmp_path):
         ({"average_decay": 1.0}, "average.decay"),
         ({"average_decay": -0.1}, "average.decay"),
         ({"clip_norm": 0.0}, "--clip-norm"),
+        ({"doubly_stochastic": -1.0}, "--doubly-stochastic"),
+        ({"doubly_stochastic_target": "2"}, "--doubly-stochastic-target.*1 or T/L"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
         ({"encoder_learning_rate": -1.0}, "--encoder-learning-rate"),
     ],

@@ -1,4 +1,7 @@
-"""The loss: every real word counts once, and attention is asked to cover the photograph evenly."""
+"""The loss: every real word counts once, and attention is asked to cover the photograph evenly.
+
+``test_reinforce`` has what hard attention adds.
+"""
 
 import math
 
@@ -7,7 +10,11 @@ import torch
 
 from model.network import CaptionNetwork
 from training.data import Example, collate
-from training.loss import captioning_loss, doubly_stochastic_penalty
+from training.loss import (
+    DOUBLY_STOCHASTIC_TARGETS,
+    doubly_stochastic_penalty,
+    smoothed_cross_entropy,
+)
 
 
 @pytest.fixture
@@ -19,21 +26,21 @@ def test_cross_entropy_is_the_mean_surprise_of_the_true_words(generator):
     logits = torch.randn(6, 11, generator=generator)
     targets = torch.tensor([0, 1, 2, 3, 4, 10])  # the special tokens are words like others here
     by_hand = [-math.log(math.exp(row[t]) / row.exp().sum()) for row, t in zip(logits, targets, strict=True)]
-    loss = captioning_loss(logits, targets, torch.zeros(2, 3, 5), label_smoothing=0.0)
-    assert loss.cross_entropy.item() == pytest.approx(sum(by_hand) / 6, rel=1e-5)
+    loss = smoothed_cross_entropy(logits, targets, label_smoothing=0.0)
+    assert loss.item() == pytest.approx(sum(by_hand) / 6, rel=1e-5)
 
 
 def test_logits_in_half_precision_lose_no_more_than_their_own_rounding(generator):
     logits = torch.randn(6, 11, generator=generator).bfloat16()
     targets = torch.arange(6)
-    alphas = torch.zeros(2, 3, 5)
-    half = captioning_loss(logits, targets, alphas, label_smoothing=0.0).cross_entropy
-    full = captioning_loss(logits.float(), targets, alphas, label_smoothing=0.0).cross_entropy
+    half = smoothed_cross_entropy(logits, targets, label_smoothing=0.0)
+    full = smoothed_cross_entropy(logits.float(), targets, label_smoothing=0.0)
     assert half.dtype == torch.float32
     assert half.item() == full.item()
 
 
-def test_padding_changes_neither_part_of_the_loss(network: CaptionNetwork, generator):
+@pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
+def test_padding_changes_neither_part_of_the_loss(network: CaptionNetwork, generator, target):
     photographs = torch.randn(3, 3, 40, 40, generator=generator)
     captions = [[4, 5, 6, 7, 8, 9, 10], [4, 6], [5]]
 
@@ -41,8 +48,9 @@ def test_padding_changes_neither_part_of_the_loss(network: CaptionNetwork, gener
         batch = collate([Example(photographs[row], [captions[row]]) for row in rows])
         memory = network.remember(batch.inputs).select(batch.owners)
         reading = network.read(memory, batch.words, batch.lengths)
-        loss = captioning_loss(reading.logits, batch.targets, reading.alphas, label_smoothing=0.1)
-        return loss.cross_entropy, loss.doubly_stochastic, len(batch.targets)
+        cross_entropy = smoothed_cross_entropy(reading.logits, batch.targets, label_smoothing=0.1)
+        penalty = doubly_stochastic_penalty(reading.looks.alpha, target=target)
+        return cross_entropy, penalty, len(batch.targets)
 
     with torch.no_grad():
         together = loss_of([0, 1, 2])
@@ -56,7 +64,7 @@ def test_padding_changes_neither_part_of_the_loss(network: CaptionNetwork, gener
 def test_the_penalty_is_zero_when_every_location_got_exactly_one_in_total(generator):
     alphas = torch.rand(4, 6, 5, generator=generator)
     alphas /= alphas.sum(dim=1, keepdim=True)
-    assert doubly_stochastic_penalty(alphas).item() == pytest.approx(0, abs=1e-12)
+    assert doubly_stochastic_penalty(alphas, target="1").item() == pytest.approx(0, abs=1e-12)
 
 
 def test_the_penalty_is_the_mean_squared_distance_of_the_totals_from_one():
@@ -64,32 +72,74 @@ def test_the_penalty_is_the_mean_squared_distance_of_the_totals_from_one():
         [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.0, 0.0]]]
     )  # totals 1.5 0.5 | 0.25 0.75
     expected = (0.5**2 + 0.5**2 + 0.75**2 + 0.25**2) / 4
-    assert doubly_stochastic_penalty(alphas).item() == pytest.approx(expected)
+    assert doubly_stochastic_penalty(alphas, target="1").item() == pytest.approx(expected)
 
 
 def test_the_penalty_does_not_depend_on_how_fine_the_grid_is():
     coarse, fine = torch.full((1, 2, 4), 0.1), torch.full((1, 2, 400), 0.1)
-    assert doubly_stochastic_penalty(coarse).item() == pytest.approx(doubly_stochastic_penalty(fine).item())
+    one, other = (doubly_stochastic_penalty(alphas, target="1").item() for alphas in (coarse, fine))
+    assert one == pytest.approx(other)
 
 
-def test_the_penalty_pulls_attention_from_looked_at_places_to_neglected_ones():
-    alphas = torch.tensor([[[0.9, 0.1], [0.8, 0.2]]], requires_grad=True)
-    doubly_stochastic_penalty(alphas).backward()
-    assert (alphas.grad[..., 0] > 0).all()
-    assert (alphas.grad[..., 1] < 0).all()
+@pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
+def test_the_penalty_pulls_attention_from_looked_at_places_to_neglected_ones(target):
+    scores = torch.tensor([[[2.0, 0.0], [1.0, 0.0]]], requires_grad=True)
+    doubly_stochastic_penalty(scores.softmax(2), target=target).backward()
+    assert (scores.grad[..., 0] > 0).all()
+    assert (scores.grad[..., 1] < 0).all()
+
+
+def scores_of_captions(generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (N, T, L), and which words there are, (N, T, 1): captions of six, four and one."""
+    scores = torch.randn(3, 6, 5, generator=generator, requires_grad=True)
+    return scores, (torch.arange(6) < torch.tensor([[6], [4], [1]])).unsqueeze(2)
+
+
+def test_both_targets_teach_the_same_and_differ_in_value_alone(generator):
+    scores, is_word = scores_of_captions(generator)
+    values, gradients = [], []
+    for target in DOUBLY_STOCHASTIC_TARGETS:
+        penalty = doubly_stochastic_penalty(scores.softmax(2) * is_word, target=target)
+        values.append(penalty.item())
+        gradients.append(torch.autograd.grad(penalty, [scores])[0])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0].abs().max() > 1e-3
+    # The mean square about one exceeds that about the mean T / L by the square of their distance.
+    distance = torch.tensor([(length / 5 - 1) ** 2 for length in (6, 4, 1)]).mean()
+    assert values[0] - values[1] == pytest.approx(distance.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 4, 9])
+def test_even_maps_cost_nothing_with_the_target_that_the_weights_can_reach(length):
+    even = torch.full((2, length, 5), 1 / 5)
+    assert doubly_stochastic_penalty(even, target="T/L").item() == pytest.approx(0, abs=1e-12)
+    assert doubly_stochastic_penalty(even, target="1").item() == pytest.approx(
+        (length / 5 - 1) ** 2, rel=1e-4
+    )
+
+
+def test_with_the_reachable_target_the_penalty_is_the_variance_of_the_totals(generator):
+    scores, is_word = scores_of_captions(generator)
+    alphas = (scores.softmax(2) * is_word).detach()
+    variance = alphas.sum(dim=1).var(dim=1, correction=0).mean()
+    assert doubly_stochastic_penalty(alphas, target="T/L").item() == pytest.approx(variance.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
+def test_without_maps_the_penalty_is_nothing(target):
+    assert doubly_stochastic_penalty(None, target=target).item() == 0
 
 
 def test_label_smoothing_raises_the_least_reachable_loss():
     targets = torch.tensor([3])
-    alphas = torch.zeros(1, 1, 2)
     share, size = 0.1, 11
     best = torch.full((1, size), share / size)
     best[0, 3] += 1 - share  # the smoothed distribution itself
     sure = torch.full((1, size), -1e4)
     sure[0, 3] = 0.0
-    plain = captioning_loss(sure, targets, alphas, label_smoothing=0.0).cross_entropy.item()
-    smooth = captioning_loss(best.log(), targets, alphas, label_smoothing=share).cross_entropy.item()
+    plain = smoothed_cross_entropy(sure, targets, label_smoothing=0.0).item()
+    smooth = smoothed_cross_entropy(best.log(), targets, label_smoothing=share).item()
     entropy = -(best * best.log()).sum().item()
     assert plain == 0
     assert smooth == pytest.approx(entropy, rel=1e-5)
-    assert captioning_loss(sure, targets, alphas, label_smoothing=share).cross_entropy.item() > smooth > 0.5
+    assert smoothed_cross_entropy(sure, targets, label_smoothing=share).item() > smooth > 0.5

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.attention import Look
 from model.decoder import DecoderState, DecoderStep
 from model.errors import OptionsError
 from model.search import BANNED_IDS, DecodingOptions, Hypothesis, beam_search
@@ -32,32 +33,38 @@ class ToyModel:
     def start(self, beams: int) -> DecoderState:
         """The state counts which prefix was read: one number a row, and the photograph it belongs to."""
         photograph = torch.arange(self.photographs).repeat_interleave(beams).float().unsqueeze(1)
-        return DecoderState(photograph, torch.zeros_like(photograph))
+        return DecoderState(photograph, torch.zeros_like(photograph), position=0)
 
     def step(self, ids: Tensor, state: DecoderState) -> DecoderStep:
         prefix = (state.cell[:, 0] * 5 + ids) % 97  # a different number for most prefixes
         logits = self.table[state.hidden[:, 0].long(), prefix.long()]
-        alpha = torch.stack((prefix / 97, 1 - prefix / 97), dim=1)
-        return DecoderStep(logits, alpha, prefix[:, None] / 97, DecoderState(state.hidden, prefix[:, None]))
+        share = prefix / 97
+        look = Look(
+            alpha=torch.stack((share, 1 - share), dim=1),
+            heads=torch.stack((share, 1 - share), dim=1).unsqueeze(1).expand(-1, 3, -1),
+            chosen=prefix.long() % L,
+            beta=share,
+        )
+        return DecoderStep(logits, look, DecoderState(state.hidden, prefix[:, None], state.position + 1))
 
     def search(self, **options: float) -> list[list[Hypothesis]]:
         decoding = DecodingOptions(**options)
         return beam_search(self.step, self.start(decoding.beam_size), self.photographs, decoding)
 
 
-def walk(model: ToyModel, photograph: int, ids: tuple[int, ...]) -> tuple[list[float], list[Tensor]]:
-    """Log-probabilities of ``ids`` one by one over what may be emitted, and the alpha of each."""
-    state = DecoderState(torch.tensor([[float(photograph)]]), torch.zeros(1, 1))
-    before, log_probs, alphas = Vocabulary.start_id, [], []
+def walk(model: ToyModel, photograph: int, ids: tuple[int, ...]) -> tuple[list[float], list[Look]]:
+    """Log-probabilities of ``ids`` one by one over what may be emitted, and what was seen at each."""
+    state = DecoderState(torch.tensor([[float(photograph)]]), torch.zeros(1, 1), position=0)
+    before, log_probs, looks = Vocabulary.start_id, [], []
     for place, index in enumerate(ids):
         out = model.step(torch.tensor([before]), state)
         banned = [*BANNED_IDS, END] if place == 0 else [*BANNED_IDS]
         logits = out.logits.clone()
         logits[:, banned] = -math.inf
         log_probs.append(float(logits.log_softmax(1)[0, index]))
-        alphas.append(out.alpha[0])
+        looks.append(out.look.select(0))
         state, before = out.state, index
-    return log_probs, alphas
+    return log_probs, looks
 
 
 def enumerated_best(model: ToyModel, photograph: int, max_length: int, penalty: float) -> tuple[int, ...]:
@@ -98,19 +105,44 @@ def test_a_beam_wide_enough_finds_the_enumerated_best(seed: int, penalty: float)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3, 5])
-def test_words_carry_their_own_scores_and_attention(beam_size: int) -> None:
+def test_words_carry_their_own_scores_and_looks(beam_size: int) -> None:
     model = ToyModel(4, seed=11)
     for photograph, hypotheses in enumerate(
         model.search(beam_size=beam_size, num_captions=beam_size, max_length=5)
     ):
         for hypothesis in hypotheses:
             ids = (*hypothesis.ids, END) if hypothesis.is_finished else hypothesis.ids
-            log_probs, alphas = walk(model, photograph, ids)
+            log_probs, looks = walk(model, photograph, ids)
             assert hypothesis.log_prob == pytest.approx(sum(log_probs), abs=1e-4)
             count = len(hypothesis.ids)
             assert list(hypothesis.log_probs) == pytest.approx(log_probs[:count], abs=1e-4)
-            torch.testing.assert_close(torch.stack(hypothesis.alphas), torch.stack(alphas[:count]))
-            assert list(hypothesis.betas) == pytest.approx([float(a[0]) for a in alphas[:count]])
+            for found, expected in zip(hypothesis.looks, looks[:count], strict=True):
+                assert found.sentinel is None
+                for name in ("alpha", "heads", "chosen", "beta"):
+                    assert getattr(found, name).shape == getattr(expected, name).shape
+                    torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
+def test_the_decoder_is_told_how_many_words_there_are() -> None:
+    model, positions = ToyModel(2), []
+
+    def step(ids: Tensor, state: DecoderState) -> DecoderStep:
+        positions.append(state.position)
+        return model.step(ids, state)
+
+    beam_search(step, model.start(3), 2, DecodingOptions(beam_size=3, max_length=4, length_penalty=0.0))
+    assert positions == list(range(len(positions)))
+    assert len(positions) > 1
+
+
+def test_a_decoder_that_sees_nothing_leaves_looks_of_nothing() -> None:
+    model = ToyModel(2)
+
+    def step(ids: Tensor, state: DecoderState) -> DecoderStep:
+        return model.step(ids, state)._replace(look=Look())
+
+    for [hypothesis] in beam_search(step, model.start(2), 2, DecodingOptions(beam_size=2, max_length=3)):
+        assert hypothesis.looks == (Look(),) * len(hypothesis.ids)
 
 
 @pytest.mark.parametrize("seed", range(4))

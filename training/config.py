@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from model import OptionsError
+from training.loss import DOUBLY_STOCHASTIC_TARGETS
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -27,6 +29,7 @@ class TrainConfig:
     weight_decay: float = _option(0.01, "AdamW's")
     label_smoothing: float = _option(0.1, "share of probability spread over all words")
     doubly_stochastic: float = _option(0.5, "weight of the doubly stochastic term, a mean over locations")
+    doubly_stochastic_target: str = _option("1", "what it pulls the weights of a location to: 1 or T/L")
     clip_norm: float = _option(2.0, "longest gradient, L2")
     average_decay: float = _option(0.998, "of the moving average of the weights, which is what is kept")
     seed: int = _option(0, "of everything random")
@@ -48,8 +51,34 @@ class TrainConfig:
         for name in ("learning_rate", "encoder_learning_rate", "weight_decay", "doubly_stochastic"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must not be negative.")
+        if self.doubly_stochastic_target not in DOUBLY_STOCHASTIC_TARGETS:
+            raise OptionsError(
+                f"--doubly-stochastic-target is {self.doubly_stochastic_target}; "
+                f"it must be {' or '.join(DOUBLY_STOCHASTIC_TARGETS)}."
+            )
         if not self.clip_norm > 0:
             raise OptionsError(f"--clip-norm is {self.clip_norm}; it must be above 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a run works on and with, beside the network and the recipe."""
+
+    captions: Path
+    images: Path
+    output: Path  # the folder it writes
+    resume: bool = False
+    min_count: int = 5  # words rarer than this become unknown
+    encoder_weights: str = "published"  # or "none", or a file
+    features: Path | None = None  # where the frozen encoder's features are kept; None: nowhere
+    precision: str = "fp32"  # or "bf16"
+    device: str = "cpu"
+    workers: int = 1  # processes that read photographs
+    save_minutes: float = 3.0  # most work a crash can lose
+    validate_every: int = 1  # epochs; the last is always validated
+    name: str = "captioner"
+    licence: str = "unstated"
+    trained_on: str = "unstated"
 
 
 def as_option(name: str) -> str:

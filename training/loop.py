@@ -8,17 +8,22 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from model import CaptioningError
-from model.network import CaptionNetwork
+from model.network import CaptionNetwork, Reading
 from training.config import TrainConfig
 from training.data import Batch
-from training.loss import Loss, captioning_loss
+from training.loss import (
+    BASELINE_MEMORY,
+    doubly_stochastic_penalty,
+    reinforce,
+    smoothed_cross_entropy,
+)
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -40,6 +45,14 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+class StepLoss(NamedTuple):
+    """What a step found before it changed anything: means over the batch."""
+
+    cross_entropy: Tensor  # nats a word, label smoothing included
+    doubly_stochastic: Tensor  # see doubly_stochastic_penalty
+    reinforcement: Tensor  # of hard attention's draws; 0 for every other kind
+
+
 class Trainer:
     """A network with its optimizer, learning rates and moving average."""
 
@@ -49,6 +62,7 @@ class Trainer:
         self.network = network
         self.config = config
         self.step = 0  # batches so far
+        self._baseline = 0.0  # nats a word, of hard attention's rewards
         self._device = next(network.parameters()).device
         self._bfloat16 = bfloat16
         self._frozen_steps = config.frozen_epochs * steps_per_epoch
@@ -86,7 +100,9 @@ class Trainer:
         self.network.encoder.train(not self.is_encoder_frozen)
         self._set_learning_rates()
         loss = self._loss(batch)
-        total = loss.cross_entropy + self.config.doubly_stochastic * loss.doubly_stochastic
+        total = (
+            loss.cross_entropy + self.config.doubly_stochastic * loss.doubly_stochastic + loss.reinforcement
+        )
         if not torch.isfinite(total):
             raise TrainingError(
                 f"The loss became {total.item()} at step {self.step}; try a lower learning rate."
@@ -99,17 +115,25 @@ class Trainer:
         self.step += 1
         return loss.cross_entropy.item(), loss.doubly_stochastic.item()
 
-    def _loss(self, batch: Batch) -> Loss:
+    def _loss(self, batch: Batch) -> StepLoss:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             memory = self.network.remember_features(self._features(batch.inputs.to(self._device)))
             memory = memory.select(batch.owners.to(self._device))  # (N, L, D): a photograph once a caption
             reading = self.network.read(memory, batch.words.to(self._device), batch.lengths)
-        return captioning_loss(
-            reading.logits,
-            batch.targets.to(self._device),
-            reading.alphas,
-            label_smoothing=self.config.label_smoothing,
+        targets = batch.targets.to(self._device)
+        return StepLoss(
+            smoothed_cross_entropy(reading.logits, targets, label_smoothing=self.config.label_smoothing),
+            doubly_stochastic_penalty(reading.looks.alpha, target=self.config.doubly_stochastic_target),
+            self._reinforcement(reading, targets, batch.lengths),
         )
+
+    def _reinforcement(self, reading: Reading, targets: Tensor, lengths: Tensor) -> Tensor:
+        """What locations that were drawn teach; the baseline moves on after it was used."""
+        if reading.looks.chosen is None:
+            return torch.zeros(())
+        found = reinforce(reading.logits, targets, lengths, reading.looks, self._baseline)
+        self._baseline += (1 - BASELINE_MEMORY) * (found.reward - self._baseline)
+        return found.loss
 
     def _features(self, inputs: Tensor) -> Tensor:
         """Features (B, L, F) of photographs (B, 3, S, S), or of features themselves."""
@@ -147,6 +171,7 @@ class Trainer:
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
+            "baseline": self._baseline,
             "progress": progress,
         }
         temporary = path.with_suffix(".tmp")
@@ -175,6 +200,7 @@ class Trainer:
             self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step = int(state["step"])
+            self._baseline = float(state["baseline"])
             return dict(state["progress"])
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             raise TrainingError(

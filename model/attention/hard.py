@@ -1,0 +1,49 @@
+"""Attention to one location a word: the stochastic "hard" attention of Xu et al. 2015, section 4.1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from model.attention.interface import Attended, Look, Memory, Query, masked_softmax, weighted_sum
+from model.attention.soft import AdditiveAttention
+
+EXPECTATION_SHARE = 0.5  # of the photographs of a training batch that get the expectation (Xu et al., 4.1)
+
+
+class HardAttention(AdditiveAttention):
+    """s_t ~ alpha_t, z_t = a_(s_t) (eqs. 8 and 9), with the scores of additive attention.
+
+    Training draws the location for half of the photographs and takes the expectation for the others, so the
+    weights learn by REINFORCE (``training.loss``) and by gradient. Captioning takes the heaviest location,
+    or with a ``draw_seed`` draws it: the same draw for the same seed and word, whatever else is in the batch.
+    """
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The keys, (N, L, A), and which rows take the expectation, (N,)."""
+        share = EXPECTATION_SHARE if self.training else 0.0
+        return *super().prepare(annotations, mask), torch.rand(
+            len(annotations), device=annotations.device
+        ) < share
+
+    def forward(self, query: Query, memory: Memory) -> Attended:
+        """One look."""
+        alpha = masked_softmax(self.scores(query, memory), memory.mask)
+        chosen = self._choose(alpha.detach(), query, memory)  # (N,)
+        context = memory.annotations[torch.arange(len(chosen), device=chosen.device), chosen]  # (N, D)
+        takes_expectation = memory.prepared[1]
+        expected = weighted_sum(alpha, memory.annotations)
+        return Attended(
+            torch.where(takes_expectation.unsqueeze(1), expected, context),
+            Look(alpha, chosen=chosen.masked_fill(takes_expectation, -1)),
+        )
+
+    def _choose(self, alpha: Tensor, query: Query, memory: Memory) -> Tensor:
+        if self.training:
+            return torch.multinomial(alpha, 1).squeeze(1)
+        if memory.draw_seed is None:
+            return alpha.argmax(dim=1)
+        # The largest of the log-weights with Gumbel noise is a draw from the weights (Gumbel 1954).
+        generator = torch.Generator().manual_seed(hash((memory.draw_seed, query.position)) & (2**63 - 1))
+        noise = -torch.empty(alpha.shape[1]).exponential_(generator=generator).log()  # (L,)
+        return (alpha.log() + noise.to(alpha.device)).argmax(dim=1)

@@ -1,0 +1,78 @@
+"""Attention through a window on the grid: Luong et al. 2015 (arXiv 1508.04025), section 3.2, in two
+dimensions.
+
+Their window of 2 D + 1 words becomes one of (2 D_r + 1) x (2 D_c + 1) cells, D a quarter of the grid's
+side; the Gaussian with sigma = D / 2 is added to the scores before the softmax, where they multiply after
+it, so that the weights still sum to 1.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from model.attention.interface import Memory, Query, Sizes
+from model.attention.soft import GeneralAttention
+
+# Where the window of ``local_m`` stops, down and across, in one sweep over the photograph of a word each:
+# close enough for windows of a quarter of the grid each way to leave nothing out, and about a caption.
+STOPS = (3, 4)
+# Added to the scores outside the window: enough for a weight of exactly 0, and not minus infinity, so that
+# weights remain where a mask leaves nothing of the window.
+OUTSIDE = -1e4
+
+
+class LocalAttention(GeneralAttention):
+    """e_ti = q_t . W a_i - (r_i - p_r)^2 / 2 sigma_r^2 - (c_i - p_c)^2 / 2 sigma_c^2 within the window."""
+
+    places: Tensor
+    reach: Tensor
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        rows, columns = torch.arange(sizes.rows), torch.arange(sizes.columns)
+        places = torch.cartesian_prod(rows, columns).float()  # (L, 2): row and column of every location
+        reach = torch.tensor(
+            [max(1.0, round(side / 4)) for side in (sizes.rows, sizes.columns)]
+        )  # (2,) cells
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("reach", reach, persistent=False)
+
+    @abstractmethod
+    def centre(self, query: Query) -> Tensor:
+        """Row and column of the window's middle, (N, 2) or (1, 2), counted in cells from the first."""
+
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """(N, L)."""
+        distance = (self.places - self.centre(query).float().unsqueeze(1)) / self.reach  # (N, L, 2)
+        gaussian = -2 * distance.square().sum(dim=2)  # sigma is half the reach
+        outside = (distance.abs() > 1).any(dim=2) * OUTSIDE
+        return super().scores(query, memory).float() + gaussian + outside
+
+
+class MonotonicLocalAttention(LocalAttention):
+    """The centre moves on with every word, in reading order: Luong's local-m. It searches for nothing."""
+
+    def centre(self, query: Query) -> Tensor:
+        """(1, 2): the middle of part t of the grid cut into ``STOPS`` equal parts; then it begins anew."""
+        down, across = STOPS
+        row, column = divmod(query.position % (down * across), across)
+        sides = self.places[-1] + 1  # rows and columns
+        share = sides.new_tensor([(row + 0.5) / down, (column + 0.5) / across])
+        return (share * sides - 0.5).unsqueeze(0)
+
+
+class PredictiveLocalAttention(LocalAttention):
+    """p_t = (rows - 1, columns - 1) * sigmoid(V tanh(W q_t)): Luong's local-p, eq. 9, for both sides."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.centre_layer = nn.Sequential(
+            nn.Linear(sizes.query, sizes.attention), nn.Tanh(), nn.Linear(sizes.attention, 2)
+        )
+
+    def centre(self, query: Query) -> Tensor:
+        """(N, 2)."""
+        return torch.sigmoid(self.centre_layer(query.vector).float()) * self.places[-1]

@@ -1,0 +1,234 @@
+"""The soft kinds: a score for every location, a softmax over them, and the expectation of the annotations."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from model.attention.interface import (
+    Attended,
+    Look,
+    Memory,
+    Query,
+    Sizes,
+    even_weights,
+    masked_softmax,
+    mean_annotation,
+    weighted_sum,
+)
+from model.errors import CheckpointError
+
+
+class NoAttention(nn.Module):
+    """No attention: the same context for every word, z = W mean_i(a_i); there is no map.
+
+    The plain encoder-decoder: Vinyals et al. 2015 (arXiv 1411.4555), fed at every step.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.context_layer = nn.Linear(sizes.annotation, sizes.annotation)
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The context itself, (N, D)."""
+        return (self.context_layer(mean_annotation(annotations, mask)),)
+
+    def forward(self, query: Query, memory: Memory) -> Attended:
+        """The context, and nothing looked at."""
+        return Attended(memory.prepared[0], Look())
+
+
+class UniformAttention(nn.Module):
+    """Every location alike, alpha_ti = 1 / L: the control that has attention's width but not its choice."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The weights, (N, L), and the mean annotation, (N, D)."""
+        return even_weights(annotations, mask), mean_annotation(annotations, mask)
+
+    def forward(self, query: Query, memory: Memory) -> Attended:
+        """The mean annotation."""
+        alpha, context = memory.prepared
+        return Attended(context, Look(alpha))
+
+
+class SoftAttention(nn.Module, ABC):
+    """alpha_t = softmax(e_t), z_t = sum_i alpha_ti a_i (Xu et al. 2015, eqs. 5 and 13); a kind gives e_t."""
+
+    @abstractmethod
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """What the scores need of the photographs, annotations (N, L, D)."""
+
+    @abstractmethod
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """e_ti of every location, (N, L), before the softmax."""
+
+    def forward(self, query: Query, memory: Memory) -> Attended:
+        """One look."""
+        alpha = masked_softmax(self.scores(query, memory), memory.mask)
+        return Attended(weighted_sum(alpha, memory.annotations), Look(alpha))
+
+
+class AdditiveAttention(SoftAttention):
+    """e_ti = v . tanh(W_q q_t + W_k a_i + b): Bahdanau et al. 2014 (1409.0473); Xu et al. 2015, eq. 4."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
+        self.query_layer = nn.Linear(sizes.query, sizes.attention, bias=False)
+        self.energy_layer = nn.Linear(sizes.attention, 1, bias=False)
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The keys W_k a_i + b, (N, L, A)."""
+        return (self.key_layer(annotations),)
+
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """(N, L)."""
+        return self.compare(query, memory.prepared[0])
+
+    def compare(self, query: Query, keys: Tensor) -> Tensor:
+        """The score of any keys (N, L, A), of a photograph or not: (N, L)."""
+        energies: Tensor = self.energy_layer(torch.tanh(keys + self.query_layer(query.vector).unsqueeze(1)))
+        return energies.squeeze(2)
+
+
+class AdditiveSumAttention(SoftAttention):
+    """e_ti = sum over units of tanh(W [q_t; a_i] + b): additive attention with v fixed to ones.
+
+    W [q; a] is W_q q + W_k a, so that W_k a is computed once a photograph.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
+        self.query_layer = nn.Linear(sizes.query, sizes.attention, bias=False)
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The keys W_k a_i + b, (N, L, A)."""
+        return (self.key_layer(annotations),)
+
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """(N, L)."""
+        return torch.tanh(memory.prepared[0] + self.query_layer(query.vector).unsqueeze(1)).sum(dim=2)
+
+
+class LocationAttention(SoftAttention):
+    """e_t = W [E y_(t-1); h_(t-1)] + b, all L scores at once: Luong et al. 2015 (1508.04025), eq. 8.
+
+    It does not see what is where: tied to the grid it was trained with, it learns where things tend to be.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.score_layer = nn.Linear(sizes.embedding + sizes.hidden, sizes.rows * sizes.columns)
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Nothing."""
+        return ()
+
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """(N, L)."""
+        scores: Tensor = self.score_layer(torch.cat((query.word, query.hidden), dim=1))
+        return scores
+
+
+class DotAttention(SoftAttention):
+    """e_ti = q_t . a_i, for queries and annotations of one width: Luong et al. 2015, "dot"."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        if sizes.query != sizes.annotation:
+            raise CheckpointError(
+                f"Dot attention compares queries of {sizes.query} units with annotations of "
+                f"{sizes.annotation}; it needs hidden_dim and annotation_dim equal and the query 'state'. "
+                "'general' needs neither."
+            )
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Nothing: the annotations are their own keys."""
+        return ()
+
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """(N, L)."""
+        return dot_products(query.vector, memory.annotations)
+
+
+class GeneralAttention(SoftAttention):
+    """e_ti = q_t . W a_i: Luong et al. 2015, "general"."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.key_layer = nn.Linear(sizes.annotation, sizes.query, bias=False)
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The keys W a_i, (N, L, Q)."""
+        return (self.key_layer(annotations),)
+
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """(N, L)."""
+        return dot_products(query.vector, memory.prepared[0])
+
+
+class ScaledDotAttention(nn.Module):
+    """e_ti = (W_q q_t) . (W_k a_i) / sqrt(A), z_t = sum_i alpha_ti W_v a_i: Vaswani et al. 2017, eq. 1."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.query_layer = nn.Linear(sizes.query, sizes.attention)
+        self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
+        self.value_layer = nn.Linear(sizes.annotation, sizes.annotation)
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The keys W_k a_i, (N, L, A), and the values W_v a_i, (N, L, D)."""
+        return self.key_layer(annotations), self.value_layer(annotations)
+
+    def forward(self, query: Query, memory: Memory) -> Attended:
+        """One look."""
+        keys, values = memory.prepared
+        scores = dot_products(self.query_layer(query.vector), keys) / math.sqrt(keys.shape[2])  # (N, L)
+        alpha = masked_softmax(scores, memory.mask)
+        return Attended(weighted_sum(alpha, values), Look(alpha))
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention in M heads of A / M units, then a map: Vaswani et al. 2017, 3.2.2."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        if sizes.attention % sizes.heads:
+            raise CheckpointError(
+                f"Attention of {sizes.attention} units cannot be split into {sizes.heads} equal heads; "
+                "attention_dim must be a multiple of attention_heads."
+            )
+        self.heads = sizes.heads
+        self.query_layer = nn.Linear(sizes.query, sizes.attention)
+        self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
+        self.value_layer = nn.Linear(sizes.annotation, sizes.attention)
+        self.output_layer = nn.Linear(sizes.attention, sizes.annotation)
+
+    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        """The keys and the values of every head, (N, M, L, A / M) each."""
+        return self._split(self.key_layer(annotations)), self._split(self.value_layer(annotations))
+
+    def forward(self, query: Query, memory: Memory) -> Attended:
+        """One look."""
+        keys, values = memory.prepared
+        queries = self._split(self.query_layer(query.vector).unsqueeze(1))  # (N, M, 1, A / M)
+        scores = (queries @ keys.transpose(2, 3)).squeeze(2) / math.sqrt(keys.shape[3])  # (N, M, L)
+        heads = masked_softmax(scores, None if memory.mask is None else memory.mask.unsqueeze(1))
+        joined = (heads.unsqueeze(2).to(values.dtype) @ values).flatten(1)  # (N, A)
+        return Attended(self.output_layer(joined), Look(heads.mean(dim=1), heads=heads))
+
+    def _split(self, whole: Tensor) -> Tensor:
+        """(N, L, A) to (N, M, L, A / M)."""
+        return whole.view(*whole.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+def dot_products(query: Tensor, keys: Tensor) -> Tensor:
+    """(N, Q) and (N, L, Q) to (N, L)."""
+    return torch.bmm(keys, query.unsqueeze(2).to(keys.dtype)).squeeze(2)

@@ -1,0 +1,78 @@
+"""What the tests of attention share: every kind in small sizes, and questions to put to it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import ATTENTION_KINDS, Attended, Attention, Memory, Query, Sizes, build_attention
+
+N, D, H, E, A, M = 4, 6, 9, 5, 8, 2
+ROWS, COLUMNS = 3, 7
+L = ROWS * COLUMNS
+QUERIES = ("state", "state_and_word")
+KINDS = tuple(ATTENTION_KINDS)
+WITH_MAPS = tuple(kind for kind in KINDS if kind != "none")  # that kind has no weights
+EVERY_CASE = tuple(product(KINDS, QUERIES))
+
+
+def sizes_for(kind: str, query: str = "state", rows: int = ROWS, columns: int = COLUMNS) -> Sizes:
+    """All different, but where dot attention needs two of one width."""
+    query_dim = H if query == "state" else H + E
+    return Sizes(query_dim if kind == "dot" else D, query_dim, H, E, A, M, rows, columns)
+
+
+def make_attention(kind: str, query: str = "state", seed: int = 3, scale: float = 2.0) -> nn.Module:
+    """A kind in evaluation mode, with random weights so large that its maps are far from even."""
+    torch.manual_seed(seed)
+    attention = build_attention(kind, sizes_for(kind, query))
+    assert isinstance(attention, nn.Module)
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.mul_(scale)
+    return attention.eval()
+
+
+def make_query(query: str = "state", seed: int = 1, count: int = N, position: int = 4) -> Query:
+    """What a decoder might ask with."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden, cell = (torch.randn(count, H, generator=generator) for _ in range(2))
+    word = torch.randn(count, E, generator=generator)
+    vector = hidden if query == "state" else torch.cat((hidden, word), dim=1)
+    return Query(vector, hidden, cell, word, position)
+
+
+def make_annotations(kind: str, query: str = "state", seed: int = 2, count: int = N) -> Tensor:
+    """As wide as the kind needs them, (N, L, D)."""
+    width = sizes_for(kind, query).annotation
+    return torch.randn(count, L, width, generator=torch.Generator().manual_seed(seed))
+
+
+def make_mask(seed: int = 5, count: int = N) -> Tensor:
+    """About half of the cells of every photograph, the middle row always among them."""
+    mask = torch.rand(count, ROWS, COLUMNS, generator=torch.Generator().manual_seed(seed)) < 0.4
+    mask[:, ROWS // 2] = True
+    return mask.flatten(1)
+
+
+def remember(
+    attention: Attention, annotations: Tensor, mask: Tensor | None = None, draw_seed: int | None = None
+) -> Memory:
+    """What the decoder would have the kind look at."""
+    return Memory(annotations, attention.prepare(annotations, mask), mask, draw_seed)
+
+
+@torch.no_grad()
+def look_at(kind: str, query: str = "state", mask: Tensor | None = None) -> Attended:
+    """One look of a kind at the usual photographs with the usual query."""
+    attention = make_attention(kind, query)
+    memory = remember(attention, make_annotations(kind, query), mask)
+    attended: Attended = attention(make_query(query), memory)
+    return attended
+
+
+def select_query(query: Query, rows: slice) -> Query:
+    """The question of some of the rows."""
+    return Query(query.vector[rows], query.hidden[rows], query.cell[rows], query.word[rows], query.position)

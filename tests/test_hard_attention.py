@@ -1,0 +1,172 @@
+"""Hard attention: the one cell it takes, in captioning and in training. ``test_reinforce``: how it learns."""
+
+from __future__ import annotations
+
+import attention_kinds as small
+import pytest
+import torch
+from attention_kinds import L, N
+from torch import Tensor, nn
+
+from model.attention import Attended, Memory
+from model.attention.interface import weighted_sum
+
+COUNT = 3000
+
+
+def make_hard() -> nn.Module:
+    """Weights of one half to nearly nothing, so that draws differ."""
+    return small.make_attention("hard", scale=1.5)
+
+
+def look(attention: nn.Module, memory: Memory, rows: int = N, position: int = 4) -> Attended:
+    """One look of ``rows`` rows of the usual query."""
+    query = small.select_query(small.make_query(position=position), slice(rows))
+    attended: Attended = attention(query, memory)
+    return attended
+
+
+def remember(attention: nn.Module, **options: int | Tensor) -> Memory:
+    return small.remember(attention, small.make_annotations("hard"), **options)
+
+
+def assert_follows(counts: Tensor, alpha: Tensor) -> None:
+    """Pearson's chi-square of counts (L,) stays within five standard deviations of its mean."""
+    expected = alpha.double() * counts.sum()
+    is_large = expected >= 5
+    assert is_large.sum() > 5
+    observed = torch.cat((counts[is_large], counts[~is_large].sum().view(1))).double()
+    expected = torch.cat((expected[is_large], expected[~is_large].sum().view(1))).clamp_min(1e-3)
+    degrees = len(expected) - 1
+    chi_square = float(((observed - expected) ** 2 / expected).sum())
+    assert degrees - 5 * (2 * degrees) ** 0.5 < chi_square < degrees + 5 * (2 * degrees) ** 0.5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_masked", [False, True], ids=["everywhere", "masked"])
+def test_captioning_takes_the_annotation_of_the_heaviest_cell(is_masked: bool) -> None:
+    attention = make_hard()
+    memory = remember(attention, mask=small.make_mask() if is_masked else None)
+    attended = look(attention, memory)
+    assert torch.equal(attended.look.chosen, attended.look.alpha.argmax(1))
+    assert torch.equal(attended.context, memory.annotations[torch.arange(N), attended.look.chosen])
+
+
+@torch.no_grad()
+def test_a_seed_draws_the_same_cells_whatever_was_drawn_before() -> None:
+    attention = make_hard()
+    chosen = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        memory = remember(attention, draw_seed=7)
+        chosen.append([look(attention, memory, position=at).look.chosen.tolist() for at in range(8)])
+    assert chosen[0] == chosen[1]
+
+
+@torch.no_grad()
+def test_a_seed_draws_the_same_cell_alone_and_in_company() -> None:
+    attention = make_hard()
+    together = look(attention, remember(attention, draw_seed=7))
+    alone = look(attention, remember(attention, draw_seed=7).select(slice(1)), rows=1)
+    assert torch.equal(alone.look.chosen, together.look.chosen[:1])
+    annotation = small.make_annotations("hard")[0, int(alone.look.chosen)]
+    assert torch.equal(alone.context[0], annotation)
+
+
+@torch.no_grad()
+def test_captioning_with_a_seed_leaves_torchs_own_random_numbers_to_others() -> None:
+    attention = make_hard()
+    memory = remember(attention, draw_seed=7)
+    before = torch.get_rng_state()
+    look(attention, memory)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@torch.no_grad()
+def test_another_seed_and_another_word_draw_other_cells() -> None:
+    attention = make_hard()
+
+    def drawn(seed: int, position: int) -> int:
+        return int(look(attention, remember(attention, draw_seed=seed), position=position).look.chosen[0])
+
+    assert len({drawn(seed, 4) for seed in range(40)}) > 3
+    assert len({drawn(4, position) for position in range(40)}) > 3
+    assert [drawn(1, position) for position in range(20)] != [drawn(2, position) for position in range(20)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("over", ["seeds", "positions"])
+def test_seeded_draws_follow_the_weights(over: str) -> None:
+    attention = make_hard()
+    memory = remember(attention)
+    counts = torch.zeros(N, L)
+    for at in range(COUNT // 4):
+        seed, position = (at, 4) if over == "seeds" else (5, at)
+        drawn = look(attention, memory._replace(draw_seed=seed), position=position)
+        counts[torch.arange(N), drawn.look.chosen] += 1
+    for row in range(N):
+        assert_follows(counts[row], drawn.look.alpha[row])
+
+
+@torch.no_grad()
+def test_a_masked_cell_is_never_drawn() -> None:
+    attention, mask = make_hard(), small.make_mask()
+    memory = remember(attention, mask=mask)
+    for seed in range(200):
+        chosen = look(attention, memory._replace(draw_seed=seed)).look.chosen
+        assert mask.gather(1, chosen.unsqueeze(1)).all()
+
+
+def in_training(photographs: int, seed: int = 0) -> tuple[Attended, Memory]:
+    """A look of a batch in which every photograph is the first of the usual ones."""
+    torch.manual_seed(seed)
+    attention = make_hard().train()
+    torch.manual_seed(seed)
+    annotations = small.make_annotations("hard")[:1].expand(photographs, -1, -1)
+    memory = small.remember(attention, annotations)
+    asked = small.make_query()
+    query = asked._replace(
+        vector=asked.vector[:1].expand(photographs, -1), hidden=asked.hidden[:1].expand(photographs, -1)
+    )
+    with torch.no_grad():
+        attended: Attended = attention(query, memory)
+    return attended, memory
+
+
+def test_in_training_half_of_the_photographs_take_the_expectation_and_the_others_one_annotation() -> None:
+    attended, memory = in_training(COUNT)
+    takes_expectation = attended.look.chosen == -1
+    share = float(takes_expectation.float().mean())
+    assert share == pytest.approx(0.5, abs=4.5 * 0.5 / COUNT**0.5)
+    expectation = weighted_sum(attended.look.alpha, memory.annotations)
+    torch.testing.assert_close(attended.context[takes_expectation], expectation[takes_expectation])
+    chosen = attended.look.chosen[~takes_expectation]
+    assert torch.equal(attended.context[~takes_expectation], memory.annotations[0, chosen])
+
+
+def test_in_training_draws_follow_the_weights() -> None:
+    attended, _ = in_training(2 * COUNT)
+    chosen = attended.look.chosen[attended.look.chosen >= 0]
+    assert_follows(chosen.bincount(minlength=L).float(), attended.look.alpha[0])
+
+
+def test_in_training_a_photograph_takes_the_expectation_for_all_its_captions_and_words_or_for_none() -> None:
+    torch.manual_seed(2)
+    attention = make_hard().train()
+    captions = torch.arange(N).repeat_interleave(3)
+    memory = remember(attention).select(captions)
+    sides = []
+    for position in range(6):
+        asked = small.make_query(position=position)
+        query = asked._replace(vector=asked.vector[captions], hidden=asked.hidden[captions])
+        sides.append(attention(query, memory).look.chosen == -1)
+    assert all(torch.equal(side, sides[0]) for side in sides)
+    of_photographs = sides[0].view(N, 3)
+    assert (of_photographs == of_photographs[:, :1]).all()
+    assert 0 < of_photographs[:, 0].sum() < N
+
+
+def test_in_training_the_torch_seed_alone_decides() -> None:
+    (one, _), (same, _), (other, _) = in_training(50, 1), in_training(50, 1), in_training(50, 2)
+    assert torch.equal(one.look.chosen, same.look.chosen)
+    assert not torch.equal(one.look.chosen, other.look.chosen)
