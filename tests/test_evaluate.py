@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model import Caption, Captioner, Grid, Word
 from training import evaluate
-from training.evaluate import describe_attention
+from training.evaluate import describe_attention, is_constant
 from training.metrics import score_captions
 from training.shapes import draw_world, write_world
 
@@ -166,11 +167,25 @@ ONE_HOT = [((1.0, 0.0), (0.0, 0.0)), ((0.0, 0.0), (1.0, 0.0)), ((0.0, 1.0), (0.0
 
 def test_uniform_maps_have_all_the_entropy_and_stay():
     found = describe_attention([caption_with(UNIFORM, UNIFORM, UNIFORM)])
-    assert found == {"entropy": pytest.approx(1), "step_distance": 0}
+    assert found == {"entropy": pytest.approx(1), "step_distance": 0, "uniform_distance": 0}
 
 
 def test_one_hot_maps_that_move_have_no_entropy_and_nothing_in_common():
-    assert describe_attention([caption_with(*ONE_HOT)]) == {"entropy": 0, "step_distance": 1}
+    found = describe_attention([caption_with(*ONE_HOT)])
+    assert found == {"entropy": 0, "step_distance": 1, "uniform_distance": 0.75}
+
+
+def test_without_maps_there_is_nothing_to_describe():
+    words = (Word(word="dog", log_prob=-1.0, beta=None, attention=None),)
+    caption = replace(caption_with(UNIFORM), words=words)
+    assert describe_attention([caption]) is None
+    assert not is_constant(None)
+
+
+def test_maps_are_constant_if_they_hardly_change_from_word_to_word():
+    nearly = ((0.251, 0.249), (0.25, 0.25))
+    assert is_constant(describe_attention([caption_with(UNIFORM, nearly, UNIFORM)]))
+    assert not is_constant(describe_attention([caption_with(*ONE_HOT)]))
 
 
 def test_attention_is_described_as_a_mean_over_words_and_over_steps_of_all_captions():

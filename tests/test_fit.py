@@ -1,8 +1,10 @@
 """One command trains a captioner, and a run that was stopped ends where it would have ended."""
 
 import json
+import re
 import shutil
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from model import Captioner, ModelConfig
 from model.checkpoint import load_checkpoint
 from model.network import CaptionNetwork
 from training import fit
+from training.config import TrainConfig
 from training.loop import Trainer
 from training.shapes import write_world
 
@@ -22,15 +25,6 @@ TIMES = ("train_seconds", "val_seconds")
 
 class KilledError(BaseException):
     """The process dies: nothing may run after it."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_networks():
-    """The command line has no options for the widths of the network: make its defaults small."""
-    with pytest.MonkeyPatch.context() as patch:
-        for number, name in enumerate(("annotation_dim", "attention_dim", "embedding_dim", "hidden_dim")):
-            patch.setitem(ModelConfig.__init__.__kwdefaults__, name, 24 + number)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +39,9 @@ def command(world: Path, run: Path, *more: str) -> list[str]:
         *("--captions", str(world / "captions.json"), "--images", str(world / "images")),
         *("--output", str(run), "--encoder", "tiny_cnn", "--encoder-weights", "none", "--image-size", "32"),
         *("--epochs", str(EPOCHS), "--frozen-epochs", "1", "--batch-size", "8", "--min-count", "1"),
-        *("--warmup-steps", "1", "--workers", "0", "--device", "cpu", "--name", "shapes", *more),
+        *("--warmup-steps", "1", "--workers", "0", "--device", "cpu", "--name", "shapes"),
+        *("--annotation-dim", "24", "--attention-dim", "25", "--embedding-dim", "26", "--hidden-dim", "27"),
+        *more,
     ]
 
 
@@ -233,7 +229,7 @@ def one_line(text: str) -> str:
         (["--frozen-epochs", "-1"], "--frozen-epochs"),
         (["--encoder-weights", "nowhere.safetensors"], "nowhere.safetensors"),
         (["--encoder-weights", "published"], "tiny_cnn"),
-        (["--image-size", "0"], "0 x 0"),
+        (["--image-size", "0"], "image_size = 0"),
         (["--resume"], "no run"),
         (["--learning-rate", "1e30"], "lower learning rate"),
     ],
@@ -288,13 +284,50 @@ def test_a_damaged_photograph_is_named_in_one_sentence(world, tmp_path, capsys, 
     assert "000003.png" in sentence
 
 
-def test_options_of_the_recipe_have_the_recipes_defaults(world, whole, tmp_path, capsys):
+def test_options_have_the_defaults_of_network_and_recipe(capsys):
     with pytest.raises(SystemExit) as caught:
         fit.main(["--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for field, value in fit.TrainConfig.__dataclass_fields__.items():
-        assert f"--{field.replace('_', '-')} X {value.metadata['help']}, default {value.default}" in text
+    explained = [field for field in (*fields(ModelConfig), *fields(TrainConfig)) if "help" in field.metadata]
+    assert len(explained) > 20
+    for field in explained:
+        _, found = text.split(f"--{field.name.replace('_', '-')} X {field.metadata['help']}")
+        assert re.match(rf"(: [^;]*)?; default {re.escape(str(field.default))}( |$)", found), found[:60]
+
+
+def test_the_network_is_the_one_that_was_asked_for(world, tmp_path):
+    asked = ("--attention", "sentinel", "--cell", "gru", "--gate", "vector", "--query", "state_and_word")
+    run = tmp_path / "run"
+    assert fit.main(command(world, run, *asked, "--grid", "joined", "--epochs", "1")) == 0
+    found = Captioner.load(run).config
+    assert (found.attention, found.cell, found.gate) == ("sentinel", "gru", "vector")
+    assert (found.query, found.grid, found.hidden_dim) == ("state_and_word", "joined", 27)
+
+
+def test_a_network_that_cannot_be_is_refused_in_one_sentence(world, tmp_path, capsys):
+    assert fit.main(command(world, tmp_path / "run", "--attention", "dot")) == 2
+    assert "hidden_dim and annotation_dim equal" in capsys.readouterr().err
+
+
+def test_epochs_between_validations_are_logged_without_scores(world, tmp_path):
+    run = tmp_path / "run"
+    assert fit.main(command(world, run, "--validate-every", "5", "--epochs", "3")) == 0
+    assert [line["cider"] is None for line in log_of(run)] == [True, True, False]
+
+
+def test_maps_that_never_change_are_warned_of(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert fit.main(command(world, run, "--attention", "uniform", "--epochs", "1")) == 0
+    assert "same places for every word" in capsys.readouterr().err
+    assert log_of(run)[0]["attention"] == {"entropy": 1.0, "step_distance": 0.0, "uniform_distance": 0.0}
+
+
+def test_without_maps_there_is_nothing_to_warn_of(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert fit.main(command(world, run, "--attention", "none", "--epochs", "1")) == 0
+    assert "same places for every word" not in capsys.readouterr().err
+    assert log_of(run)[0]["attention"] is None
 
 
 def test_a_run_that_died_before_its_first_save_may_begin_again(world, whole, tmp_path):

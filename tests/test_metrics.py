@@ -7,7 +7,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from training.metrics import score_captions
+from training.metrics import Tally, score_captions
 
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "grass", "the", "brown", "water", "over", "two"]
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
@@ -156,3 +156,34 @@ def test_distinct_captions_counts_different_captions():
 def test_scoring_prints_nothing(capsys):
     score_captions(*write_corpus(9, photographs=5))
     assert capsys.readouterr() == ("", "")
+
+
+def tallies() -> tuple[Tally, Tally]:
+    references = [["a dog runs on grass", "the dog runs"], ["a cat sits", "a grey cat sits down"]] * 5
+    good = ["a dog runs on grass", "a cat sits"] * 5
+    bad = ["a cat sits", "a dog runs on grass"] * 5
+    return Tally.of(good, references), Tally.of(bad, references)
+
+
+def test_a_captioner_is_nothing_above_itself():
+    good, _ = tallies()
+    for found in good.differences(good).values():
+        assert found == {"difference": 0, "interval": [0, 0]}
+
+
+def test_a_difference_is_that_of_the_scores_and_lies_in_its_interval():
+    good, bad = tallies()
+    forth, back = good.differences(bad), bad.differences(good)
+    assert forth.keys() == good.scores()["intervals"].keys()
+    for name, found in forth.items():
+        assert found["difference"] == pytest.approx(good.scores()[name] - bad.scores()[name], abs=0.011)
+        assert found["interval"][0] - 0.01 <= found["difference"] <= found["interval"][1] + 0.01
+        assert back[name]["difference"] == -found["difference"]
+    assert forth["cider"]["interval"][0] > 0
+
+
+def test_pooling_a_captioner_with_itself_changes_no_score():
+    good, bad = tallies()
+    assert Tally.pooled([good, good]).scores() == good.scores()
+    pooled, apart = Tally.pooled([good, bad]).scores(), [tally.scores() for tally in (good, bad)]
+    assert pooled["cider"] == pytest.approx((apart[0]["cider"] + apart[1]["cider"]) / 2, abs=0.01)

@@ -15,7 +15,9 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
@@ -26,6 +28,10 @@ from model.checkpoint import write_scores
 from model.vocabulary import detokenize
 from training.data import SPLITS, CaptionedPhotograph, DataError, read_photographs
 from training.metrics import score_captions
+
+# Distance of successive maps under which they count as one map; of maps that learn, the first epoch has ten
+# times that.
+CONSTANT_STEP = 0.01
 
 
 def caption_photographs(
@@ -46,9 +52,7 @@ def evaluate_captioner(
 ) -> dict[str, Any]:
     """Scores of free-running captions (see ``score_captions``) and how the attention behaved.
 
-    ``attention`` holds ``entropy``, the mean entropy of a word's map as a share of that of a uniform
-    map (0: one cell, 1: everywhere alike), and ``step_distance``, the mean total variation distance
-    between the maps of successive words (0: the same map, 1: nothing in common).
+    ``attention`` says how the maps behaved, see ``describe_attention``.
 
     Raises:
         DataError: a photograph cannot be read.
@@ -67,20 +71,37 @@ def evaluate_captioner(
     }
 
 
-def describe_attention(captions: Sequence[Caption]) -> dict[str, float]:
-    """Entropy of the words' maps and distance between successive ones, as ``evaluate_captioner`` says."""
-    entropies, distances = [], []
+def describe_attention(captions: Sequence[Caption]) -> dict[str, float] | None:
+    """How the words' maps behaved, or None without maps.
+
+    Returns:
+        ``entropy``: mean entropy of a word's map as a share of that of a uniform map (0: one cell, 1:
+        everywhere alike). ``step_distance``: mean total variation distance between the maps of successive
+        words (0: the same map, 1: nothing in common). ``uniform_distance``: the same between a word's map and
+        the uniform map.
+    """
+    entropies, steps, uniform = [], [], []
     for caption in captions:
-        maps = [[weight for row in word.attention for weight in row] for word in caption.words]
-        # A grid of one cell leaves no choice: whatever its map, it counts as looking everywhere.
-        entropies += [
-            _entropy(weights) / math.log(len(weights)) if len(weights) > 1 else 1.0 for weights in maps
+        maps = [
+            [weight for row in word.attention for weight in row] for word in caption.words if word.attention
         ]
-        distances += [_distance(before, after) for before, after in zip(maps, maps[1:], strict=False)]
+        for weights in maps:
+            # A grid of one cell leaves no choice: whatever its map, it counts as looking everywhere.
+            entropies.append(_entropy(weights) / math.log(len(weights)) if len(weights) > 1 else 1.0)
+            uniform.append(_distance(weights, [1 / len(weights)] * len(weights)))
+        steps += [_distance(before, after) for before, after in pairwise(maps)]
+    if not entropies:
+        return None
     return {
-        "entropy": round(sum(entropies) / max(1, len(entropies)), 4),
-        "step_distance": round(sum(distances) / max(1, len(distances)), 4),
+        "entropy": round(fmean(entropies), 4),
+        "step_distance": round(fmean(steps or [0.0]), 4),
+        "uniform_distance": round(fmean(uniform), 4),
     }
+
+
+def is_constant(attention: dict[str, float] | None) -> bool:
+    """Whether what ``describe_attention`` found are maps that hardly change from word to word."""
+    return attention is not None and attention["step_distance"] < CONSTANT_STEP
 
 
 def _entropy(weights: Sequence[float]) -> float:

@@ -57,9 +57,8 @@ def cached_features(
     label = path.with_suffix(".sha256")  # what the features are of; written last, removed first
     if path.exists() and label.exists() and label.read_text(errors="replace").strip() == fingerprint:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-    locations = encoder.rows * encoder.columns
     temporary = path.with_suffix(".tmp")
-    shape = (len(photographs), 2, locations, encoder.feature_dim)
+    shape = (len(photographs), 2, *encoder.feature_shape)
     features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
     _fill(features, encoder.eval(), Preprocess(config), photographs)
     label.unlink(missing_ok=True)
@@ -88,7 +87,14 @@ def _with_mirror(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 def _fingerprint(encoder: Encoder, config: ModelConfig, photographs: Sequence[CaptionedPhotograph]) -> str:
     """Changes with the encoder's weights and precision, with what it is shown, and with the photographs."""
-    shown = (encoder.name, config.image_size, config.mean, config.std, torch.is_autocast_enabled("cpu"))
+    shown = (
+        encoder.name,
+        encoder.feature_shape,
+        config.image_size,
+        config.mean,
+        config.std,
+        torch.is_autocast_enabled("cpu"),
+    )
     digest = hashlib.sha256(repr(shown).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())

@@ -7,7 +7,7 @@ tokenizer on both sides; none of them needs Java. Knows nothing of networks or p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +21,78 @@ ORDERS = 4
 Floats = NDArray[np.float64]
 
 
+class Tally(NamedTuple):
+    """What the scores are made of, photograph by photograph."""
+
+    bleu: Floats  # (photographs, 10): 4 matches, 4 guesses and 2 lengths, which BLEU sums
+    rouge_l: Floats  # (photographs,)
+    cider: Floats  # (photographs,)
+
+    @classmethod
+    def of(cls, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Self:
+        """The tally of one caption a photograph.
+
+        Args:
+            candidates: captions, tokenized and joined by spaces.
+            references: for each photograph what people wrote, tokenized and joined by spaces. CIDEr takes its
+                document frequencies from these, as the published scores do, so it is comparable only on
+                the same set of photographs.
+        """
+        assert len(candidates) == len(references) > 0
+        return cls(
+            _bleu_counts(candidates, references),
+            _rouge_l(candidates, references),
+            _cider(candidates, references),
+        )
+
+    @classmethod
+    def pooled(cls, tallies: Sequence[Self]) -> Self:
+        """Several captioners' captions of the same photographs as one tally."""
+        bleu, rouge_l, cider = (np.stack(parts) for parts in zip(*tallies, strict=True))
+        return cls(bleu.sum(axis=0), rouge_l.mean(axis=0), cider.mean(axis=0))
+
+    def scores(self) -> dict[str, Any]:
+        """``bleu_1`` to ``bleu_4``, ``rouge_l`` and ``cider``, all x 100; under ``intervals`` their 95 %
+        bootstrap intervals [low, high] over photographs."""
+        whole = {f"bleu_{n + 1}": value for n, value in enumerate(_bleu(self.bleu.sum(axis=0)))}
+        whole |= {"rouge_l": self.rouge_l.mean(), "cider": self.cider.mean()}
+        return {
+            **{name: _percent(value) for name, value in whole.items()},
+            "intervals": {name: _interval(values) for name, values in self._resampled().items()},
+        }
+
+    def differences(self, other: Self) -> dict[str, Any]:
+        """By how much these scores are above those of ``other`` on the same photographs, all x 100.
+
+        Returns:
+            for each score ``difference`` and its 95 % paired bootstrap ``interval``: both captioners are
+            scored on the same resampled photographs.
+        """
+        mine, others = self.scores(), other.scores()
+        resampled, of_other = self._resampled(), other._resampled()
+        return {
+            name: {
+                "difference": round(mine[name] - others[name], 2),
+                "interval": _interval(resampled[name] - of_other[name]),
+            }
+            for name in resampled
+        }
+
+    def _resampled(self) -> dict[str, Floats]:
+        """Every score of every bootstrap sample, (RESAMPLES,); CIDEr's document frequencies stay fixed."""
+        rng = np.random.default_rng(0)
+        draws = rng.integers(len(self.bleu), size=(RESAMPLES, len(self.bleu)))
+        bleu = _bleu(np.stack([self.bleu[draw].sum(axis=0) for draw in draws])).T  # (4, RESAMPLES)
+        samples = {f"bleu_{n + 1}": values for n, values in enumerate(bleu)}
+        return samples | {
+            "rouge_l": self.rouge_l[draws].mean(axis=1),
+            "cider": self.cider[draws].mean(axis=1),
+        }
+
+
 def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Corpus scores of one caption a photograph, all x 100.
-
-    Args:
-        candidates: captions, tokenized and joined by spaces.
-        references: for each photograph what people wrote, tokenized and joined by spaces.
-
-    Returns:
-        ``bleu_1`` to ``bleu_4``, ``rouge_l``, ``cider``; under ``intervals`` the 95 % bootstrap
-        interval [low, high] of each over photographs; and ``distinct_captions``, their number.
-        CIDEr takes its document frequencies from ``references``, as the published scores do, so it is
-        comparable only on the same set of photographs.
-    """
-    assert len(candidates) == len(references) > 0
-    counts = _bleu_counts(candidates, references)
-    per_photograph = {"rouge_l": _rouge_l(candidates, references), "cider": _cider(candidates, references)}
-    scores = {f"bleu_{n + 1}": value for n, value in enumerate(_bleu(counts.sum(axis=0)))}
-    scores |= {name: values.mean() for name, values in per_photograph.items()}
-    return {
-        **{name: _percent(value) for name, value in scores.items()},
-        "intervals": _intervals(counts, per_photograph),
-        "distinct_captions": len(set(candidates)),
-    }
+    """Corpus scores of one caption a photograph (see ``Tally``), and ``distinct_captions``, their number."""
+    return {**Tally.of(candidates, references).scores(), "distinct_captions": len(set(candidates))}
 
 
 def _bleu_counts(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
@@ -84,21 +133,8 @@ def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Fl
     return np.asarray(scores, dtype=np.float64)
 
 
-def _intervals(counts: Floats, per_photograph: dict[str, Floats]) -> dict[str, list[float]]:
-    """95 % percentile intervals over resampled photographs; CIDEr's document frequencies stay fixed."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(counts), size=(RESAMPLES, len(counts)))
-    samples = dict(zip((f"bleu_{n + 1}" for n in range(ORDERS)), _bleu_of_draws(counts, draws), strict=True))
-    samples |= {name: values[draws].mean(axis=1) for name, values in per_photograph.items()}
-    return {
-        name: [_percent(edge) for edge in np.percentile(values, (2.5, 97.5))]
-        for name, values in samples.items()
-    }
-
-
-def _bleu_of_draws(counts: Floats, draws: NDArray[np.int64]) -> Floats:
-    """BLEU-1 to 4 of every resample, (4, RESAMPLES)."""
-    return _bleu(np.stack([counts[draw].sum(axis=0) for draw in draws])).T
+def _interval(values: Floats) -> list[float]:
+    return [_percent(edge) for edge in np.percentile(values, (2.5, 97.5))]
 
 
 def _percent(value: float) -> float:

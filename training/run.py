@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,31 @@ from model.captioner import check_device
 from model.checkpoint import MANIFEST, save_checkpoint
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training.config import TrainConfig
+from training.config import RunOptions, TrainConfig
 from training.data import DataError, EpochSampler, Example, PhotographDataset, batches, read_photographs
-from training.evaluate import evaluate_captioner
+from training.evaluate import evaluate_captioner, is_constant
 from training.features import FeatureDataset, cached_features
 from training.loop import Trainer, TrainingError, uninterrupted
 
 STATE, LOG, LAST, ORIGIN = "state.pt", "log.jsonl", "last", "origin.json"
+CONSTANT_MAPS = (
+    "warning: the attention looks at the same places for every word. In the first epochs that may pass; if "
+    "it lasts, try another --attention, a lower --doubly-stochastic or another --learning-rate."
+)
 
 
 class Run:
     """One training run: its data, its trainer, and the folder it writes."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: RunOptions, recipe: TrainConfig, network: dict[str, Any]) -> None:
+        """``network``: fields of ``ModelConfig``, without the size of the vocabulary.
+
+        Raises:
+            DataError, CheckpointError, OptionsError: the data, the network or an option cannot be used.
+        """
         check_device(options.device)
         self._options = options
-        self._recipe = TrainConfig(
-            **{field.name: getattr(options, field.name) for field in fields(TrainConfig)}
-        )
+        self._recipe = recipe
         self._train = read_photographs(options.captions, options.images, ("train", "restval"))
         self._val = read_photographs(options.captions, options.images, ("val",))
         if not self._train or not self._val:
@@ -48,20 +54,26 @@ class Run:
         self._vocabulary = Vocabulary.build(texts, min_count=options.min_count)
         if not self._vocabulary.words:
             raise DataError(f"No word occurs {options.min_count} times; choose a smaller --min-count.")
-        self._config = ModelConfig(
-            vocabulary_size=len(self._vocabulary), encoder=options.encoder, image_size=options.image_size
+        self._config = ModelConfig.from_record(
+            ModelConfig(vocabulary_size=len(self._vocabulary), **network).as_record()
         )
         torch.manual_seed(self._recipe.seed)
         self._trainer = self._make_trainer(texts)
-        self._progress: dict[str, Any] = {"epoch": 0, "batch": 0, "best": -math.inf, "losses": [0.0, 0.0]}
+        self._progress: dict[str, Any] = {
+            "epoch": 0,
+            "batch": 0,
+            "best": -math.inf,
+            "losses": [0.0, 0.0],
+            "seconds": 0.0,
+        }
         self._saved = time.monotonic()
 
     def _origin(self) -> dict[str, Any]:
         """What a run cannot change on the way: its place in the data, or its weights, would be others."""
         texts = [photograph.captions for photograph in self._train]
+        network = json.loads(json.dumps(self._config.as_record()))  # as it will be read back
         return {
-            "encoder": self._options.encoder,
-            "image_size": self._options.image_size,
+            **network,
             "batch_size": self._recipe.batch_size,
             "seed": self._recipe.seed,
             "photographs": len(self._train),
@@ -83,8 +95,7 @@ class Run:
 
     @property
     def _folder(self) -> Path:
-        folder: Path = self._options.output
-        return folder
+        return self._options.output
 
     def start(self) -> None:
         """Train to the end, or to Ctrl-C; nothing is lost either way.
@@ -135,26 +146,27 @@ class Run:
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def _run_epoch(self) -> None:
-        started = time.monotonic()
         self._train_epoch()
         trained = time.monotonic()
-        scores = self._validate()
+        epoch = self._progress["epoch"] + 1
+        is_validated = epoch % self._options.validate_every == 0 or epoch == self._recipe.epochs
+        scores = self._validate() if is_validated else {}
         line = {
-            "epoch": self._progress["epoch"] + 1,
+            "epoch": epoch,
             "encoder": "frozen" if self._progress["epoch"] < self._recipe.frozen_epochs else "learning",
             "cross_entropy": round(self._progress["losses"][0] / self._progress["batch"], 4),
             "doubly_stochastic": round(self._progress["losses"][1] / self._progress["batch"], 4),
-            **{name: scores[name] for name in ("cider", "bleu_4", "distinct_captions", "attention")},
-            "train_seconds": round(trained - started, 1),
+            **{name: scores.get(name) for name in ("cider", "bleu_4", "distinct_captions", "attention")},
+            "train_seconds": round(self._progress["seconds"], 1),
             "val_seconds": round(time.monotonic() - trained, 1),
         }
         with (self._folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        tqdm.write(
-            f"epoch {line['epoch']}: loss {line['cross_entropy']}, "
-            f"CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}"
-        )
-        self._progress |= {"epoch": self._progress["epoch"] + 1, "batch": 0, "losses": [0.0, 0.0]}
+        found = f", CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}" if is_validated else ""
+        tqdm.write(f"epoch {epoch}: loss {line['cross_entropy']}{found}", file=sys.stderr)
+        if is_constant(scores.get("attention")):
+            tqdm.write(CONSTANT_MAPS, file=sys.stderr)
+        self._progress |= {"epoch": epoch, "batch": 0, "losses": [0.0, 0.0], "seconds": 0.0}
         self._save_state()
 
     def _train_epoch(self) -> None:
@@ -175,6 +187,7 @@ class Run:
             initial=self._progress["batch"],
             total=len(sampler) + self._progress["batch"],
         ) as bar:
+            clock = time.monotonic()
             for batch in bar:
                 with uninterrupted():
                     losses = self._trainer.train_on(batch)
@@ -182,17 +195,19 @@ class Run:
                         a + b for a, b in zip(self._progress["losses"], losses, strict=True)
                     ]
                     self._progress["batch"] += 1
+                    clock, before = time.monotonic(), clock
+                    self._progress["seconds"] += clock - before
                 bar.set_postfix(loss=f"{self._progress['losses'][0] / self._progress['batch']:.3f}")
                 if time.monotonic() - self._saved > 60 * self._options.save_minutes:
                     self._save_state()
 
     def _dataset(self) -> Dataset[Example]:
-        if self._options.cache_features and self._trainer.is_encoder_frozen:
+        if self._options.features and self._trainer.is_encoder_frozen:
             encoder = self._trainer.network.encoder
             with torch.autocast(
                 self._options.device, torch.bfloat16, enabled=self._options.precision == "bf16"
             ):
-                features = cached_features(self._folder / "features.npy", encoder, self._config, self._train)
+                features = cached_features(self._options.features, encoder, self._config, self._train)
             return FeatureDataset(self._train, self._vocabulary, features)
         return PhotographDataset(self._train, self._vocabulary, self._config)
 

@@ -1,0 +1,129 @@
+"""Command-line options made from the fields of configurations, each with its default and its meaning."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model import ModelConfig
+from model.attention import ATTENTION_KINDS
+from model.config import CELLS, GATES, GRIDS, QUERIES
+from model.encoder import encoder_names
+from training.config import TrainConfig, as_option
+from training.loss import DOUBLY_STOCHASTIC_TARGETS
+
+CHOICES: dict[str, Collection[str]] = {
+    "encoder": encoder_names(),
+    "attention": ATTENTION_KINDS,
+    "grid": GRIDS,
+    "query": QUERIES,
+    "cell": CELLS,
+    "gate": GATES,
+    "doubly_stochastic_target": DOUBLY_STOCHASTIC_TARGETS,
+}
+TOO_MANY_TO_LIST = 20
+
+
+def add_network_options(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
+    """The fields of ``ModelConfig`` that are a user's to choose, but those ``without``."""
+    group = parser.add_argument_group("network")
+    for field in _network_fields():
+        if field.name not in without:
+            _add_field(group, field, default=field.default)
+
+
+def add_recipe_options(
+    parser: argparse.ArgumentParser, *, without: Collection[str] = (), **defaults: Any
+) -> None:
+    """The fields of ``TrainConfig`` but those ``without``, some with other ``defaults``."""
+    group = parser.add_argument_group("recipe")
+    for field in fields(TrainConfig):
+        if field.name not in without:
+            _add_field(group, field, default=defaults.get(field.name, field.default))
+
+
+def chosen_network(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What ``add_network_options`` read: fields of ``ModelConfig``."""
+    return {
+        field.name: getattr(chosen, field.name) for field in _network_fields() if hasattr(chosen, field.name)
+    }
+
+
+def chosen_recipe(chosen: argparse.Namespace) -> TrainConfig:
+    """What ``add_recipe_options`` read.
+
+    Raises:
+        OptionsError: a value contradicts another, or is outside its range.
+    """
+    given = {
+        field.name: getattr(chosen, field.name)
+        for field in fields(TrainConfig)
+        if hasattr(chosen, field.name)
+    }
+    return TrainConfig(**given)
+
+
+def add_hardware_options(parser: argparse.ArgumentParser) -> None:
+    """What the training runs on."""
+    add = parser.add_argument_group("hardware").add_argument
+    add(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="bf16 is faster where the hardware has it (recent server CPUs and GPUs)",
+    )
+    add(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="default: a GPU if there is one",
+    )
+    add("--workers", type=_whole_number, default=1, metavar="N", help="reading processes, default 1")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """What to train on, and from which weights the encoder starts."""
+    add = parser.add_argument_group("data").add_argument
+    add("--captions", type=Path, required=True, metavar="FILE", help="Karpathy JSON")
+    add("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
+    add(
+        "--min-count",
+        type=int,
+        default=5,
+        metavar="N",
+        help="words rarer than this become unknown, default 5",
+    )
+    add(
+        "--encoder-weights",
+        default="published",
+        metavar="FILE",
+        help="a file of pretrained weights, 'published' for torchvision's own (default), or 'none'",
+    )
+
+
+def _network_fields() -> list[Field[Any]]:
+    return [field for field in fields(ModelConfig) if "help" in field.metadata]
+
+
+def _add_field(group: argparse._ArgumentGroup, field: Field[Any], *, default: Any) -> None:
+    choices = CHOICES.get(field.name)
+    is_listed = choices is not None and len(choices) <= TOO_MANY_TO_LIST
+    meaning = f"{field.metadata['help']}{': ' + ', '.join(choices) if choices and is_listed else ''}"
+    group.add_argument(
+        as_option(field.name),
+        type=type(field.default),
+        default=default,
+        choices=choices,
+        metavar="X",
+        help=f"{meaning}; default {default}",
+    )
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
