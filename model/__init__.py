@@ -17,10 +17,11 @@ from model.errors import (
     UndecodableImageError,
     UnsupportedImageError,
 )
-from model.overlay import contact_sheet, data_url, draw_overlay, encode_png, walk_gif, word_overlay
+from model.overlay import data_url, draw_overlay, encode_png, word_overlay
 from model.preprocess import ImageLimits, Photograph, open_image
 from model.record import Caption, Grid, Word, photograph_record
 from model.search import DecodingOptions
+from model.sheet import contact_sheet, walk_gif
 
 __all__ = [
     "Caption",

@@ -1,25 +1,24 @@
-"""Pictures of where a caption looked: one word, a contact sheet, an animated walk through the words.
+"""Pictures of where one word looked, and how pictures are written as files.
 
-Every picture is drawn by ``draw_overlay``. This file knows nothing of networks, files or HTTP.
+Every heat map is drawn by ``draw_overlay``, on the contact sheet and in the walk too (``model.sheet``). This
+file knows nothing of networks, files or HTTP.
 """
 
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from model.errors import OptionsError
 from model.preprocess import check_rgb
-from model.record import Caption, Grid
+from model.record import Caption, Grid, Word
 
-Colour = tuple[int, int, int]
 Floats = NDArray[np.float32]
 
 OPACITY = 0.7  # of the heat colour where the heat is full; more hides what was looked at
@@ -38,27 +37,19 @@ MUTED_LIGHT = 0.55
 # Inferno (van der Walt and Smith, 2015, CC0) at steps of 1/9: its lightness rises evenly, also for the
 # colour-blind. Its last step, to a pale yellow, is left out: over a photograph it turns green.
 HEAT_COLOURS = "000004 1b0c41 4a0c6b 781c6d a52c60 cf4446 ed6925 fb9b06 f7d13d"
-PAPER: Colour = (255, 255, 255)
-INK: Colour = (32, 32, 36)
-FAINT_INK: Colour = (176, 176, 180)
-ACCENT_INK: Colour = (207, 50, 40)
-
-# The contact sheet, in pixels.
-SHEET_SIDE = 1640  # the panels fill no more of either side
-PANEL_AREA = 320 * 240  # of the largest panel: an area, so that panoramas get wide panels
-MIN_PANEL_WIDTH = 72  # width that leaves room for a title above a sliver of a photograph
-GAP = 12
-TITLE_SIZES = (20, 18, 16, 14, 12)  # a long title shrinks before it loses letters
-TITLE_HEIGHT = 34
-CAPTION_SIZE = 26
-WALK_SIDE = 480  # pixels, longest side of the photograph in the animation
-WALK_TEXT_SIZE, WALK_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photograph can still be read
-WALK_MILLISECONDS = 800  # a word
-WALK_REST_MILLISECONDS = 1600  # the photograph, which starts the walk over
+# The outline of the one cell that a word was written from, two dark lines with a light one between them, so
+# that it shows on any photograph. The width of each is a share of the cell's shorter side, at least a pixel.
+OUTLINE = 0.04
+OUTLINE_COLOURS = ("black", "white")
 
 
 def draw_overlay(
-    image: Image.Image, attention: Sequence[Sequence[float]], grid: Grid, *, opacity: float = OPACITY
+    image: Image.Image,
+    attention: Sequence[Sequence[float]],
+    grid: Grid,
+    *,
+    opacity: float = OPACITY,
+    chosen: tuple[int, int] | None = None,
 ) -> Image.Image:
     """The photograph with the heat map of one word, as a new RGB picture of the same size.
 
@@ -71,6 +62,7 @@ def draw_overlay(
         attention: rows x columns, never negative, sums to 1. Cell (r, c) lies on row r and column c of
             ``grid.rows`` x ``grid.columns`` equal rectangles of ``grid.box``.
         opacity: of the heat colour at full heat, 0 to 1.
+        chosen: row and column of the cell to outline.
 
     Raises:
         OptionsError: ``opacity`` is outside 0 to 1. ImageError: the picture is not RGB.
@@ -83,59 +75,41 @@ def draw_overlay(
     colours = _mask(heat)
     colours.putpalette(_heat_palette())
     # Over the colours, not under them: Pillow's result inherits the metadata of its second picture.
-    return Image.composite(lit, colours.convert("RGB"), _mask(1 - heat * np.float32(opacity)))
+    drawn = Image.composite(lit, colours.convert("RGB"), _mask(1 - heat * np.float32(opacity)))
+    if chosen is not None:
+        _outline(drawn, chosen, grid)
+    return drawn
+
+
+def draw_word(image: Image.Image, word: Word, grid: Grid) -> Image.Image:
+    """The photograph with what is known of where ``word`` looked, in the same size.
+
+    Raises:
+        OptionsError: the word has no map.
+    """
+    if word.attention is None:
+        raise OptionsError(f"The word {word.word!r} has no map to draw; this model has no attention.")
+    return draw_overlay(image, word.attention, grid, chosen=word.chosen)
 
 
 def word_overlay(image: Image.Image, caption: Caption, index: int) -> Image.Image:
     """The overlay of word ``index``, counted from 0, with its longest side at most ``WORD_SIDE`` pixels.
 
     Raises:
-        OptionsError: the caption has no such word.
+        OptionsError: the caption has no such word, or the word has no map.
     """
     count = len(caption.words)
     if not 0 <= index < count:
         right = f"give 0 to {count - 1}" if count else "there is nothing to draw"
         raise OptionsError(f"Word {index} is not in this caption of {count} words; {right}.")
-    return draw_overlay(_bounded(image, WORD_SIDE), caption.words[index].attention, caption.grid)
+    return draw_word(bounded(image, WORD_SIDE), caption.words[index], caption.grid)
 
 
-def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
-    """The caption, the photograph, and the overlay of every word in reading order, on white paper.
-
-    After figure 2 of Xu et al. (2015). The photograph is upright RGB of any size, and is not changed.
-    """
-    columns, size = _arrangement(image.size, 1 + len(caption.words))
-    small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    overlays = [draw_overlay(small, word.attention, caption.grid) for word in caption.words]
-    titles = ["", *(word.word for word in caption.words)]
-    panels = [_titled(picture, title) for picture, title in zip([small, *overlays], titles, strict=True)]
-    width, height = panels[0].size
-    text = _Text(caption.text.split(), columns * (width + GAP) - GAP, CAPTION_SIZE)
-    top = GAP + text.height
-    bottom = top + math.ceil(len(panels) / columns) * height + GAP
-    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, bottom), PAPER)
-    text.draw(sheet, (GAP, GAP), [INK] * len(text.words))
-    for place, panel in enumerate(panels):
-        row, column = divmod(place, columns)
-        sheet.paste(panel, (GAP + column * (width + GAP), top + row * height))
-    return sheet
-
-
-def walk_gif(image: Image.Image, caption: Caption) -> bytes:
-    """An endless GIF: the photograph, then the overlay of every word, over the caption written so far.
-
-    The photograph, upright RGB of any size, is shown at most ``WALK_SIDE`` pixels long and is not changed.
-    """
-    small = _bounded(image, WALK_SIDE)
-    overlays = (draw_overlay(small, word.attention, caption.grid) for word in caption.words)
-    words = [word.word for word in caption.words]
-    frames = [_walk_frame(picture, words, place) for place, picture in enumerate([small, *overlays])]
-    palette = _shared_palette(frames)
-    first, *others = (frame.quantize(palette=palette) for frame in frames)
-    durations = [WALK_REST_MILLISECONDS, *[WALK_MILLISECONDS] * len(words)]
-    stream = BytesIO()
-    first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
-    return stream.getvalue()
+def bounded(image: Image.Image, side: int) -> Image.Image:
+    """The picture made smaller, if needed, until its longest side is at most ``side`` pixels."""
+    scale = min(1.0, side / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -183,6 +157,24 @@ def _blend(pixels: int, cells: int, start: float, end: float) -> Floats:
     return shares
 
 
+def _outline(picture: Image.Image, cell: tuple[int, int], grid: Grid) -> None:
+    """Outline a cell, on the picture itself."""
+    top, bottom = _cell_edges(cell[0], grid.rows, grid.box[1], grid.box[3], picture.height)
+    left, right = _cell_edges(cell[1], grid.columns, grid.box[0], grid.box[2], picture.width)
+    width = max(1, round(OUTLINE * min(right - left, bottom - top)))
+    pen = ImageDraw.Draw(picture)
+    dark, light = OUTLINE_COLOURS
+    for colour, outside, thick in ((dark, width, 3 * width), (light, 0, width)):  # pixels
+        corners = (left - outside, top - outside, right - 1 + outside, bottom - 1 + outside)
+        pen.rectangle(corners, outline=colour, width=thick)
+
+
+def _cell_edges(cell: int, cells: int, start: float, end: float, pixels: int) -> tuple[int, int]:
+    """First pixel of a cell along one side, and the first after it; every cell has a pixel."""
+    first, after = (round((start + (end - start) * edge / cells) * pixels) for edge in (cell, cell + 1))
+    return first, max(after, first + 1)
+
+
 def _mask(shares: Floats) -> Image.Image:
     return Image.fromarray(np.rint(shares * 255).astype(np.uint8))
 
@@ -200,96 +192,6 @@ def _muted(image: Image.Image) -> Image.Image:
     """The photograph dim and nearly grey."""
     grey = Image.merge("RGB", [image.convert("L")] * 3)
     return Image.blend(grey, image, MUTED_COLOUR).point([round(i * MUTED_LIGHT) for i in range(256)] * 3)
-
-
-def _bounded(image: Image.Image, side: int) -> Image.Image:
-    """The picture made smaller, if needed, until its longest side is at most ``side`` pixels."""
-    scale = min(1.0, side / max(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _arrangement(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, int]]:
-    """How many columns and what size of panel make the panels of a photograph of ``size`` largest.
-
-    Among equals the fewest empty places win, then the most columns.
-    """
-
-    def scale(columns: int) -> float:
-        room_across = (SHEET_SIDE - GAP) / columns - GAP
-        room_down = max(1.0, SHEET_SIDE / math.ceil(panels / columns) - TITLE_HEIGHT)
-        return min(math.sqrt(PANEL_AREA / (size[0] * size[1])), room_across / size[0], room_down / size[1])
-
-    most = min(panels, SHEET_SIDE // (MIN_PANEL_WIDTH + GAP))
-    columns = max(range(1, most + 1), key=lambda count: (scale(count), -(-panels % count), count))
-    return columns, (max(1, int(size[0] * scale(columns))), max(1, int(size[1] * scale(columns))))
-
-
-def _titled(picture: Image.Image, title: str) -> Image.Image:
-    """A panel of the sheet: the picture under its title."""
-    width = max(picture.width, MIN_PANEL_WIDTH)
-    fonts = [ImageFont.load_default(size=size) for size in TITLE_SIZES]
-    font = next((font for font in fonts if font.getlength(title) <= width), fonts[-1])
-    panel = Image.new("RGB", (width, TITLE_HEIGHT + picture.height), PAPER)
-    panel.paste(picture, ((width - picture.width) // 2, TITLE_HEIGHT))
-    baseline = (width / 2, TITLE_HEIGHT - 8)
-    ImageDraw.Draw(panel).text(baseline, _shortened(title, font, width), INK, font, anchor="ms")
-    return panel
-
-
-class _Text:
-    """Words broken into lines of at most ``width`` pixels, at ``size`` pixels."""
-
-    def __init__(self, words: Sequence[str], width: int, size: int) -> None:
-        self._font = ImageFont.load_default(size=size)
-        self._line_height = round(size * 1.35)  # pixels
-        self.words = [_shortened(word, self._font, width) for word in words]
-        self._places: list[tuple[float, int]] = []  # left and line of every word
-        space, left, line = self._font.getlength(" "), 0.0, 0
-        for word in self.words:
-            length = self._font.getlength(word)
-            if left and left + length > width:
-                left, line = 0.0, line + 1
-            self._places.append((left, line))
-            left += length + space
-        self.height = (line + 1) * self._line_height if words else 0
-
-    def draw(self, picture: Image.Image, corner: tuple[int, int], inks: Sequence[Colour]) -> None:
-        """The words with their top left at ``corner``, every one in its ink."""
-        pen = ImageDraw.Draw(picture)
-        for word, (left, line), ink in zip(self.words, self._places, inks, strict=True):
-            pen.text((corner[0] + left, corner[1] + line * self._line_height), word, ink, self._font)
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """The text, with an ellipsis for its end where it is wider than ``width`` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    kept = len(text)
-    while kept and font.getlength(text[:kept] + "…") > width:
-        kept -= 1
-    return text[:kept] + "…"
-
-
-def _walk_frame(picture: Image.Image, words: Sequence[str], place: int) -> Image.Image:
-    """The picture over the caption, with ``place`` words written, the last of them in the accent."""
-    width = max(picture.width, WALK_MIN_WIDTH)
-    text = _Text(words, width - 2 * GAP, WALK_TEXT_SIZE)
-    frame = Image.new("RGB", (width, picture.height + text.height + 2 * GAP), PAPER)
-    frame.paste(picture, ((width - picture.width) // 2, 0))
-    inks = [INK if i < place - 1 else ACCENT_INK if i == place - 1 else FAINT_INK for i in range(len(words))]
-    text.draw(frame, (GAP, picture.height + GAP), inks)
-    return frame
-
-
-def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """One palette of 256 colours for all frames: a palette for each makes the photograph flicker."""
-    width, height = (max(1, side // 3) for side in frames[0].size)  # a ninth of the pixels is enough
-    strip = Image.new("RGB", (width, height * len(frames)))
-    for place, frame in enumerate(frames):
-        strip.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, place * height))
-    # By coverage, not by count: the heat and the photograph's own colours are few among many grey pixels.
-    return strip.quantize(256, Image.Quantize.MAXCOVERAGE)
 
 
 def _encode(image: Image.Image, name: str, **options: int) -> bytes:

@@ -45,7 +45,8 @@ def caption_record(
 def _add_overlays(record: dict[str, Any], photograph: Photograph, caption: Caption, overlays: str) -> None:
     if overlays == "words":
         for index, word in enumerate(record["words"]):
-            word["overlay"] = data_url(word_overlay(photograph.image, caption, index))
+            has_map = caption.words[index].attention is not None
+            word["overlay"] = data_url(word_overlay(photograph.image, caption, index)) if has_map else None
     elif overlays == "sheet":
         record["sheet"] = data_url(contact_sheet(photograph.image, caption))
 

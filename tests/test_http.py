@@ -445,6 +445,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
         "/",
         "/static/page.js",
         "/static/ask.js",
+        "/static/heads.js",
         "/static/heat.js",
         "/static/wording.js",
         "/static/page.css",
@@ -457,7 +458,8 @@ def test_the_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
 def test_the_page_draws_heat_as_the_overlays_do(client: FlaskClient) -> None:
     with client.get("/static/heat.js") as response:
         script = response.text
-    for name in ("OPACITY", "FULL_HEAT", "BLEND_SIGMA", "MUTED_COLOUR", "MUTED_LIGHT", "HEAT_COLOURS"):
+    shared = ("OPACITY", "FULL_HEAT", "BLEND_SIGMA", "MUTED_COLOUR", "MUTED_LIGHT", "HEAT_COLOURS")
+    for name in (*shared, "OUTLINE", "OUTLINE_COLOURS"):
         value = getattr(overlay, name)
         assert f"const {name} = {json.dumps(value)};" in script
 

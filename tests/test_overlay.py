@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,19 +14,10 @@ from PIL import Image, ImageChops
 
 from model import overlay
 from model.errors import OptionsError
-from model.overlay import (
-    WALK_MIN_WIDTH,
-    WALK_SIDE,
-    WORD_SIDE,
-    contact_sheet,
-    data_url,
-    draw_overlay,
-    encode_jpeg,
-    encode_png,
-    walk_gif,
-    word_overlay,
-)
+from model.lettering import TITLE_HEIGHT, Text, titled
+from model.overlay import WORD_SIDE, data_url, draw_overlay, encode_jpeg, encode_png, word_overlay
 from model.record import Caption, Grid, Word
+from model.sheet import WALK_MIN_WIDTH, WALK_SIDE, contact_sheet, walk_gif
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 INSET = (0.25, 0.1, 0.75, 0.6)
@@ -65,17 +58,13 @@ def heat_seen(
     return np.abs(drawn - cold).sum(axis=2)
 
 
-def caption_of(sentence: str, seed: int = 1) -> Caption:
-    """A caption whose words look at random places of a 3 x 4 grid."""
+def caption_of(sentence: str, seed: int = 1, **looks: Any) -> Caption:
+    """A caption whose words look at random places of a 3 x 4 grid, or as ``looks`` says."""
     rng = np.random.default_rng(seed)
+    maps = [as_rows(rng.dirichlet(np.full(12, 0.2)).reshape(3, 4)) for _ in sentence.split()]
     words = tuple(
-        Word(
-            word=word,
-            log_prob=-1.0,
-            beta=0.5,
-            attention=as_rows(rng.dirichlet(np.full(12, 0.2)).reshape(3, 4)),
-        )
-        for word in sentence.split()
+        replace(Word(word=word, log_prob=-1.0, beta=0.5, attention=attention), **looks)
+        for word, attention in zip(sentence.split(), maps, strict=True)
     )
     grid = Grid(rows=3, columns=4, box=WHOLE)
     return Caption(text=sentence, log_prob=-9.0, words=words, grid=grid, is_finished=True)
@@ -225,42 +214,154 @@ def test_a_sheet_is_bounded_for_every_shape_and_length(size: tuple[int, int], se
     assert sheet.getpixel((0, 0)) == sheet.getpixel((sheet.width - 1, sheet.height - 1)) == (255, 255, 255)
 
 
+def panels_drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Picture, title and remark of every panel of the sheets drawn from now on."""
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr("model.sheet.titled", lambda *panel: drawn.append(panel) or titled(*panel))
+    return drawn
+
+
+def lines_drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts of the sheets drawn from now on."""
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        "model.sheet.Text", lambda words, *size: drawn.append(" ".join(words)) or Text(words, *size)
+    )
+    return drawn
+
+
 @pytest.mark.parametrize("sentence", ["", "dog", SENTENCE])
 def test_a_sheet_holds_the_photograph_and_one_panel_a_word(
     sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[tuple[Image.Image, str]] = []
-    titled = overlay._titled
-    monkeypatch.setattr(
-        overlay, "_titled", lambda picture, title: drawn.append((picture, title)) or titled(picture, title)
-    )
+    drawn = panels_drawn(monkeypatch)
     image, caption = photo((300, 200)), caption_of(sentence)
     sheet = np.asarray(contact_sheet(image, caption))
-    assert [title for _, title in drawn] == ["", *sentence.split()]
+    assert [titles for _, *titles in drawn] == [[""], *([word, ""] for word in sentence.split())]
     assert drawn[0][0].tobytes() == image.resize(drawn[0][0].size, Image.Resampling.LANCZOS).tobytes()
-    for word, (picture, _) in zip(caption.words, drawn[1:], strict=True):
+    for word, (picture, *_) in zip(caption.words, drawn[1:], strict=True):
         again = draw_overlay(drawn[0][0], word.attention, caption.grid)
         assert picture.tobytes() == again.tobytes()
     # Every panel keeps its pixels: the dark of the sheet is that of the panels, and of some ink.
-    dark = sum(int((np.asarray(picture) < 250).sum()) for picture, _ in drawn)
+    dark = sum(int((np.asarray(picture) < 250).sum()) for picture, *_ in drawn)
     assert dark <= (sheet < 250).sum() <= dark + 40_000
 
 
 def test_a_title_never_leaves_its_panel() -> None:
-    panel = np.asarray(overlay._titled(photo((100, 60)), "pneumonoultramicroscopicsilicovolcanoconiosis" * 3))
-    title = panel[: overlay.TITLE_HEIGHT]
+    panel = np.asarray(titled(photo((100, 60)), "pneumonoultramicroscopicsilicovolcanoconiosis" * 3))
+    title = panel[:TITLE_HEIGHT]
     assert panel.shape[1] == 100
     assert (title < 128).any()
     assert (title[:, -1] == 255).all()
     assert (title[-1] == 255).all()
 
 
+def test_a_remark_beside_a_title_gives_way_before_the_title_does() -> None:
+    picture = photo((150, 60))
+    plain, remarked = (np.asarray(titled(picture, "dog", aside)) for aside in ("", "off 31 %"))
+    assert (plain != remarked).any()
+    narrow, crowded = (np.asarray(titled(photo((72, 60)), "standing", aside)) for aside in ("", "off 31 %"))
+    assert (narrow == crowded).all()
+
+
 def test_long_captions_break_into_lines_that_fit() -> None:
-    text = overlay._Text([*SENTENCE.split(), "w" * 200], 240, 20)
+    text = Text([*SENTENCE.split(), "w" * 200], 240, 20)
     page = Image.new("RGB", (240 + 40, text.height), "white")
     text.draw(page, (0, 0), [(0, 0, 0)] * len(text.words))
     assert text.height > 5 * 20
     assert (np.asarray(page)[:, 241:] == 255).all()
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 430), (4000, 300), (20_000, 16), (16, 20_000)])
+def test_a_caption_without_maps_has_a_sheet_of_the_photograph_that_says_so(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
+    image = photo(size)
+    sheet = contact_sheet(image, caption_of(SENTENCE, attention=None, beta=None))
+    [(picture, title)] = panels
+    assert title == ""
+    assert (
+        picture.tobytes() == image.resize(picture.size, Image.Resampling.LANCZOS, reducing_gap=3.0).tobytes()
+    )
+    assert texts == [SENTENCE, "This model has no attention: there are no maps."]
+    assert max(sheet.size) <= 1900
+
+
+def test_a_caption_without_maps_is_walked_under_the_plain_photograph() -> None:
+    image = photo((320, 200))
+    frames = frames_of(walk_gif(image, caption_of("a dog runs", attention=None)))
+    assert len(frames) == 4
+    for frame in frames:
+        assert np.abs(np.asarray(frame.crop((0, 0, 320, 200)), dtype=float) - np.asarray(image)).mean() < 16
+    assert len({frame.tobytes() for frame in frames}) == 4
+
+
+def test_the_overlay_of_a_word_without_a_map_is_refused() -> None:
+    with pytest.raises(OptionsError, match="'dog' has no map"):
+        word_overlay(photo((40, 30)), caption_of("a dog", attention=None), 1)
+
+
+@pytest.mark.parametrize("level", [0, 120, 255])
+@pytest.mark.parametrize("size", [(280, 280), (900, 600), (4000, 300)])
+@pytest.mark.parametrize(("rows", "columns", "row", "column"), [(7, 7, 0, 6), (14, 14, 8, 3), (3, 5, 2, 0)])
+def test_the_chosen_cell_is_outlined_on_any_photograph(
+    level: int, size: tuple[int, int], rows: int, columns: int, row: int, column: int
+) -> None:
+    image, grid = Image.new("RGB", size, (level,) * 3), Grid(rows=rows, columns=columns, box=WHOLE)
+    attention = as_rows(one_hot(rows, columns, 1, 1))
+    plain, outlined = (
+        np.asarray(draw_overlay(image, attention, grid, chosen=chosen)) for chosen in (None, (row, column))
+    )
+    top, left = round(row * size[1] / rows), round(column * size[0] / columns)
+    bottom, right = round((row + 1) * size[1] / rows), round((column + 1) * size[0] / columns)
+    edge = np.concatenate(
+        [outlined[top, left:right], outlined[top:bottom, left], outlined[bottom - 1, left:right]]
+    )
+    assert (edge == 255).all()
+    changed = np.flatnonzero((plain != outlined).any(axis=(1, 2)))
+    thick = changed.max() - changed.min() - (bottom - top)  # what reaches out of the cell
+    assert thick <= 0.1 * (bottom - top) + 2
+    inside = (
+        slice((3 * top + bottom) // 4, (top + 3 * bottom) // 4),
+        slice((3 * left + right) // 4, right - 1),
+    )
+    assert (outlined[inside] == 0).all(axis=2).any()  # the dark line within the light one
+    middle = ((top + bottom) // 2, (left + right) // 2)
+    assert (plain[middle] == outlined[middle]).all()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20_000, 16), (16, 20_000)])
+def test_a_cell_smaller_than_a_pixel_can_be_outlined(size: tuple[int, int]) -> None:
+    caption = caption_of("dog runs", chosen=(2, 3))
+    fine = replace(caption, grid=Grid(rows=3, columns=4, box=(0.9, 0.9, 0.91, 0.91)))
+    for of in (caption, fine):
+        assert contact_sheet(photo(size), of).mode == word_overlay(photo(size), of, 0).mode == "RGB"
+
+
+def test_a_chosen_cell_is_outlined_wherever_its_word_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
+    image, caption = grey((400, 300)), caption_of("dog", chosen=(1, 2))
+    contact_sheet(image, caption)
+    frame = frames_of(walk_gif(image, caption))[1]
+    for picture in (panels[1][0], word_overlay(image, caption, 0), frame.crop((0, 0, 400, 300))):
+        corner = (round(picture.width / 2), round(picture.height / 3))
+        assert min(picture.getpixel(corner)) > 240  # a GIF has only near-white
+    assert texts[1] == "Outlined: the one cell that the word was written from."
+
+
+def test_a_sheet_tells_how_much_attention_stayed_off_the_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
+    panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
+    contact_sheet(photo((400, 300)), caption_of("a dog", sentinel=0.314))
+    assert [titles for _, *titles in panels] == [[""], ["a", "off 31 %"], ["dog", "off 31 %"]]
+    assert texts[1] == "Off: how much of its attention a word kept off the photograph."
+
+
+def test_a_sheet_says_that_its_maps_are_the_mean_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = lines_drawn(monkeypatch)
+    map_of = as_rows(one_hot(3, 4, 1, 1))
+    contact_sheet(photo((400, 300)), caption_of("a dog", attention=map_of, heads=(map_of, map_of)))
+    assert texts[1] == "Every map is the mean of 2 heads."
 
 
 @pytest.mark.parametrize("size", [(300, 200), (1000, 1400), (4000, 300), (16, 20_000)])

@@ -6,6 +6,8 @@ const FULL_HEAT = 4.0;
 const BLEND_SIGMA = 0.42;
 const MUTED_COLOUR = 0.25;
 const MUTED_LIGHT = 0.55;
+const OUTLINE = 0.04;
+const OUTLINE_COLOURS = ["black", "white"];
 const HEAT_COLOURS = "000004 1b0c41 4a0c6b 781c6d a52c60 cf4446 ed6925 fb9b06 f7d13d";
 
 const PIXELS_PER_CELL = 16; // of the heat before it is stretched over the photograph
@@ -35,9 +37,10 @@ export class HeatMap {
     this.hide();
   }
 
-  // `attention`: rows x columns, sums to 1. `box`: left, top, right, bottom as fractions.
-  show(attention, box) {
-    const next = heatOf(attention);
+  // `attention`: rows x columns, sums to 1. `box`: left, top, right, bottom as fractions. `chosen`: row and
+  // column of the cell to outline, or undefined.
+  show(attention, box, chosen) {
+    const next = { ...heatOf(attention), chosen };
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const previous = this.#drawn?.values.length === next.values.length ? this.#drawn : null;
     cancelAnimationFrame(this.#frame);
@@ -77,6 +80,7 @@ export class HeatMap {
     context.drawImage(this.#muted, 0, 0);
     context.drawImage(lit.canvas, 0, 0);
     context.drawImage(painted(heat, (value) => [...heatColour(value), value * OPACITY]), ...place);
+    if (heat.chosen) outline(context, heat, place);
     this.#drawn = heat;
   }
 }
@@ -136,6 +140,20 @@ function blend(cells) {
     const sum = shares.reduce((a, b) => a + b);
     return shares.map((share) => share / sum);
   });
+}
+
+// The chosen cell, in lines that are dark, light and dark, so that it shows on any photograph.
+function outline(context, heat, [left, top, width, height]) {
+  const [row, column] = heat.chosen;
+  const across = (width * PIXELS_PER_CELL) / heat.width; // pixels of the canvas to a cell
+  const down = (height * PIXELS_PER_CELL) / heat.height;
+  const line = Math.max(1, OUTLINE * Math.min(across, down));
+  const [dark, light] = OUTLINE_COLOURS;
+  for (const [colour, thick] of [[dark, 3 * line], [light, line]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thick;
+    context.strokeRect(left + column * across + line / 2, top + row * down + line / 2, across - line, down - line);
+  }
 }
 
 // A small canvas with one pixel for each value; `colour` gives red, green, blue (0-255) and opacity (0-1).

@@ -1,8 +1,9 @@
 // The page: a photograph goes in, a sentence of words comes out, and each word shows where it looked.
 
 import { ask, fileName, save } from "./ask.js";
+import { HeadChoice } from "./heads.js";
 import { HeatMap } from "./heat.js";
-import { percent, placeOf } from "./wording.js";
+import { describe, percent } from "./wording.js";
 
 const CAPTIONS = 3;
 const PLAY_STEP = 800; // milliseconds a word
@@ -11,11 +12,13 @@ const byId = (id) => document.getElementById(id);
 const heat = new HeatMap(byId("heat"));
 const caption = byId("caption");
 const readout = byId("readout");
+const heads = new HeadChoice(byId("heads"), () => render());
 const isTouch = matchMedia("(hover: none)").matches;
 
 let photograph = null; // the File
 let captions = []; // of the photograph, best first
 let chosen = 0; // which of them is shown
+let hasMaps = true; // or else its words can be pointed at, but show nothing on the photograph
 let request = null; // AbortController of the request under way
 // Which word each way of pointing points at, or null; the first that is not null is shown.
 const pointed = { hovered: null, played: null, focused: null };
@@ -118,6 +121,11 @@ function present(found) {
   captions = found;
   byId("choices").replaceChildren(byId("choices").firstElementChild, ...captions.map(choice));
   byId("choices").hidden = captions.length < 2;
+  const words = captions.flatMap((caption) => caption.words);
+  hasMaps = words.every((word) => word.attention !== null);
+  byId("no-map").hidden = hasMaps;
+  byId("play").hidden = !hasMaps;
+  heads.offer(words[0]?.heads?.length ?? 0);
   enter("done");
   choose(0);
 }
@@ -166,7 +174,12 @@ caption.addEventListener("pointerover", (event) => {
 });
 caption.addEventListener("pointerleave", () => point({ hovered: null }));
 caption.addEventListener("focusin", (event) => point({ focused: wordAt(event) }));
-caption.addEventListener("focusout", () => point({ focused: null }));
+// A word stays chosen while its heads are looked through.
+for (const part of [caption, byId("heads")]) {
+  part.addEventListener("focusout", (event) => {
+    if (!byId("heads").contains(event.relatedTarget)) point({ focused: null });
+  });
+}
 caption.addEventListener("click", (event) => event.target.closest("button")?.focus()); // Safari does not
 byId("photo").addEventListener("click", stop);
 document.addEventListener("keydown", onKey);
@@ -178,7 +191,7 @@ function point(change) {
 }
 
 function onKey(event) {
-  if (document.body.dataset.state !== "done" || event.target.type === "radio") return;
+  if (document.body.dataset.state !== "done") return;
   if (event.altKey || event.ctrlKey || event.metaKey) return;
   const last = caption.children.length - 1;
   const isInside = caption.contains(event.target);
@@ -186,7 +199,7 @@ function onKey(event) {
   const goals = { ArrowRight: here === null ? 0 : Math.min(here + 1, last), ArrowLeft: Math.max((here ?? 1) - 1, 0) };
   if (isInside) Object.assign(goals, { Home: 0, End: last });
   if (event.key === "Escape") stop();
-  else if (event.key in goals) {
+  else if (event.key in goals && event.target.type !== "radio") {
     event.preventDefault();
     pointed.hovered = null;
     caption.children[goals[event.key]]?.focus();
@@ -205,23 +218,14 @@ function render() {
   });
   if (index === null) {
     heat.hide();
-    readout.textContent = isTouch
-      ? "Touch a word to see where it looked."
-      : "Point at a word, or press ← and →, to see where it looked.";
+    const pointing = isTouch ? "Touch a word" : "Point at a word, or press ← and →,";
+    readout.textContent = `${pointing} to see ${hasMaps ? "where it looked" : "how probable it was"}.`;
     return;
   }
   const { words, grid } = captions[chosen];
-  heat.show(words[index].attention, grid.box);
-  describe(words[index]);
-}
-
-function describe({ attention, log_prob: logProb, beta }) {
-  const parts = [
-    `looked ${placeOf(attention)}`,
-    `probability ${percent(Math.exp(logProb))}`,
-    `let in ${percent(beta)} of what it saw (β)`,
-  ];
-  readout.replaceChildren(...parts.flatMap((part) => {
+  const map = heads.mapOf(words[index]);
+  if (map) heat.show(map, grid.box, words[index].chosen);
+  readout.replaceChildren(...describe(words[index], map, heads.head).flatMap((part) => {
     const span = document.createElement("span");
     span.textContent = part;
     return [span, " "];

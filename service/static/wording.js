@@ -5,6 +5,18 @@ export function percent(share) {
   return `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })} %`;
 }
 
+// What is known of a word, in parts. `map` is the one that is shown, and `head` whose it is: from 0, or null
+// for all. What a model does not have, the record leaves out or null.
+export function describe({ attention, log_prob: logProb, beta, sentinel, chosen }, map, head) {
+  const parts = [];
+  if (attention) parts.push(`${head === null ? "" : `head ${head + 1} `}looked ${placeOf(map)}`);
+  if (chosen) parts.push("used the outlined cell alone");
+  if (sentinel !== undefined) parts.push(`kept ${percent(sentinel)} off the photograph`);
+  parts.push(`probability ${percent(Math.exp(logProb))}`);
+  if (beta !== null) parts.push(`let in ${percent(beta)} of what it saw (β)`);
+  return parts;
+}
+
 // Where most of the attention lies, in words, for those who cannot see the heat.
 export function placeOf(attention) {
   const weights = attention.flat();
