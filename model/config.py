@@ -42,6 +42,7 @@ class ModelConfig:
     query: str = _option("state", "what attention looks with: the decoder's state, or the last word too")
     attention_dim: int = _option(256, "width A of what queries and keys are compared in")
     attention_heads: int = _option(8, "heads of multi_head attention and of the grid layers")
+    score_blur: int = _option(0, "times that scores are averaged over neighbouring cells before the softmax")
     grid_layers: int = _option(0, "layers of self-attention over the grid before the decoder")
     annotation_dim: int = _option(512, "width D of an annotation after its projection")
     embedding_dim: int = _option(512, "width E of a word's embedding")
@@ -91,15 +92,12 @@ class ModelConfig:
                 raise CheckpointError(
                     f"The model configuration has {name} = {value!r}; it must be a positive whole number."
                 )
-        if (
-            not isinstance(self.grid_layers, int)
-            or isinstance(self.grid_layers, bool)
-            or self.grid_layers < 0
-        ):
-            raise CheckpointError(
-                f"The model configuration has grid_layers = {self.grid_layers!r}; "
-                "it must be a whole number from 0."
-            )
+        for name in ("score_blur", "grid_layers"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise CheckpointError(
+                    f"The model configuration has {name} = {value!r}; it must be a whole number from 0."
+                )
         for name, choices in (("grid", GRIDS), ("query", QUERIES), ("cell", CELLS), ("gate", GATES)):
             if getattr(self, name) not in choices:
                 raise CheckpointError(

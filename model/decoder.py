@@ -58,7 +58,17 @@ class Decoder(nn.Module):
         self.embedding = nn.Embedding(config.vocabulary_size, e)
         self.word_in_query = config.query == "state_and_word"
         query_dim = h + e if self.word_in_query else h
-        sizes = Sizes(d, query_dim, h, e, config.attention_dim, config.attention_heads, rows, columns)
+        sizes = Sizes(
+            annotation=d,
+            query=query_dim,
+            hidden=h,
+            embedding=e,
+            attention=config.attention_dim,
+            heads=config.attention_heads,
+            rows=rows,
+            columns=columns,
+            score_blur=config.score_blur,
+        )
         self.attention = build_attention(config.attention, sizes)
         gate_width = {"scalar": 1, "vector": d, "off": 0}[config.gate]
         self.gate = nn.Linear(h, gate_width) if gate_width else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.attention.interface import Attended, Look, Memory, Query, masked_softmax, weighted_sum
+from model.attention.interface import Attended, Look, Memory, Query, weighted_sum
 from model.attention.soft import AdditiveAttention
 
 EXPECTATION_SHARE = 0.5  # of the photographs of a training batch that get the expectation (Xu et al., 4.1)
@@ -28,7 +28,7 @@ class HardAttention(AdditiveAttention):
 
     def forward(self, query: Query, memory: Memory) -> Attended:
         """One look."""
-        alpha = masked_softmax(self.scores(query, memory), memory.mask)
+        alpha = self.weights(query, memory)
         chosen = self._choose(alpha.detach(), query, memory)  # (N,)
         context = memory.annotations[torch.arange(len(chosen), device=chosen.device), chosen]  # (N, D)
         takes_expectation = memory.prepared[1]

@@ -26,6 +26,7 @@ class Sizes(NamedTuple):
     heads: int  # M
     rows: int  # of the grid; L = rows * columns, row by row
     columns: int
+    score_blur: int = 0  # see ScoreBlur
 
 
 class Query(NamedTuple):

@@ -13,7 +13,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from model.attention.interface import Memory, Query, Sizes
+from model.attention.interface import Memory, Query, Sizes, masked_softmax
 from model.attention.soft import GeneralAttention
 
 # Where the window of ``local_m`` stops, down and across, in one sweep over the photograph of a word each:
@@ -44,12 +44,13 @@ class LocalAttention(GeneralAttention):
     def centre(self, query: Query) -> Tensor:
         """Row and column of the window's middle, (N, 2) or (1, 2), counted in cells from the first."""
 
-    def scores(self, query: Query, memory: Memory) -> Tensor:
-        """(N, L)."""
+    def weights(self, query: Query, memory: Memory) -> Tensor:
+        """alpha_t, (N, L): 0 outside the window."""
         distance = (self.places - self.centre(query).float().unsqueeze(1)) / self.reach  # (N, L, 2)
         gaussian = -2 * distance.square().sum(dim=2)  # sigma is half the reach
         outside = (distance.abs() > 1).any(dim=2) * OUTSIDE
-        return super().scores(query, memory).float() + gaussian + outside
+        scores = self.blur(self.scores(query, memory), memory.mask)
+        return masked_softmax(scores + gaussian + outside, memory.mask)
 
 
 class MonotonicLocalAttention(LocalAttention):

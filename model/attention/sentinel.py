@@ -32,7 +32,7 @@ class SentinelAttention(AdditiveAttention):
         """One look."""
         gate = torch.sigmoid(self.word_gate(query.word) + self.state_gate(query.hidden))
         sentinel = gate * torch.tanh(query.cell)  # (N, H)
-        scores = self.scores(query, memory)  # (N, L)
+        scores = self.blur(self.scores(query, memory), memory.mask)  # (N, L)
         own = self.compare(query, self.sentinel_key(sentinel).unsqueeze(1))  # (N, 1)
         mask = None if memory.mask is None else nn.functional.pad(memory.mask, (0, 1), value=True)
         everything = masked_softmax(torch.cat((scores, own), dim=1), mask)  # (N, L + 1)

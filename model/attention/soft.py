@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from model.attention.blur import ScoreBlur
 from model.attention.interface import (
     Attended,
     Look,
@@ -60,17 +61,25 @@ class UniformAttention(nn.Module):
 class SoftAttention(nn.Module, ABC):
     """alpha_t = softmax(e_t), z_t = sum_i alpha_ti a_i (Xu et al. 2015, eqs. 5 and 13); a kind gives e_t."""
 
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.blur = ScoreBlur(sizes)
+
     @abstractmethod
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """What the scores need of the photographs, annotations (N, L, D)."""
 
     @abstractmethod
     def scores(self, query: Query, memory: Memory) -> Tensor:
-        """e_ti of every location, (N, L), before the softmax."""
+        """e_ti of every location, (N, L), before blur and softmax."""
+
+    def weights(self, query: Query, memory: Memory) -> Tensor:
+        """alpha_t, (N, L)."""
+        return masked_softmax(self.blur(self.scores(query, memory), memory.mask), memory.mask)
 
     def forward(self, query: Query, memory: Memory) -> Attended:
         """One look."""
-        alpha = masked_softmax(self.scores(query, memory), memory.mask)
+        alpha = self.weights(query, memory)
         return Attended(weighted_sum(alpha, memory.annotations), Look(alpha))
 
 
@@ -78,7 +87,7 @@ class AdditiveAttention(SoftAttention):
     """e_ti = v . tanh(W_q q_t + W_k a_i + b): Bahdanau et al. 2014 (1409.0473); Xu et al. 2015, eq. 4."""
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
         self.query_layer = nn.Linear(sizes.query, sizes.attention, bias=False)
         self.energy_layer = nn.Linear(sizes.attention, 1, bias=False)
@@ -104,7 +113,7 @@ class AdditiveSumAttention(SoftAttention):
     """
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
         self.query_layer = nn.Linear(sizes.query, sizes.attention, bias=False)
 
@@ -124,7 +133,7 @@ class LocationAttention(SoftAttention):
     """
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         self.score_layer = nn.Linear(sizes.embedding + sizes.hidden, sizes.rows * sizes.columns)
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -141,7 +150,7 @@ class DotAttention(SoftAttention):
     """e_ti = q_t . a_i, for queries and annotations of one width: Luong et al. 2015, "dot"."""
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         if sizes.query != sizes.annotation:
             raise CheckpointError(
                 f"Dot attention compares queries of {sizes.query} units with annotations of "
@@ -162,7 +171,7 @@ class GeneralAttention(SoftAttention):
     """e_ti = q_t . W a_i: Luong et al. 2015, "general"."""
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         self.key_layer = nn.Linear(sizes.annotation, sizes.query, bias=False)
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -179,6 +188,7 @@ class ScaledDotAttention(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
+        self.blur = ScoreBlur(sizes)
         self.query_layer = nn.Linear(sizes.query, sizes.attention)
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
         self.value_layer = nn.Linear(sizes.annotation, sizes.annotation)
@@ -191,7 +201,7 @@ class ScaledDotAttention(nn.Module):
         """One look."""
         keys, values = memory.prepared
         scores = dot_products(self.query_layer(query.vector), keys) / math.sqrt(keys.shape[2])  # (N, L)
-        alpha = masked_softmax(scores, memory.mask)
+        alpha = masked_softmax(self.blur(scores, memory.mask), memory.mask)
         return Attended(weighted_sum(alpha, values), Look(alpha))
 
 
@@ -205,6 +215,7 @@ class MultiHeadAttention(nn.Module):
                 f"Attention of {sizes.attention} units cannot be split into {sizes.heads} equal heads; "
                 "attention_dim must be a multiple of attention_heads."
             )
+        self.blur = ScoreBlur(sizes)
         self.heads = sizes.heads
         self.query_layer = nn.Linear(sizes.query, sizes.attention)
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
@@ -220,7 +231,8 @@ class MultiHeadAttention(nn.Module):
         keys, values = memory.prepared
         queries = self._split(self.query_layer(query.vector).unsqueeze(1))  # (N, M, 1, A / M)
         scores = (queries @ keys.transpose(2, 3)).squeeze(2) / math.sqrt(keys.shape[3])  # (N, M, L)
-        heads = masked_softmax(scores, None if memory.mask is None else memory.mask.unsqueeze(1))
+        mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (N, 1, L)
+        heads = masked_softmax(self.blur(scores, mask), mask)
         joined = (heads.unsqueeze(2).to(values.dtype) @ values).flatten(1)  # (N, A)
         return Attended(self.output_layer(joined), Look(heads.mean(dim=1), heads=heads))
 

@@ -1,0 +1,98 @@
+"""Scores shared with the neighbouring cells, before the softmax of every kind that has scores."""
+
+from __future__ import annotations
+
+import attention_kinds as small
+import pytest
+import torch
+from attention_kinds import COLUMNS, ROWS
+from torch import nn
+
+from model.attention import Sizes, build_attention
+from model.attention.blur import ScoreBlur
+
+L = ROWS * COLUMNS
+SCORED = sorted({"additive", "additive_sum", "location", "dot", "general", "scaled_dot", "multi_head"})
+WINDOWED = ["local_m", "local_p"]
+
+
+def blur(times: int, rows: int = ROWS, columns: int = COLUMNS) -> ScoreBlur:
+    return ScoreBlur(Sizes(1, 1, 1, 1, 1, 1, rows, columns, score_blur=times))
+
+
+def random_scores(rows: int = 3) -> torch.Tensor:
+    return torch.randn(rows, L, generator=torch.Generator().manual_seed(5))
+
+
+def test_no_blur_leaves_scores_as_they_are() -> None:
+    assert torch.equal(blur(0)(random_scores(), None), random_scores())
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_equal_scores_stay_equal_up_to_the_border(times: int) -> None:
+    torch.testing.assert_close(blur(times)(torch.full((2, L), 3.0), None), torch.full((2, L), 3.0))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_inside_the_grid_it_is_a_convolution_with_the_binomial_kernel(times: int) -> None:
+    rows, columns = 9, 8
+    scores = torch.randn(2, rows * columns, generator=torch.Generator().manual_seed(6))
+    one = torch.tensor([1.0, 2.0, 1.0]) / 4
+    expected = scores.view(2, 1, rows, columns)
+    for _ in range(times):
+        expected = nn.functional.conv2d(expected, torch.outer(one, one)[None, None], padding=1)
+    found = blur(times, rows, columns)(scores, None).view(2, rows, columns)
+    inside = (slice(None), slice(times, rows - times), slice(times, columns - times))
+    torch.testing.assert_close(found[inside], expected[:, 0][inside])
+
+
+def test_cells_that_are_masked_have_no_say() -> None:
+    mask = torch.ones(L, dtype=torch.bool)
+    mask[3] = mask[7] = False
+    scores = random_scores()
+    changed = scores.clone()
+    changed[:, ~mask] = 1e4
+    there = mask.expand(len(scores), L)
+    torch.testing.assert_close(blur(2)(scores, there)[:, mask], blur(2)(changed, there)[:, mask])
+    even = blur(2)(torch.full((1, L), 2.0), mask[None])
+    torch.testing.assert_close(even[:, mask], torch.full((1, int(mask.sum())), 2.0))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (2, 3)])
+def test_grids_smaller_than_the_kernel_can_be_blurred(rows: int, columns: int) -> None:
+    scores = torch.arange(float(rows * columns))[None]
+    found = blur(2, rows, columns)(scores, None)
+    assert found.min() >= scores.min()
+    assert found.max() <= scores.max()
+
+
+def look(kind: str, times: int):
+    sizes = small.sizes_for(kind)._replace(score_blur=times)
+    torch.manual_seed(3)
+    attention = build_attention(kind, sizes).eval()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.mul_(4)
+        memory = small.remember(attention, small.make_annotations(kind))
+        return attention(small.make_query(), memory).look
+
+
+def roughness(alpha: torch.Tensor) -> float:
+    """How much the logarithms of neighbouring weights differ."""
+    grid = alpha.clamp_min(1e-30).log().view(len(alpha), ROWS, COLUMNS)
+    return float(grid.diff(dim=1).abs().mean() + grid.diff(dim=2).abs().mean())
+
+
+@pytest.mark.parametrize("kind", [*SCORED, "sentinel", "hard"])
+def test_maps_of_every_kind_with_scores_become_smoother_and_still_sum_to_one(kind: str) -> None:
+    rough, smooth = look(kind, 0).alpha, look(kind, 2).alpha
+    torch.testing.assert_close(smooth.sum(1), torch.ones(len(smooth)))
+    assert roughness(smooth) < 0.8 * roughness(rough)
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_a_window_keeps_its_edge(kind: str) -> None:
+    rough, smooth = look(kind, 0).alpha, look(kind, 2).alpha
+    assert torch.equal(rough == 0, smooth == 0)
+    torch.testing.assert_close(smooth.sum(1), torch.ones(len(smooth)))
+    assert not torch.allclose(rough, smooth)
