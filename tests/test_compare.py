@@ -120,6 +120,12 @@ def test_results_made_in_another_way_are_not_mixed(world, whole, capsys):
     assert "another recipe" in capsys.readouterr().err
 
 
+def test_a_kind_that_cannot_be_is_refused_before_anything_is_trained(world, tmp_path, capsys):
+    assert compare.main(command(world, tmp_path / "out", "--kinds", "none", "dot", "--hidden-dim", "30")) == 2
+    assert "hidden_dim and annotation_dim equal" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_split_without_photographs_is_refused_in_one_sentence(world, tmp_path, capsys):
     captions = json.loads((world / "captions.json").read_text())
     captions["images"] = [entry for entry in captions["images"] if entry["split"] != "test"]

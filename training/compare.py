@@ -21,8 +21,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from model import Captioner, CaptioningError, DecodingOptions, OptionsError
+from model import Captioner, CaptioningError, DecodingOptions, ModelConfig, OptionsError
 from model.attention import ATTENTION_KINDS
+from model.decoder import Decoder
 from training.comparison import COMPARISON, as_markdown, compare
 from training.config import RunOptions
 from training.data import DataError, read_photographs
@@ -51,8 +52,8 @@ class Comparison:
         """Read the data and take up what an earlier command left.
 
         Raises:
-            DataError, OptionsError: the data or an option cannot be used, or the folder holds another
-                comparison.
+            DataError, OptionsError, CheckpointError: the data or an option cannot be used, a kind cannot have
+                these widths, or the folder holds another comparison.
         """
         self._chosen = chosen
         self._recipe = replace(chosen_recipe(chosen), frozen_epochs=chosen.epochs)
@@ -65,6 +66,8 @@ class Comparison:
         if chosen.instances:
             images = chosen.instance_images or chosen.instances.parent / "images"
             self._instances = read_instances(chosen.instances, images, chosen.instance_captions)
+        for kind in chosen.kinds:  # better now than after hours with the kinds before it
+            Decoder(ModelConfig(vocabulary_size=1, attention=kind, **self._network), rows=1, columns=1)
         self._keep_settings()
 
     def start(self) -> Path:

@@ -18,7 +18,7 @@ def _option(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The recipe; the defaults are those the shipped model began with. Steps are batches."""
+    """The recipe. Steps are batches."""
 
     epochs: int = _option(13, "passes over the photographs")
     frozen_epochs: int = _option(6, "first epochs, in which the encoder does not learn")
@@ -28,7 +28,7 @@ class TrainConfig:
     warmup_steps: int = _option(200, "steps to the peak; then half a cosine down to 0")
     weight_decay: float = _option(0.01, "AdamW's")
     label_smoothing: float = _option(0.1, "share of probability spread over all words")
-    doubly_stochastic: float = _option(0.5, "weight of the doubly stochastic term, a mean over locations")
+    doubly_stochastic: float = _option(0.05, "weight of the doubly stochastic term, a mean over locations")
     doubly_stochastic_target: str = _option("1", "what it pulls the weights of a location to: 1 or T/L")
     clip_norm: float = _option(2.0, "longest gradient, L2")
     average_decay: float = _option(0.998, "of the moving average of the weights, which is what is kept")
