@@ -11,6 +11,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels scaled to 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+# No network is this large: a number beyond is a damaged file or a slip of the hand.
+LARGEST = 1_000_000
+MOST_LAYERS = 100
+
 # What the fields that are words may be; model.encoder and model.attention know their own names.
 CELLS = ("lstm", "gru")
 GRIDS = ("last", "joined")
@@ -88,15 +92,17 @@ class ModelConfig:
             "hidden_dim",
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if type(value) is not int or not 1 <= value <= LARGEST:
                 raise CheckpointError(
-                    f"The model configuration has {name} = {value!r}; it must be a positive whole number."
+                    f"The model configuration has {name} = {value!r}; "
+                    f"it must be a positive whole number, at most {LARGEST}."
                 )
         for name in ("score_blur", "grid_layers"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            if type(value) is not int or not 0 <= value <= MOST_LAYERS:
                 raise CheckpointError(
-                    f"The model configuration has {name} = {value!r}; it must be a whole number from 0."
+                    f"The model configuration has {name} = {value!r}; "
+                    f"it must be a whole number from 0 to {MOST_LAYERS}."
                 )
         for name, choices in (("grid", GRIDS), ("query", QUERIES), ("cell", CELLS), ("gate", GATES)):
             if getattr(self, name) not in choices:

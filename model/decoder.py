@@ -1,4 +1,4 @@
-"""The attention LSTM that writes a caption: one step of it, which training and search share.
+"""The recurrent network that writes a caption: one step of it, which training and search share.
 
 Equations are those of Xu et al. 2015, "Show, Attend and Tell" (arXiv 1502.03044v3). Symbols:
 
@@ -7,7 +7,7 @@ Equations are those of Xu et al. 2015, "Show, Attend and Tell" (arXiv 1502.03044
     look.alpha     α_ti    attention weights                                (N, L)
     context        ẑ_t     what was looked at, gated                        (N, D)
     look.beta      β_t     gate on the context                              (N,)
-    hidden, cell   h, c    LSTM state                                       (N, H)
+    hidden, cell   h, c    recurrent state                                  (N, H)
     logits         p(y_t)  scores of the next word, before softmax          (N, V)
 
 N rows: one a caption in training, one a hypothesis in search. E embedding, A attention.

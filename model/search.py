@@ -48,7 +48,7 @@ class DecodingOptions:
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 limit = f"{high} (the beam size)" if name == "num_captions" else str(high)
                 raise OptionsError(f"{name} is {value!r}; it must be a whole number from {low} to {limit}.")
-        if self.draw_seed is not None and (not isinstance(self.draw_seed, int) or self.draw_seed < 0):
+        if self.draw_seed is not None and (type(self.draw_seed) is not int or self.draw_seed < 0):
             raise OptionsError(f"draw_seed is {self.draw_seed!r}; it must be a whole number from 0, or None.")
         if not 0 <= self.length_penalty <= 2:
             raise OptionsError(f"length_penalty is {self.length_penalty!r}; it must be a number from 0 to 2.")

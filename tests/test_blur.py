@@ -58,6 +58,14 @@ def test_cells_that_are_masked_have_no_say() -> None:
     torch.testing.assert_close(even[:, mask], torch.full((1, int(mask.sum())), 2.0))
 
 
+def test_mixed_precision_does_not_make_it_coarser() -> None:
+    scores, twice = 10 * random_scores(), blur(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = twice(scores, None)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, twice(scores, None))
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (2, 3)])
 def test_grids_smaller_than_the_kernel_can_be_blurred(rows: int, columns: int) -> None:
     scores = torch.arange(float(rows * columns))[None]

@@ -30,11 +30,12 @@ class ScoreBlur(nn.Module):
         scores = scores.float()
         if self.kernel is None:
             return scores
-        if mask is None:
-            return scores @ self.kernel.T
-        there = mask.to(scores.dtype)
-        reached = (there @ self.kernel.T).clamp_min(torch.finfo(scores.dtype).tiny)
-        return (scores * there) @ self.kernel.T / reached
+        with torch.autocast(scores.device.type, enabled=False):  # a bfloat16 score is off by a hundredth
+            if mask is None:
+                return scores @ self.kernel.T
+            there = mask.to(scores.dtype)
+            reached = (there @ self.kernel.T).clamp_min(torch.finfo(scores.dtype).tiny)
+            return (scores * there) @ self.kernel.T / reached
 
 
 def _along(cells: int, times: int) -> Tensor:

@@ -15,16 +15,17 @@ class HardAttention(AdditiveAttention):
     """s_t ~ alpha_t, z_t = a_(s_t) (eqs. 8 and 9), with the scores of additive attention.
 
     Training draws the location for half of the photographs and takes the expectation for the others, so the
-    weights learn by REINFORCE (``training.loss``) and by gradient. Captioning takes the heaviest location,
-    or with a ``draw_seed`` draws it: the same draw for the same seed and word, whatever else is in the batch.
+    weights learn by REINFORCE (``training.loss``) and by gradient. Captioning takes the heaviest location, or
+    with a ``draw_seed`` draws it. The noise of a draw depends on the seed and on the word's place in the
+    caption alone, so that a photograph is captioned alone as in any company.
     """
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """The keys, (N, L, A), and which rows take the expectation, (N,)."""
-        share = EXPECTATION_SHARE if self.training else 0.0
-        return *super().prepare(annotations, mask), torch.rand(
-            len(annotations), device=annotations.device
-        ) < share
+        takes_expectation = annotations.new_zeros(len(annotations), dtype=torch.bool)
+        if self.training:
+            takes_expectation = torch.rand(len(annotations), device=annotations.device) < EXPECTATION_SHARE
+        return *super().prepare(annotations, mask), takes_expectation
 
     def forward(self, query: Query, memory: Memory) -> Attended:
         """One look."""
@@ -44,6 +45,7 @@ class HardAttention(AdditiveAttention):
         if memory.draw_seed is None:
             return alpha.argmax(dim=1)
         # The largest of the log-weights with Gumbel noise is a draw from the weights (Gumbel 1954).
-        generator = torch.Generator().manual_seed(hash((memory.draw_seed, query.position)) & (2**63 - 1))
+        seed = (memory.draw_seed * 1_000_003 + query.position) % 2**63
+        generator = torch.Generator().manual_seed(seed)
         noise = -torch.empty(alpha.shape[1]).exponential_(generator=generator).log()  # (L,)
         return (alpha.log() + noise.to(alpha.device)).argmax(dim=1)

@@ -77,10 +77,14 @@ class SoftAttention(nn.Module, ABC):
         """alpha_t, (N, L)."""
         return masked_softmax(self.blur(self.scores(query, memory), memory.mask), memory.mask)
 
+    def values(self, memory: Memory) -> Tensor:
+        """What the weights are a mean of, (N, L, D): the annotations, unless a kind maps them first."""
+        return memory.annotations
+
     def forward(self, query: Query, memory: Memory) -> Attended:
         """One look."""
         alpha = self.weights(query, memory)
-        return Attended(weighted_sum(alpha, memory.annotations), Look(alpha))
+        return Attended(weighted_sum(alpha, self.values(memory)), Look(alpha))
 
 
 class AdditiveAttention(SoftAttention):
@@ -183,12 +187,11 @@ class GeneralAttention(SoftAttention):
         return dot_products(query.vector, memory.prepared[0])
 
 
-class ScaledDotAttention(nn.Module):
+class ScaledDotAttention(SoftAttention):
     """e_ti = (W_q q_t) . (W_k a_i) / sqrt(A), z_t = sum_i alpha_ti W_v a_i: Vaswani et al. 2017, eq. 1."""
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
-        self.blur = ScoreBlur(sizes)
+        super().__init__(sizes)
         self.query_layer = nn.Linear(sizes.query, sizes.attention)
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
         self.value_layer = nn.Linear(sizes.annotation, sizes.annotation)
@@ -197,12 +200,14 @@ class ScaledDotAttention(nn.Module):
         """The keys W_k a_i, (N, L, A), and the values W_v a_i, (N, L, D)."""
         return self.key_layer(annotations), self.value_layer(annotations)
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
-        """One look."""
-        keys, values = memory.prepared
-        scores = dot_products(self.query_layer(query.vector), keys) / math.sqrt(keys.shape[2])  # (N, L)
-        alpha = masked_softmax(self.blur(scores, memory.mask), memory.mask)
-        return Attended(weighted_sum(alpha, values), Look(alpha))
+    def scores(self, query: Query, memory: Memory) -> Tensor:
+        """(N, L)."""
+        keys = memory.prepared[0]
+        return dot_products(self.query_layer(query.vector), keys) / math.sqrt(keys.shape[2])
+
+    def values(self, memory: Memory) -> Tensor:
+        """(N, L, D)."""
+        return memory.prepared[1]
 
 
 class MultiHeadAttention(nn.Module):
