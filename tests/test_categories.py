@@ -207,6 +207,16 @@ def test_references_of_a_karpathy_file_are_found_by_file_name(tmp_path):
     assert [photograph.captions for photograph in found.photographs] == expected
 
 
+def test_of_a_karpathy_file_only_the_photographs_with_boxes_need_exist(annotated, tmp_path):
+    read(annotated)
+    listed = [
+        {"filename": name, "split": "test", "sentences": [{"raw": "a cat"}]} for name in ("1.png", "gone.png")
+    ]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": listed}))
+    found = read_instances(tmp_path / "instances.json", tmp_path / "images", tmp_path / "captions.json")
+    assert [photograph.captions for photograph in found.photographs] == [(("a", "cat"),)]
+
+
 def annotation(**changes):
     return [{"image_id": 1, "category_id": 7, "bbox": [10, 20, 50, 40]} | changes]
 

@@ -1,14 +1,18 @@
 """Kinds of attention trained alike: nothing is lost or done twice, and the table says what was found."""
 
+import fcntl
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from model import Captioner
 from training import compare
+from training.comparison import as_markdown
 from training.comparison import compare as compare_results
 from training.data import read_photographs
+from training.loop import DivergedError
 from training.run import Run
 from training.shapes import write_world
 
@@ -74,6 +78,17 @@ def test_the_table_says_how_it_was_made_and_leaves_open_what_there_is_not(whole)
     assert "–" not in cells["uniform"][:11]
 
 
+def test_the_sentence_says_what_differs_from_the_defaults(whole):
+    found = json.loads((whole / "comparison.json").read_text())
+    found["settings"]["network"] |= {"cell": "gru", "score_blur": 2}
+    found["settings"]["recipe"]["learning_rate"] = 0.0042
+    head = as_markdown(found).splitlines()[0]
+    assert ", score blur 2, cell gru; " in head
+    assert "learning rate 0.0042" in head
+    assert "95 % bootstrap intervals over photographs" in head
+    assert not any(word in head for word in ("gate", "dropout", "attention heads", "grid layers"))
+
+
 def test_every_checkpoint_can_be_used(whole):
     for kind in KINDS:
         assert Captioner.load(whole / "runs" / f"{kind}-0").config.attention == kind
@@ -120,6 +135,153 @@ def test_results_made_in_another_way_are_not_mixed(world, whole, capsys):
     assert "another recipe" in capsys.readouterr().err
 
 
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of the whole comparison, to spoil."""
+    shutil.copytree(whole, tmp_path / "finished")
+    return tmp_path / "finished"
+
+
+@pytest.mark.parametrize("changed", ["training_captions", "captions", "instances", "min_count"])
+def test_results_of_other_data_are_not_mixed(world, finished, tmp_path, capsys, changed):
+    more = ["--min-count", "2"] if changed == "min_count" else []
+    if changed.endswith("captions"):
+        captions = json.loads((world / "captions.json").read_text())
+        split = "train" if changed.startswith("training") else "val"
+        entry = next(entry for entry in captions["images"] if entry["split"] == split)
+        entry["sentences"][0]["raw"] += " indeed"
+        (tmp_path / "captions.json").write_text(json.dumps(captions))
+        more = ["--captions", str(tmp_path / "captions.json")]
+    elif changed == "instances":
+        text = (world / "instances.json").read_text()
+        (tmp_path / "instances.json").write_text(f"{text} ")
+        more = ["--instances", str(tmp_path / "instances.json"), "--instance-images", str(world / "images")]
+    assert compare.main(command(world, finished, "--kinds", "none", *more)) == 2
+    named = changed if changed == "min_count" else f"{changed}_sha256"
+    assert f"had another {named}, or does not say" in capsys.readouterr().err
+
+
+def test_a_comparison_begun_before_a_network_field_was_new_goes_on(world, finished):
+    settings = json.loads((finished / "settings.json").read_text())
+    del settings["network"]["score_blur"]
+    (finished / "settings.json").write_text(json.dumps(settings))
+    assert compare.main(command(world, finished, "--kinds", "none")) == 0
+    del settings["network"]["hidden_dim"]  # 24 here, and so not the default
+    (finished / "settings.json").write_text(json.dumps(settings))
+    assert compare.main(command(world, finished, "--kinds", "none")) == 2
+
+
+@pytest.mark.parametrize("name", ["settings.json", "runs/none-0/result.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])
+def test_what_was_kept_and_is_damaged_is_named_in_one_sentence(world, finished, capsys, name, text):
+    (finished / name).write_text(text)
+    assert compare.main(command(world, finished, "--kinds", "none")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(finished) in line
+    assert name in line or text == "{}"
+
+
+def test_a_result_of_other_photographs_is_named(world, finished, capsys):
+    path = finished / "runs" / "none-0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"captions": ["a dog"]}))
+    assert compare.main(command(world, finished, "--kinds", "none")) == 2
+    assert "none-0/result.json has not one caption for each" in capsys.readouterr().err
+
+
+def test_a_run_without_a_result_is_scored_again_and_one_half_done_is_trained_again(
+    world, whole, finished, monkeypatch
+):
+    started: list[str] = []
+    start = Run.start
+
+    def note(run: Run) -> None:
+        started.append(run._options.output.name)
+        start(run)
+
+    monkeypatch.setattr(Run, "start", note)
+    for kind in KINDS:
+        (finished / "runs" / f"{kind}-0" / "result.json").unlink()
+    log = finished / "runs" / "uniform-0" / "log.jsonl"
+    log.write_text(log.read_text().splitlines()[0] + '\n{"epoch": 2, "encod')
+    (finished / "runs" / "additive-0" / "manifest.json").unlink()
+    assert compare.main(command(world, finished, "--kinds", *KINDS)) == 0
+    assert started == ["uniform-0", "additive-0"]
+    assert found_in(finished) == found_in(whole)
+
+
+def test_runs_of_something_else_are_left_alone(world, whole, tmp_path, capsys):
+    shutil.copytree(whole / "runs" / "none-0", tmp_path / "runs" / "none-0")
+    (tmp_path / "runs" / "none-0" / "result.json").unlink()
+    assert compare.main(command(world, tmp_path, "--kinds", "none")) == 2
+    assert "holds runs of no comparison" in capsys.readouterr().err
+    assert (tmp_path / "runs" / "none-0" / "manifest.json").exists()
+
+
+def test_a_kind_that_diverges_does_not_keep_the_others_from_being_compared(
+    world, whole, tmp_path, monkeypatch, capsys
+):
+    start = Run.start
+
+    def diverge(run: Run) -> None:
+        if run._options.output.name == "none-0":
+            raise DivergedError("The loss became nan | at step 3.")
+        start(run)
+
+    output = tmp_path / "out"
+    monkeypatch.setattr(Run, "start", diverge)
+    assert compare.main(command(world, output, "--kinds", *KINDS)) == 0
+    expected = {"kind": "none", "seed": 0, "failed": "The loss became nan | at step 3."}
+    assert json.loads((output / "comparison.json").read_text())["failed"] == [expected]
+    assert json.loads((output / "runs" / "none-0" / "result.json").read_text()) == expected
+    assert found_in(output) == {kind: row for kind, row in found_in(whole).items() if kind != "none"}
+    *_, heading, line = [line.split(" | ") for line in (output / "comparison.md").read_text().splitlines()]
+    assert line[:2] == ["| `none`, seed 0", "failed: The loss became nan / at step 3."]
+    assert len(line) == len(heading)
+
+
+def test_without_any_kind_that_succeeds_the_status_is_2(world, tmp_path, capsys):
+    arguments = command(world, tmp_path / "out", "--kinds", "none", "hard", "--learning-rate", "1e38")
+    for _ in range(2):
+        assert compare.main(arguments) == 2
+        assert "No kind could be trained" in capsys.readouterr().err.splitlines()[-1]
+    assert "failed: " in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_two_processes_do_not_work_on_one_folder(world, finished, capsys):
+    with (finished / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert compare.main(command(world, finished, "--kinds", "none")) == 2
+    assert "Another process is working on" in capsys.readouterr().err
+    assert compare.main(command(world, finished, "--kinds", "none")) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--attention-heads", "0"], "attention_heads = 0"),
+        (["--hidden-dim", "-3"], "hidden_dim = -3"),
+        (["--dropout", "2"], "dropout = 2"),
+        (["--seeds", "0", "-1"], "seed is -1"),
+        (["--min-count", "0"], "--min-count is 0"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_before_anything_is_trained(world, tmp_path, capsys, more, named):
+    assert compare.main(command(world, tmp_path / "out", *more)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--instance-images", "--instance-captions"])
+def test_options_of_instances_need_instances(world, tmp_path, capsys, option):
+    arguments = command(world, tmp_path / "out", option, str(world / "images"))
+    at = arguments.index("--instances")
+    del arguments[at : at + 2]
+    assert compare.main(arguments) == 2
+    assert "need --instances." in capsys.readouterr().err
+
+
 def test_a_kind_that_cannot_be_is_refused_before_anything_is_trained(world, tmp_path, capsys):
     assert compare.main(command(world, tmp_path / "out", "--kinds", "none", "dot", "--hidden-dim", "30")) == 2
     assert "hidden_dim and annotation_dim equal" in capsys.readouterr().err
@@ -163,3 +325,17 @@ def test_a_row_is_the_mean_over_its_seeds_and_compared_on_the_same_photographs(w
     above = hard["above_additive"]["cider"]
     assert above["difference"] == pytest.approx(hard["cider"] - additive["cider"], abs=0.011)
     assert above["interval"][0] > 0
+
+
+def test_intervals_of_grounding_are_those_of_the_one_run_or_none(world):
+    photographs = read_photographs(world / "captions.json", world / "images", ("train",))
+    figures = {"words": 3, "pointing_accuracy": 0.5, "intervals": {"pointing_accuracy": [0.4, 0.6]}}
+    captions = ["a dog"] * len(photographs)
+    results = [
+        result(kind, seed, captions) | {"grounding": {**figures, "reference": figures}}
+        for kind, seed in (("none", 0), ("hard", 0), ("hard", 1))
+    ]
+    alone, several = (row["grounding"] for row in compare_results(results, photographs))
+    assert alone["intervals"] == alone["reference"]["intervals"] == {"pointing_accuracy": [0.4, 0.6]}
+    assert "intervals" not in several
+    assert several["words"] == several["reference"]["words"] == 3

@@ -1,6 +1,7 @@
 """Cached features: what the encoder says, said once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from model.encoder import Encoder
 from model.preprocess import Preprocess
 from training.data import CaptionedPhotograph, DataError, Draw, is_mirrored_draw
-from training.features import FeatureDataset, cached_features
+from training.features import FeatureDataset, _fingerprint, cached_features
 
 
 @pytest.fixture
@@ -93,6 +94,27 @@ def test_another_list_of_photographs_is_computed_anew(path, encoder, config, pho
     first = np.array(cached_features(path, encoder, config, photographs))
     features = cached_features(path, encoder, config, [photographs[number] for number in order])
     assert np.array_equal(features, first[order])
+
+
+def test_another_precision_of_the_encoders_own_device_is_another_fingerprint(config, photographs):
+    class Elsewhere(Encoder):
+        """On a GPU that this machine need not have."""
+
+        def parameters(self, recurse=True):
+            return iter([SimpleNamespace(device=torch.device("cuda"))])
+
+    here = Encoder(config.encoder, config.image_size)
+    elsewhere = Elsewhere(config.encoder, config.image_size)
+    elsewhere.load_state_dict(here.state_dict())
+    found = {}
+    for device in ("cpu", "cuda"):
+        before = torch.is_autocast_enabled(device)
+        torch.set_autocast_enabled(device, True)
+        found[device] = [_fingerprint(encoder, config, photographs) for encoder in (here, elsewhere)]
+        torch.set_autocast_enabled(device, before)
+    plain = _fingerprint(here, config, photographs)
+    assert found["cpu"][1] == found["cuda"][0] == plain
+    assert found["cpu"][0] == found["cuda"][1] != plain
 
 
 def test_another_size_of_photograph_is_computed_anew(path, encoder, config, photographs):

@@ -232,6 +232,19 @@ def one_line(text: str) -> str:
         (["--image-size", "0"], "image_size = 0"),
         (["--resume"], "no run"),
         (["--learning-rate", "1e30"], "lower learning rate"),
+        (["--learning-rate", "1e38"], "lower learning rate"),
+        (["--learning-rate", "1e30", "--attention", "hard"], "lower learning rate"),
+        (["--learning-rate", "nan"], "--learning-rate is nan; it must be finite"),
+        (["--learning-rate", "inf"], "--learning-rate is inf; it must be finite"),
+        (["--weight-decay", "nan"], "--weight-decay is nan; it must be finite"),
+        (["--clip-norm", "nan"], "--clip-norm is nan; it must be a number"),
+        (["--validate-every", "0"], "--validate-every is 0"),
+        (["--save-minutes", "nan"], "--save-minutes is nan"),
+        (["--save-minutes", "-1"], "--save-minutes is -1"),
+        (["--save-minutes", "inf"], "--save-minutes is inf"),
+        (["--min-count", "0"], "--min-count is 0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--seed", str(2**63)], f"seed is {2**63}"),
     ],
 )
 def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, tmp_path, capsys, more, named):
@@ -256,6 +269,13 @@ def test_an_option_that_cannot_be_is_named_with_status_2(world, tmp_path, capsys
         fit.main(command(world, tmp_path / "run", *more))
     assert caught.value.code == 2
     assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_that_diverges_in_its_last_step_is_told(world, tmp_path, capsys):
+    more = ("--learning-rate", "1e30", "--batch-size", "16", "--epochs", "1")
+    assert fit.main(command(world, tmp_path / "run", *more)) == 2
+    sentence = capsys.readouterr().err.split("\r")[-1]
+    assert sentence == "fit: The network says nothing: its numbers are not finite.\n"
 
 
 def test_an_output_that_is_a_file_is_named(world, tmp_path, capsys):
@@ -318,8 +338,16 @@ def test_epochs_between_validations_are_logged_without_scores(world, tmp_path):
 
 def test_maps_that_never_change_are_warned_of(world, tmp_path, capsys):
     run = tmp_path / "run"
-    assert fit.main(command(world, run, "--attention", "uniform", "--epochs", "1")) == 0
+    assert fit.main(command(world, run, "--learning-rate", "0", "--epochs", "1")) == 0
     assert "same places for every word" in capsys.readouterr().err
+    attention = log_of(run)[0]["attention"]
+    assert attention["step_distance"] < 0.01 < attention["uniform_distance"]
+
+
+def test_maps_that_are_uniform_by_design_are_not_warned_of(world, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert fit.main(command(world, run, "--attention", "uniform", "--epochs", "1")) == 0
+    assert "same places for every word" not in capsys.readouterr().err
     assert log_of(run)[0]["attention"] == {"entropy": 1.0, "step_distance": 0.0, "uniform_distance": 0.0}
 
 
@@ -334,8 +362,33 @@ def test_a_run_that_died_before_its_first_save_may_begin_again(world, whole, tmp
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(whole / "origin.json", run)
+    shutil.copy(whole / "log.jsonl", run)
     assert fit.main(command(world, run)) == 0
     assert_same_run(run, whole)
+
+
+def test_the_largest_seed_can_be_trained_with(world, tmp_path):
+    seed = str(2**63 - 1)
+    assert fit.main(command(world, tmp_path / "run", "--seed", seed, "--epochs", "1")) == 0
+
+
+def test_a_run_begun_before_a_network_field_was_new_can_be_resumed(world, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    origin = json.loads((run / "origin.json").read_text())
+    del origin["score_blur"], origin["mean"]
+    (run / "origin.json").write_text(json.dumps(origin))
+    assert fit.main(command(world, run, "--resume")) == 0
+    assert_same_run(run, whole)
+    assert fit.main(command(world, run, "--resume", "--score-blur", "1")) == 2
+
+
+def test_a_run_whose_origin_is_damaged_is_named(world, whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "origin.json").write_text("[]")
+    assert fit.main(command(world, run, "--resume")) == 2
+    assert "origin.json is damaged" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("change", [["--batch-size", "4"], ["--seed", "9"], ["--min-count", "20"]])

@@ -6,30 +6,35 @@
 trains every kind (all by default) with the same encoder, widths, seed, batches and schedule on the cached
 features of a frozen encoder, scores it, and writes comparison.md, a table, and comparison.json. What is
 finished is kept: the same command goes on where it was stopped, and more kinds or seeds may be added later.
-With --instances, a COCO annotation file, and --instance-images it also measures where the maps lie.
+With --instances, a COCO annotation file, and --instance-images it also measures where the maps lie. A kind
+whose training diverges has a row that says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from model import Captioner, CaptioningError, DecodingOptions, ModelConfig, OptionsError
 from model.attention import ATTENTION_KINDS
+from model.captioner import check_device
+from model.checkpoint import MANIFEST
 from model.decoder import Decoder
 from training.comparison import COMPARISON, as_markdown, compare
 from training.config import RunOptions
-from training.data import DataError, read_photographs
+from training.data import CaptionedPhotograph, DataError, read_photographs
 from training.evaluate import caption_photographs, describe_attention
 from training.grounding import ground
 from training.instances import Instances, read_instances
+from training.loop import DivergedError, TrainingError
 from training.options import (
     add_data_options,
     add_hardware_options,
@@ -38,9 +43,10 @@ from training.options import (
     chosen_network,
     chosen_recipe,
 )
-from training.run import LOG, STATE, Run
+from training.results import RESULT, RUNS, keep_settings, locked, read_results, sha256_of_file, write_whole
+from training.run import STATE, Run, read_log
 
-RESULT, SETTINGS, FEATURES = "result.json", "settings.json", "features.npy"
+FEATURES = "features.npy"
 SPEED_PHOTOGRAPHS = 64  # captioned for a figure of speed
 SPEED_ROUNDS = 3  # of which each captioner's fastest counts: other work can only slow one down
 
@@ -49,16 +55,18 @@ class Comparison:
     """The folder of a comparison: a run for every kind and seed, and what came of it."""
 
     def __init__(self, chosen: argparse.Namespace) -> None:
-        """Read the data and take up what an earlier command left.
+        """Read the data, and refuse now what would fail after hours.
 
         Raises:
-            DataError, OptionsError, CheckpointError: the data or an option cannot be used, a kind cannot have
-                these widths, or the folder holds another comparison.
+            DataError, OptionsError, CheckpointError: the data or an option cannot be used, or a kind cannot
+                have these widths.
         """
+        check_device(chosen.device)
         self._chosen = chosen
         self._recipe = replace(chosen_recipe(chosen), frozen_epochs=chosen.epochs)
         self._network = chosen_network(chosen)
         self._folder: Path = chosen.output
+        self._train_photographs = read_photographs(chosen.captions, chosen.images, ("train", "restval"))
         self._photographs = read_photographs(chosen.captions, chosen.images, (chosen.split,))
         if not self._photographs:
             raise DataError(f"{chosen.captions} lists no photographs of the split {chosen.split!r}.")
@@ -66,21 +74,49 @@ class Comparison:
         if chosen.instances:
             images = chosen.instance_images or chosen.instances.parent / "images"
             self._instances = read_instances(chosen.instances, images, chosen.instance_captions)
-        for kind in chosen.kinds:  # better now than after hours with the kinds before it
-            Decoder(ModelConfig(vocabulary_size=1, attention=kind, **self._network), rows=1, columns=1)
-        self._keep_settings()
+        elif chosen.instance_images or chosen.instance_captions:
+            raise OptionsError("--instance-images and --instance-captions need --instances.")
+        for kind in chosen.kinds:
+            config = ModelConfig(vocabulary_size=1, attention=kind, **self._network)
+            Decoder(ModelConfig.from_record(config.as_record()), rows=1, columns=1)
+        for seed in chosen.seeds:
+            replace(self._recipe, seed=seed)
+            self._run_options(chosen.kinds[0], seed)
 
     def start(self) -> Path:
-        """Train and score what is missing, and write the table; its path."""
-        for seed in self._chosen.seeds:
-            for kind in self._chosen.kinds:
-                if not (self._run_folder(kind, seed) / RESULT).exists():
-                    self._train(kind, seed)
-                    self._score(kind, seed)
-        return self._write_table()
+        """Train and score what is missing, and write the table; its path.
+
+        Raises:
+            OptionsError: the folder holds another comparison, or another process is working on it.
+            DataError: what an earlier command left is damaged.
+            TrainingError: no run in the folder succeeded, or one cannot be gone on with.
+        """
+        with locked(self._folder):
+            keep_settings(self._folder, self._settings())
+            self._results()  # better told that one is damaged now than after the last run
+            for seed in self._chosen.seeds:
+                for kind in self._chosen.kinds:
+                    if not (self._run_folder(kind, seed) / RESULT).exists():
+                        self._run(kind, seed)
+            return self._write_table()
+
+    def _run(self, kind: str, seed: int) -> None:
+        folder = self._run_folder(kind, seed)
+        try:
+            self._train(kind, seed)
+            result = self._score(kind, seed)
+        except DivergedError as error:  # the others may not
+            print(f"{kind}, seed {seed}, failed: {error}", file=sys.stderr)
+            result = {"kind": kind, "seed": seed, "failed": str(error)}
+        folder.mkdir(parents=True, exist_ok=True)  # it may have failed before it wrote anything
+        write_whole(folder / RESULT, json.dumps(result, indent=1))
+        (folder / STATE).unlink(missing_ok=True)  # large, and not needed again
+
+    def _results(self) -> list[dict[str, Any]]:
+        return read_results(self._folder, len(self._photographs))
 
     def _run_folder(self, kind: str, seed: int) -> Path:
-        return self._folder / "runs" / f"{kind}-{seed}"
+        return self._folder / RUNS / f"{kind}-{seed}"
 
     def _settings(self) -> dict[str, Any]:
         """What all results of one table have in common."""
@@ -91,26 +127,32 @@ class Comparison:
             "recipe": {name: value for name, value in asdict(self._recipe).items() if name != "seed"},
             "precision": self._chosen.precision,
             "photographs": [photograph.path.name for photograph in self._photographs],
-            "is_grounded": self._instances is not None,
+            "min_count": self._chosen.min_count,
+            "training_captions_sha256": _sha256(self._train_photographs),
+            "captions_sha256": _sha256(self._photographs),
+            "instances_sha256": sha256_of_file(self._chosen.instances),
+            "instance_captions_sha256": sha256_of_file(self._chosen.instance_captions),
         }
 
-    def _keep_settings(self) -> None:
-        path = self._folder / SETTINGS
-        if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [name for name, value in self._settings().items() if before.get(name) != value]
-            if changed:
-                raise OptionsError(
-                    f"The comparison in {self._folder} had another {', '.join(changed)}; "
-                    "go on with what it had, or choose another --output."
-                )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(self._settings(), indent=1))
-
     def _train(self, kind: str, seed: int) -> None:
-        print(f"{kind}, seed {seed}", file=sys.stderr)
         folder = self._run_folder(kind, seed)
-        options = RunOptions(
+        if folder.exists() and not (folder / STATE).exists():
+            if self._is_trained(folder):
+                return
+            shutil.rmtree(folder)  # killed before it had saved anything to go on from
+        print(f"{kind}, seed {seed}", file=sys.stderr)
+        network = {**self._network, "attention": kind}
+        Run(self._run_options(kind, seed), replace(self._recipe, seed=seed), network).start()
+
+    def _is_trained(self, folder: Path) -> bool:
+        """Whether the last epoch was validated, and so everything but the result was written."""
+        log = read_log(folder)
+        is_over = bool(log) and log[-1]["epoch"] == self._recipe.epochs and log[-1]["cider"] is not None
+        return is_over and (folder / MANIFEST).exists()
+
+    def _run_options(self, kind: str, seed: int) -> RunOptions:
+        folder = self._run_folder(kind, seed)
+        return RunOptions(
             captions=self._chosen.captions,
             images=self._chosen.images,
             output=folder,
@@ -124,54 +166,51 @@ class Comparison:
             validate_every=self._recipe.epochs,
             name=f"{kind} attention, seed {seed}",
         )
-        Run(options, replace(self._recipe, seed=seed), {**self._network, "attention": kind}).start()
 
-    def _score(self, kind: str, seed: int) -> None:
+    def _score(self, kind: str, seed: int) -> dict[str, Any]:
         folder = self._run_folder(kind, seed)
         captioner = Captioner.load(folder, self._chosen.device)
         captions = caption_photographs(captioner, self._photographs, DecodingOptions())
         decoder = [
             value for name, value in captioner.network.named_parameters() if not name.startswith("encoder.")
         ]
-        log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
-        result = {
+        return {
             "kind": kind,
             "seed": seed,
             "parameters": sum(value.numel() for value in decoder),
-            "train_seconds": round(sum(line["train_seconds"] for line in log), 1),
+            "train_seconds": round(sum(line["train_seconds"] for line in read_log(folder)), 1),
             "attention": describe_attention(captions),
             "grounding": ground(captioner, self._instances, DecodingOptions()) if self._instances else None,
             "captions": [caption.text for caption in captions],
         }
-        _write(folder / RESULT, json.dumps(result, indent=1))
-        (folder / STATE).unlink(missing_ok=True)  # large, and not needed again
 
     def _write_table(self) -> Path:
         """The table of everything finished in the folder, also by earlier commands."""
-        results = [
-            json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted((self._folder / "runs").glob(f"*/{RESULT}"))
-        ]
-        for kind, speed in self._speeds(sorted({result["kind"] for result in results})).items():
-            for result in results:
-                if result["kind"] == kind:
-                    result["captions_per_second"] = speed
+        everything = self._results()
+        failed = [result for result in everything if "failed" in result]
+        results = [result for result in everything if "failed" not in result]
+        speeds = self._speeds({result["kind"]: result["seed"] for result in reversed(results)})
+        for result in results:
+            result["captions_per_second"] = speeds[result["kind"]]
         table = compare(results, self._photographs)
         settings = {name: value for name, value in self._settings().items() if name != "photographs"}
         whole = {"settings": {**settings, "images": len(self._photographs)}, "kinds": table}
-        _write(self._folder / f"{COMPARISON}.json", json.dumps(whole, indent=1))
+        whole["failed"] = failed
+        write_whole(self._folder / f"{COMPARISON}.json", json.dumps(whole, indent=1))
         path = self._folder / f"{COMPARISON}.md"
-        _write(path, as_markdown(whole))
+        write_whole(path, as_markdown(whole))
+        if not results:
+            raise TrainingError(f"No kind could be trained: {failed[0]['failed']}")
         return path
 
-    def _speeds(self, kinds: Sequence[str]) -> dict[str, float]:
+    def _speeds(self, seeds: dict[str, int]) -> dict[str, float]:
         """Captions a second of a captioner of every kind, in turns so that all meet the same machine."""
         images = [photograph.read() for photograph in self._photographs[:SPEED_PHOTOGRAPHS]]
-        captioners = {}
-        for kind in kinds:
-            folder = next((self._folder / "runs").glob(f"{kind}-*/{RESULT}")).parent
-            captioners[kind] = Captioner.load(folder, self._chosen.device)
-        fastest = dict.fromkeys(kinds, 0.0)
+        captioners = {
+            kind: Captioner.load(self._run_folder(kind, seed), self._chosen.device)
+            for kind, seed in sorted(seeds.items())
+        }
+        fastest = dict.fromkeys(captioners, 0.0)
         for _ in range(SPEED_ROUNDS):
             for kind, captioner in captioners.items():
                 started = time.perf_counter()
@@ -181,11 +220,10 @@ class Comparison:
         return fastest
 
 
-def _write(path: Path, text: str) -> None:
-    """All of the file or nothing of it, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
-    temporary.replace(path)
+def _sha256(photographs: Sequence[CaptionedPhotograph]) -> str:
+    """Changes with the photographs' names, their order and their captions."""
+    shown = [(photograph.path.name, photograph.captions) for photograph in photographs]
+    return sha256(repr(shown).encode()).hexdigest()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

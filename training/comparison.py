@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from model.vocabulary import detokenize
+from training.config import network_defaults
 from training.data import CaptionedPhotograph
 from training.metrics import Tally
 
@@ -22,7 +23,7 @@ def compare(
     """A row a kind: means over its seeds, scores with intervals, and differences from additive attention.
 
     Args:
-        results: of ``training.compare``, one for each run, on the same photographs.
+        results: of ``training.compare``, one for each run that did not fail, on the same photographs.
         photographs: those, in the order of the captions.
     """
     references = [[detokenize(words) for words in photograph.captions] for photograph in photographs]
@@ -77,13 +78,16 @@ def _grounding(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
         for name in ("chance", "uniform", "centre", "reference")
         if name in there[0]
     }
-    return {**(_mean(there) or {}), **nested}
+    # An interval over photographs is of one run; of several it would have to be resampled together.
+    own = {"intervals": there[0]["intervals"]} if len(there) == 1 and "intervals" in there[0] else {}
+    return {**(_mean(there) or {}), **own, **nested}
 
 
 def as_markdown(comparison: dict[str, Any]) -> str:
     """A table, best CIDEr first, of what ``training.compare`` found, under a sentence on how it was made."""
     rows = sorted(comparison["kinds"], key=lambda row: -row["cider"])
-    lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *(_line(_cells(row)) for row in rows)]
+    cells = [*map(_cells, rows), *map(_failed_cells, comparison["failed"])]
+    lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *map(_line, cells)]
     return "\n".join([_how_it_was_made(comparison), "", *lines]) + "\n"
 
 
@@ -106,17 +110,32 @@ _HEADINGS = (
 )
 
 
+_ALWAYS_SAID = (
+    *("encoder", "image_size", "grid", "query"),
+    *("annotation_dim", "attention_dim", "embedding_dim", "hidden_dim"),
+)
+
+
 def _how_it_was_made(comparison: dict[str, Any]) -> str:
     settings = comparison["settings"]
     network, recipe = settings["network"], settings["recipe"]
-    seeds = sorted({seed for row in comparison["kinds"] for seed in row["seeds"]})
+    seeds = {seed for row in comparison["kinds"] for seed in row["seeds"]}
+    seeds |= {run["seed"] for run in comparison["failed"]}
+    defaults = network_defaults(network)
+    chosen = [
+        f", {name.replace('_', ' ')} {value}"
+        for name, value in network.items()
+        if name not in _ALWAYS_SAID and value != defaults.get(name)
+    ]
     return (
         f"Every kind alike: {network['encoder']} frozen at {network['image_size']} pixels, grid "
         f"'{network['grid']}', query '{network['query']}', D {network['annotation_dim']}, "
-        f"A {network['attention_dim']}, E {network['embedding_dim']}, H {network['hidden_dim']}; "
-        f"{recipe['epochs']} epochs of batches of {recipe['batch_size']} photographs, doubly stochastic "
-        f"weight {recipe['doubly_stochastic']}, seeds {', '.join(map(str, seeds))}. Scores x 100 on "
-        f"{settings['images']} photographs of {settings['split']}, beam 3, with 95 % bootstrap intervals; "
+        f"A {network['attention_dim']}, E {network['embedding_dim']}, H {network['hidden_dim']}"
+        f"{''.join(chosen)}; "
+        f"{recipe['epochs']} epochs of batches of {recipe['batch_size']} photographs, learning rate "
+        f"{recipe['learning_rate']}, doubly stochastic weight {recipe['doubly_stochastic']}, "
+        f"seeds {', '.join(map(str, sorted(seeds)))}. Scores x 100 on {settings['images']} photographs of "
+        f"{settings['split']}, beam 3, with 95 % bootstrap intervals over photographs; "
         "parameters without the encoder's; captions a second measured in turns on one machine."
     )
 
@@ -139,6 +158,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
         *_grounding_cells(grounding),
         *_grounding_cells(grounding.get("reference") or {}),
     ]
+
+
+def _failed_cells(run: dict[str, Any]) -> list[str]:
+    said = " ".join(str(run["failed"]).split()).replace("|", "/")
+    return [f"`{run['kind']}`, seed {run['seed']}", f"failed: {said}", *[NOTHING] * (len(_HEADINGS) - 2)]
 
 
 def _grounding_cells(found: dict[str, Any]) -> tuple[str, str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model import OptionsError
+from model import ModelConfig, OptionsError
 from training.loss import DOUBLY_STOCHASTIC_TARGETS
+
+LARGEST_SEED = 2**63 - 1
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -50,14 +54,18 @@ class TrainConfig:
                 raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must lie in [0, 1).")
         for name in ("learning_rate", "encoder_learning_rate", "weight_decay", "doubly_stochastic"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must not be negative.")
+                raise OptionsError(
+                    f"{as_option(name)} is {getattr(self, name)}; it must be finite and not negative."
+                )
         if self.doubly_stochastic_target not in DOUBLY_STOCHASTIC_TARGETS:
             raise OptionsError(
                 f"--doubly-stochastic-target is {self.doubly_stochastic_target}; "
                 f"it must be {' or '.join(DOUBLY_STOCHASTIC_TARGETS)}."
             )
         if not self.clip_norm > 0:
-            raise OptionsError(f"--clip-norm is {self.clip_norm}; it must be above 0.")
+            raise OptionsError(f"--clip-norm is {self.clip_norm}; it must be a number above 0.")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise OptionsError(f"The seed is {self.seed}; it must lie in 0 to 2**63 - 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,26 @@ class RunOptions:
     name: str = "captioner"
     licence: str = "unstated"
     trained_on: str = "unstated"
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can be.
+
+        Raises:
+            OptionsError: one sentence naming the option.
+        """
+        for name in ("min_count", "validate_every"):
+            if getattr(self, name) < 1:
+                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.save_minutes < math.inf:
+            raise OptionsError(f"--save-minutes is {self.save_minutes}; it must be finite and not negative.")
+
+
+def network_defaults(names: Collection[str]) -> dict[str, Any]:
+    """Those fields of ``ModelConfig`` with what they are if nobody chooses, as they are read from JSON."""
+    record = ModelConfig(vocabulary_size=0).as_record()
+    del record["vocabulary_size"]  # has no default
+    defaults: dict[str, Any] = json.loads(json.dumps(record))
+    return {name: value for name, value in defaults.items() if name in names}
 
 
 def as_option(name: str) -> str:

@@ -61,6 +61,20 @@ def read_photographs(
     Raises:
         DataError: the file cannot be read, has another form, or names photographs that do not exist.
     """
+    photographs = list_photographs(captions, images, splits)
+    if missing := [photograph.path for photograph in photographs if not photograph.path.is_file()]:
+        raise DataError(f"{len(missing)} photographs of {captions} do not exist, {missing[0]} first.")
+    return photographs
+
+
+def list_photographs(
+    captions: Path, images: Path, splits: Collection[str] = SPLITS
+) -> list[CaptionedPhotograph]:
+    """What ``read_photographs`` gives, without a look at whether the photographs exist.
+
+    Raises:
+        DataError: the file cannot be read, or has another form.
+    """
     try:
         listed = json.loads(captions.read_text(encoding="utf-8"))["images"]
         everything = [_from_karpathy(entry, images) for entry in listed]
@@ -71,10 +85,7 @@ def read_photographs(
             f"{captions} is no Karpathy JSON file ({type(error).__name__}: {error}); it needs a list "
             "'images' of objects with 'filename', 'split' and 'sentences', each sentence with its 'raw' text."
         ) from None
-    photographs = [found for found in everything if found.split in splits and found.captions]
-    if missing := [photograph.path for photograph in photographs if not photograph.path.is_file()]:
-        raise DataError(f"{len(missing)} photographs of {captions} do not exist, {missing[0]} first.")
-    return photographs
+    return [found for found in everything if found.split in splits and found.captions]
 
 
 def _from_karpathy(entry: dict[str, object], images: Path) -> CaptionedPhotograph:

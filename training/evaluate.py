@@ -27,6 +27,7 @@ from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
 from model.vocabulary import detokenize
 from training.data import SPLITS, CaptionedPhotograph, DataError, read_photographs
+from training.loop import DivergedError
 from training.metrics import score_captions
 
 # Distance of successive maps under which they count as one map; of maps that learn, the first epoch has ten
@@ -37,12 +38,20 @@ CONSTANT_STEP = 0.01
 def caption_photographs(
     captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
 ) -> list[Caption]:
-    """The best caption of every photograph, in order, with a progress bar."""
+    """The best caption of every photograph, in order, with a progress bar.
+
+    Raises:
+        DataError: a photograph cannot be read.
+        DivergedError: the network's numbers are not finite, so that no word is better than another.
+    """
     captions: list[Caption] = []
     with tqdm(total=len(photographs), desc="captioning", unit="photograph", leave=False) as bar:
         for start in range(0, len(photographs), BATCH_SIZE):
             images = [photograph.read() for photograph in photographs[start : start + BATCH_SIZE]]
-            captions += [found[0] for found in captioner.caption(images, options)]
+            found = captioner.caption(images, options)
+            if not all(found):
+                raise DivergedError("The network says nothing: its numbers are not finite.")
+            captions += [best for best, *_ in found]
             bar.update(len(images))
     return captions
 

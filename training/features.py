@@ -93,7 +93,7 @@ def _fingerprint(encoder: Encoder, config: ModelConfig, photographs: Sequence[Ca
         config.image_size,
         config.mean,
         config.std,
-        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled(next(encoder.parameters()).device.type),
     )
     digest = hashlib.sha256(repr(shown).encode())
     for name, value in encoder.state_dict().items():

@@ -74,7 +74,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--cache-features",
         action="store_true",
-        help="compute the frozen encoder's features once and keep them in RUN (0.25 MB a photograph)",
+        help="compute the frozen encoder's features once and keep them in RUN (about 0.3 MB a photograph)",
     )
     add("--save-minutes", type=float, default=3, metavar="M", help="most work a crash can lose, default 3")
     add("--validate-every", type=int, default=1, metavar="N", help="epochs between validations, default 1")

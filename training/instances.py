@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.vocabulary import tokenize
-from training.data import CaptionedPhotograph, DataError, read_photographs
+from training.data import CaptionedPhotograph, DataError, list_photographs
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the photograph
 
@@ -58,7 +58,7 @@ def read_instances(instances: Path, images: Path, captions: Path | None = None) 
         raise DataError(f"{len(missing)} photographs of {instances} do not exist, {missing[0]} first.")
     if captions is None:
         return found
-    written = {photograph.path.name: photograph.captions for photograph in read_photographs(captions, images)}
+    written = {listed.path.name: listed.captions for listed in list_photographs(captions, images)}
     described = tuple(replace(one, captions=written.get(one.path.name, ())) for one in found.photographs)
     if not any(photograph.captions for photograph in described):
         raise DataError(f"{captions} has no captions of the photographs with boxes in {instances}.")

@@ -32,6 +32,10 @@ class TrainingError(CaptioningError):
     """A run that cannot go on."""
 
 
+class DivergedError(TrainingError):
+    """A run whose numbers left every bound: with these options it always will."""
+
+
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let Ctrl-C wait until a step is done and counted: nothing can go on from half a step."""
@@ -43,6 +47,19 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
     if pressed:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _told_if_diverged(step: int) -> Iterator[None]:
+    """One sentence where torch raises: it draws nothing from NaN, and takes no step beyond the floats."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "overflow" not in str(error) and "probability tensor" not in str(error):
+            raise
+        raise DivergedError(
+            f"The numbers of step {step} left every bound; try a lower learning rate."
+        ) from None
 
 
 class StepLoss(NamedTuple):
@@ -92,25 +109,27 @@ class Trainer:
         """One step; cross-entropy (nats a word) and doubly stochastic penalty of the batch before it.
 
         Raises:
-            TrainingError: the loss is not finite.
+            DivergedError: the loss or the update is not finite.
         """
         # Dropout draws from seed and step alone, so it does not matter what a stopped run had drawn.
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) % 2**63)
         self.network.train()
         self.network.encoder.train(not self.is_encoder_frozen)
         self._set_learning_rates()
-        loss = self._loss(batch)
+        with _told_if_diverged(self.step):
+            loss = self._loss(batch)
         total = (
             loss.cross_entropy + self.config.doubly_stochastic * loss.doubly_stochastic + loss.reinforcement
         )
         if not torch.isfinite(total):
-            raise TrainingError(
+            raise DivergedError(
                 f"The loss became {total.item()} at step {self.step}; try a lower learning rate."
             )
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self._optimizer.step()
+        with _told_if_diverged(self.step):
+            self._optimizer.step()
         self._average.update_parameters(self.network)
         self.step += 1
         return loss.cross_entropy.item(), loss.doubly_stochastic.item()

@@ -21,7 +21,7 @@ from model.captioner import check_device
 from model.checkpoint import MANIFEST, save_checkpoint
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training.config import RunOptions, TrainConfig
+from training.config import RunOptions, TrainConfig, network_defaults
 from training.data import DataError, EpochSampler, Example, PhotographDataset, batches, read_photographs
 from training.evaluate import evaluate_captioner, is_constant
 from training.features import FeatureDataset, cached_features
@@ -124,6 +124,7 @@ class Run:
                 "go on with --resume, or choose another --output."
             )
         self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / LOG).unlink(missing_ok=True)  # of the run that died
         (self._folder / ORIGIN).write_text(json.dumps(self._origin(), indent=1) + "\n", encoding="utf-8")
 
     def _check_origin(self) -> None:
@@ -131,7 +132,11 @@ class Run:
             before = json.loads((self._folder / ORIGIN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise TrainingError(f"There is no run in {self._folder} to resume.") from None
-        changed = [name for name, value in self._origin().items() if before.get(name) != value]
+        if not isinstance(before, dict):
+            raise TrainingError(f"{self._folder / ORIGIN} is damaged; choose another --output.")
+        now = self._origin()
+        before = network_defaults(now) | before  # a run begun before a field was new had its default
+        changed = [name for name, value in now.items() if before.get(name) != value]
         if changed:
             raise TrainingError(
                 f"The run in {self._folder} had another {', '.join(changed)}; "
@@ -140,10 +145,9 @@ class Run:
 
     def _forget_log_after(self, epoch: int) -> None:
         """A run that died between its log and its state does the epoch again."""
-        path = self._folder / LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] <= epoch]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = [line for line in read_log(self._folder) if line["epoch"] <= epoch]
+        text = "".join(f"{json.dumps(line)}\n" for line in kept)
+        (self._folder / LOG).write_text(text, encoding="utf-8")
 
     def _run_epoch(self) -> None:
         self._train_epoch()
@@ -164,7 +168,9 @@ class Run:
             log.write(json.dumps(line) + "\n")
         found = f", CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}" if is_validated else ""
         tqdm.write(f"epoch {epoch}: loss {line['cross_entropy']}{found}", file=sys.stderr)
-        if is_constant(scores.get("attention")):
+        # Exactly uniform maps are no failure to learn: nothing was to be learnt.
+        attention = scores.get("attention")
+        if attention and is_constant(attention) and attention["uniform_distance"] > 0:
             tqdm.write(CONSTANT_MAPS, file=sys.stderr)
         self._progress |= {"epoch": epoch, "batch": 0, "losses": [0.0, 0.0], "seconds": 0.0}
         self._save_state()
@@ -228,6 +234,13 @@ class Run:
     def _save_state(self) -> None:
         self._trainer.save(self._folder / STATE, self._progress)
         self._saved = time.monotonic()
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The epochs of the run in a folder; of a line that was cut off as it was written nothing."""
+    path = folder / LOG
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def _start_from_frequencies(
