@@ -29,6 +29,7 @@ from model.vocabulary import detokenize
 from training.data import SPLITS, CaptionedPhotograph, DataError, read_photographs
 from training.loop import DivergedError
 from training.metrics import score_captions
+from training.options import add_captioner_options
 
 # Distance of successive maps under which they count as one map; of maps that learn, the first epoch has ten
 # times that.
@@ -157,18 +158,10 @@ def _parser() -> argparse.ArgumentParser:
         "95 % bootstrap intervals, as one JSON object.",
         epilog="example: python -m training.evaluate --captions captions.json --images photos/ --split val",
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        default=Path("checkpoints/default"),
-        metavar="DIR",
-        help="the captioner, default: %(default)s",
-    )
+    add_captioner_options(parser)
     parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help="Karpathy JSON")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val; keep test for the end")
-    parser.add_argument("--beam-size", type=int, default=3, metavar="N", help="1 (greedy) to 10, default 3")
-    parser.add_argument("--device", default="cpu", help="a torch device, default cpu")
     parser.add_argument(
         "--save", action="store_true", help="also keep the scores in the checkpoint's scores.json"
     )

@@ -28,6 +28,7 @@ from training.categories import CategoryWords
 from training.evaluate import caption_photographs
 from training.instances import AnnotatedPhotograph, Box, Instances, read_instances
 from training.metrics import RESAMPLES, Floats
+from training.options import add_captioner_options
 
 CENTRE_SIGMA = 0.25  # of the photograph's sides: how wide the centre prior's bump is
 CATEGORIES_SHOWN = 10
@@ -224,13 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         "to maps that know nothing, and print it as one JSON object.",
         epilog="example: python -m training.grounding --instances instances.json --images photos/",
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        default=Path("checkpoints/default"),
-        metavar="DIR",
-        help="the captioner, default: %(default)s",
-    )
+    add_captioner_options(parser)
     parser.add_argument("--instances", type=Path, required=True, metavar="FILE", help="COCO instances JSON")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
     parser.add_argument(
@@ -239,8 +234,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="Karpathy JSON with reference captions, in place of those in the instances file",
     )
-    parser.add_argument("--beam-size", type=int, default=3, metavar="N", help="1 (greedy) to 10, default 3")
-    parser.add_argument("--device", default="cpu", help="a torch device, default cpu")
     return parser
 
 

@@ -85,6 +85,20 @@ def add_hardware_options(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=_whole_number, default=1, metavar="N", help="reading processes, default 1")
 
 
+def add_captioner_options(parser: argparse.ArgumentParser) -> None:
+    """Which captioner to measure, how it searches and on what it runs."""
+    add = parser.add_argument_group("captioner").add_argument
+    add(
+        "--checkpoint",
+        type=Path,
+        default=Path("checkpoints/default"),
+        metavar="DIR",
+        help="the captioner, default: %(default)s",
+    )
+    add("--beam-size", type=int, default=3, metavar="N", help="1 (greedy) to 10, default 3")
+    add("--device", default="cpu", help="a torch device, default cpu")
+
+
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """What to train on, and from which weights the encoder starts."""
     add = parser.add_argument_group("data").add_argument

@@ -98,9 +98,12 @@ def read_record(path: Path, advice: str) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """All of the file or nothing of it, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
+    """All of the file or nothing of it, even when the power fails."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(f"{text.rstrip()}\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
