@@ -6,6 +6,7 @@ HTTP, batch, validation and evaluation all call ``Captioner.caption``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +23,7 @@ from model.errors import OptionsError
 from model.network import CaptionNetwork
 from model.preprocess import Preprocess
 from model.record import Caption, Grid, Map, Word
+from model.repeats import linking_ids
 from model.search import DecodingOptions, Hypothesis, beam_search
 from model.vocabulary import Vocabulary, detokenize
 
@@ -36,13 +38,15 @@ class Captioner:
         self, network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary, info: CheckpointInfo
     ) -> None:
         """Most callers want ``Captioner.load``. Puts ``network`` into evaluation mode."""
-        assert len(vocabulary) == config.vocabulary_size
+        assert (len(vocabulary), vocabulary.tokens.kind) == (config.vocabulary_size, config.tokens)
         self.network = network.eval()
         self.config = config
         self.vocabulary = vocabulary
         self.info = info
         self._preprocess = Preprocess(config)
         self._grid = self._preprocess.grid(network.encoder.rows, network.encoder.columns)
+        # Characters and pieces of words must come again.
+        self._linking = linking_ids(vocabulary) if config.tokens == "words" else None
         self._device = next(network.parameters()).device
 
     @classmethod
@@ -61,11 +65,11 @@ class Captioner:
     def caption(
         self, images: Sequence[Image.Image], options: DecodingOptions | None = None
     ) -> list[list[Caption]]:
-        """Captions of photographs, with the attention of every word.
+        """Captions of photographs, with the attention of every token, usually a word.
 
         Args:
             images: upright RGB pictures of any size, as ``open_image`` gives them.
-            options: beam size, number of captions, lengths.
+            options: beam size, number of captions, lengths; see ``settled``.
 
         Returns:
             For each photograph its captions, best first. A photograph gets the same captions alone
@@ -74,12 +78,18 @@ class Captioner:
         Raises:
             ImageError: a picture is not RGB.
         """
-        options = options or DecodingOptions()
+        options = self.settled(options or DecodingOptions())
         captions: list[list[Caption]] = []
         for start in range(0, len(images), BATCH_SIZE):
             batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH_SIZE]])
             captions += self._caption_batch(batch.to(self._device), options)
         return captions
+
+    def settled(self, options: DecodingOptions) -> DecodingOptions:
+        """The options, with this captioner's own longest caption where they name none."""
+        if options.max_length is None:
+            return replace(options, max_length=self.config.caption_length)
+        return options
 
     @torch.inference_mode()
     def _caption_batch(self, images: Tensor, options: DecodingOptions) -> list[list[Caption]]:
@@ -92,7 +102,9 @@ class Captioner:
         def step(ids: Tensor, state: DecoderState) -> DecoderStep:
             return decoder.step(ids, state, memory)
 
-        found = beam_search(step, decoder.initial_state(memory), len(images), options)
+        start = decoder.initial_state(memory)
+        linking = None if options.allow_repeats else self._linking
+        found = beam_search(step, start, len(images), options, linking)
         return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     @torch.inference_mode()
@@ -103,7 +115,7 @@ class Captioner:
 
         Args:
             images: as for ``caption``.
-            captions: for each photograph the captions to read, as ``tokenize`` gives them; words that the
+            captions: for each photograph the captions to read, as ``tokenize`` gives them; tokens that the
                 vocabulary lacks are read as the unknown token.
 
         Returns:
@@ -124,8 +136,9 @@ class Captioner:
     def _read_batch(self, images: Tensor, captions: Sequence[Sequence[Sequence[str]]]) -> Iterator[Caption]:
         """The captions of all photographs one after the other."""
         flat = [(owner, words) for owner, texts in enumerate(captions) for words in texts]
-        order = sorted(range(len(flat)), key=lambda place: -len(flat[place][1]))  # longest first
-        ids = [torch.tensor(self.vocabulary.encode(flat[place][1]), dtype=torch.long) for place in order]
+        encoded = [self.vocabulary.encode(words) for _, words in flat]
+        order = sorted(range(len(flat)), key=lambda place: -len(encoded[place]))  # longest first
+        ids = [torch.tensor(encoded[place], dtype=torch.long) for place in order]
         lengths = torch.tensor([len(words) + 1 for words in ids])  # the end token counted
         start, end = torch.tensor([Vocabulary.start_id]), torch.tensor([Vocabulary.end_id])
         feed = pad_sequence([torch.cat((start, words)) for words in ids], batch_first=True)  # (N, T)
@@ -141,8 +154,9 @@ class Captioner:
         )  # (N, T)
         for row in sorted(range(len(order)), key=order.__getitem__):
             words = flat[order[row]][1]
+            tokens = self.vocabulary.cut(words)
             look = reading.looks.select(row)  # (T, ...)
-            seen = zip(words, log_probs[row].tolist(), map(look.select, range(len(words))), strict=False)
+            seen = zip(tokens, log_probs[row].tolist(), map(look.select, range(len(tokens))), strict=False)
             yield Caption(
                 text=detokenize(words),
                 log_prob=float(log_probs[row].sum()),
@@ -152,10 +166,10 @@ class Captioner:
             )
 
     def _as_caption(self, hypothesis: Hypothesis) -> Caption:
-        words = self.vocabulary.decode(hypothesis.ids)
-        seen = zip(words, hypothesis.log_probs, hypothesis.looks, strict=True)
+        tokens = self.vocabulary.decode(hypothesis.ids)
+        seen = zip(tokens, hypothesis.log_probs, hypothesis.looks, strict=True)
         return Caption(
-            text=detokenize(words),
+            text=self.vocabulary.text(hypothesis.ids),
             log_prob=hypothesis.log_prob,
             words=tuple(_as_word(word, log_prob, look, self._grid) for word, log_prob, look in seen),
             grid=self._grid,

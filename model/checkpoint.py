@@ -1,9 +1,10 @@
 """A trained captioner as a folder of plain data: safetensors and JSON, nothing that runs when read.
 
 config.json           format, name, licence, training data, model configuration
-vocabulary.json       the words in the order of their ids
+vocabulary.json       the words, or other tokens, in the order of their ids
 weights.safetensors   the network, in half precision
-manifest.json         sha256 of the three files above: they are the captioner's identity
+tokenizer.json        how words are cut into pieces, if captions are written in pieces
+manifest.json         sha256 of the files above: they are the captioner's identity
 scores.json           written by training.evaluate, when it has been run
 README.md             the model card, when there is one
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,13 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.network import CaptionNetwork
+from model.tokens import Pieces, Tokens, plain_tokens
 from model.vocabulary import Vocabulary
 
 FORMAT = "sightline-checkpoint"
 FORMAT_VERSION = 2  # 1 called the weights of the recurrent cell otherwise
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "weights.safetensors"
-MANIFEST, SCORES = "manifest.json", "scores.json"
-IDENTITY_FILES = (CONFIG, VOCABULARY, WEIGHTS)
+TOKENIZER, MANIFEST, SCORES = "tokenizer.json", "manifest.json", "scores.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,8 @@ class Checkpoint:
 
 def save_checkpoint(
     folder: Path, network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary, info: CheckpointInfo
-) -> None:
-    """Write a checkpoint over whatever the folder held.
+) -> str:
+    """Write a checkpoint over whatever the folder held; its ``CheckpointInfo.sha256``.
 
     The new manifest is on disk before the files it belongs to, and a reader accepts either manifest. So if
     only the weights have changed, as from epoch to epoch of a run, then whenever the process dies the
@@ -66,7 +68,7 @@ def save_checkpoint(
 
     Weights are stored in half precision: it halves the file and the captions stay the same.
     """
-    assert len(vocabulary) == config.vocabulary_size
+    assert (len(vocabulary), vocabulary.tokens.kind) == (config.vocabulary_size, config.tokens)
     folder.mkdir(parents=True, exist_ok=True)
     described = {
         "format": FORMAT,
@@ -79,10 +81,16 @@ def save_checkpoint(
     _write_tmp(folder / WEIGHTS, save(_half_precision(network)))
     _write_json_tmp(folder / CONFIG, described)
     _write_json_tmp(folder / VOCABULARY, vocabulary.words)
-    _write_json_tmp(folder / MANIFEST, {name: _sha256(folder / f"{name}.tmp") for name in IDENTITY_FILES})
-    for name in (*IDENTITY_FILES, MANIFEST):
+    if isinstance(vocabulary.tokens, Pieces):
+        _write_tmp(folder / TOKENIZER, f"{vocabulary.tokens.as_record()}\n".encode())
+    names = _identity_files(config.tokens)
+    _write_json_tmp(folder / MANIFEST, {name: _sha256(folder / f"{name}.tmp") for name in names})
+    for name in (*names, MANIFEST):
         os.replace(folder / f"{name}.tmp", folder / name)
+    if TOKENIZER not in names:
+        (folder / TOKENIZER).unlink(missing_ok=True)  # it was of the captioner before
     (folder / SCORES).unlink(missing_ok=True)  # those were the scores of the weights before
+    return _verify(folder, names)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -94,9 +102,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"There is no checkpoint folder at {folder}.")
     described = _read_described(folder)
-    sha256 = _verify(folder)
+    sha256 = _verify(folder, _identity_files(described["model"].get("tokens")))
     config = ModelConfig.from_record(described["model"])
-    vocabulary = Vocabulary(_read_json(folder / VOCABULARY, list))
+    vocabulary = Vocabulary(_read_json(folder / VOCABULARY, list), _read_tokens(folder, config.tokens))
     if not vocabulary.words:
         raise CheckpointError(f"The vocabulary of {folder} has no words, so nothing can be said with it.")
     if len(vocabulary) != config.vocabulary_size:
@@ -118,6 +126,11 @@ def write_scores(folder: Path, scores: dict[str, Any]) -> None:
     """Keep the scores of a checkpoint beside it."""
     _write_json_tmp(folder / SCORES, scores)
     os.replace(folder / f"{SCORES}.tmp", folder / SCORES)
+
+
+def _identity_files(tokens: object) -> tuple[str, ...]:
+    """The files that make a captioner whose captions are written in ``tokens``."""
+    return (CONFIG, VOCABULARY, WEIGHTS, *([TOKENIZER] if tokens == Pieces.kind else []))
 
 
 def _half_precision(network: CaptionNetwork) -> dict[str, Tensor]:
@@ -157,18 +170,28 @@ def _read_described(folder: Path) -> dict[str, Any]:
     return described
 
 
-def _verify(folder: Path) -> str:
+def _verify(folder: Path, names: Sequence[str]) -> str:
     """Compare every file with the manifest; the sha256 of the whole."""
-    found = {name: _sha256(folder / name) for name in IDENTITY_FILES}
+    found = {name: _sha256(folder / name) for name in names}
     manifest = _read_json(folder / MANIFEST, dict)
     pending = folder / f"{MANIFEST}.tmp"  # left by a writer that died just before its last step
     if manifest != found and not (pending.exists() and _read_json(pending, dict) == found):
-        damaged = next((name for name in IDENTITY_FILES if manifest.get(name) != found[name]), MANIFEST)
+        damaged = next((name for name in names if manifest.get(name) != found[name]), MANIFEST)
         raise CheckpointError(
             f"{folder / damaged} is damaged or was changed: its sha256 is not the manifest's."
         )
-    whole = "".join(f"{name} {found[name]}\n" for name in IDENTITY_FILES)
+    whole = "".join(f"{name} {found[name]}\n" for name in names)
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _read_tokens(folder: Path, kind: str) -> Tokens:
+    """How captions are cut into tokens of a known kind."""
+    if kind != Pieces.kind:
+        return plain_tokens(kind)
+    try:
+        return Pieces((folder / TOKENIZER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / TOKENIZER} cannot be read: {error}.") from None
 
 
 def _load_network(folder: Path, config: ModelConfig) -> CaptionNetwork:

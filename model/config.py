@@ -15,11 +15,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 1_000_000
 MOST_LAYERS = 100
 
+# Tokens of a caption.
+CAPTION_LENGTH = 20  # at most, if nobody says otherwise and the tokens are words
+MOST_TOKENS = 200  # no caption is written longer, whatever anybody says
+
 # What the fields that are words may be; model.encoder and model.attention know their own names.
 CELLS = ("lstm", "gru")
 GRIDS = ("last", "joined")
 QUERIES = ("state", "state_and_word")
 GATES = ("scalar", "vector", "off")
+TOKENS = ("words", "characters", "pieces")
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -32,6 +37,10 @@ class ModelConfig:
     """Stored in every checkpoint; rebuilds the network and its preprocessing."""
 
     vocabulary_size: int  # V, special tokens included
+    tokens: str = _option(
+        "words", "what captions are made of; scripts without spaces need characters or pieces"
+    )
+    caption_length: int = CAPTION_LENGTH  # tokens at most, unless DecodingOptions say otherwise
     encoder: str = _option(
         "efficientnet_v2_b0",
         "efficientnet_v2_b0, tiny_cnn, or a torchvision classification CNN such as resnet50",
@@ -104,7 +113,18 @@ class ModelConfig:
                     f"The model configuration has {name} = {value!r}; "
                     f"it must be a whole number from 0 to {MOST_LAYERS}."
                 )
-        for name, choices in (("grid", GRIDS), ("query", QUERIES), ("cell", CELLS), ("gate", GATES)):
+        if type(self.caption_length) is not int or not 1 <= self.caption_length <= MOST_TOKENS:
+            raise CheckpointError(
+                f"The model configuration has caption_length = {self.caption_length!r}; "
+                f"it must be a whole number from 1 to {MOST_TOKENS}."
+            )
+        for name, choices in (
+            ("tokens", TOKENS),
+            ("grid", GRIDS),
+            ("query", QUERIES),
+            ("cell", CELLS),
+            ("gate", GATES),
+        ):
             if getattr(self, name) not in choices:
                 raise CheckpointError(
                     f"The model configuration has {name} = {getattr(self, name)!r}; "

@@ -12,10 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.attention import Look
+from model.attention import Look, Memory
+from model.config import MOST_TOKENS
 from model.decoder import DecoderState, DecoderStep
 from model.errors import OptionsError
+from model.repeats import without_repeats
 from model.vocabulary import Vocabulary
+
+# Rows of ``sample`` are let go when less than this share of them goes on.
+KEPT = 0.75
 
 StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
 
@@ -29,8 +34,9 @@ class DecodingOptions:
 
     beam_size: int = 3  # K: hypotheses kept per photograph, 1 (greedy) to 10
     num_captions: int = 1  # captions returned per photograph, 1 to beam_size
-    max_length: int = 20  # words, the end token not counted, 1 to 50
+    max_length: int | None = None  # tokens, the end not counted, 1 to 200; None: the checkpoint's own
     length_penalty: float = 0.7  # hypotheses rank by log_prob / length ** this; 0 to 2, chosen on val
+    allow_repeats: bool = False  # may a caption say a pair of words twice that do not merely link others
     draw_seed: int | None = None  # lets an attention that can draw where it looks do so; None: it never does
 
     def __post_init__(self) -> None:
@@ -42,9 +48,11 @@ class DecodingOptions:
         for name, low, high in (
             ("beam_size", 1, 10),
             ("num_captions", 1, self.beam_size),
-            ("max_length", 1, 50),
+            ("max_length", 1, MOST_TOKENS),
         ):
             value = getattr(self, name)
+            if name == "max_length" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 limit = f"{high} (the beam size)" if name == "num_captions" else str(high)
                 raise OptionsError(f"{name} is {value!r}; it must be a whole number from {low} to {limit}.")
@@ -91,7 +99,11 @@ class _Ending:
 
 @torch.no_grad()
 def beam_search(
-    step: StepFunction, state: DecoderState, photographs: int, options: DecodingOptions
+    step: StepFunction,
+    state: DecoderState,
+    photographs: int,
+    options: DecodingOptions,
+    linking: frozenset[int] | None = None,
 ) -> list[list[Hypothesis]]:
     """The best captions of several photographs, searched for at once.
 
@@ -103,13 +115,15 @@ def beam_search(
             photograph b.
         state: of the B * K rows before the first word, equal within a photograph.
         photographs: B.
-        options: sizes and limits of the search.
+        options: sizes and limits of the search; they name a ``max_length``.
+        linking: ids of which pairs may come twice in a caption, where no other pair may; None: all may.
 
     Returns:
         For each photograph ``num_captions`` different hypotheses (fewer only if there are no more),
         best first: finished before unfinished, then by log_prob / length ** length_penalty, where the
         length counts the end token.
     """
+    assert options.max_length is not None  # Captioner.settled put the checkpoint's own there
     beams, device = options.beam_size, state.hidden.device
     ids = torch.full((photographs * beams,), Vocabulary.start_id, device=device)
     # All beams start equal: only the first is alive, or all of them would say the same.
@@ -117,9 +131,12 @@ def beam_search(
     totals[:, 0] = 0.0
     endings: list[list[_Ending]] = [[] for _ in range(photographs)]
     moves: list[_Move] = []
+    history = ids.unsqueeze(1)  # (B * K, 1 + words so far)
     for length in range(options.max_length + 1):
         out = step(ids, state)
         log_probs = _allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
+        if linking is not None:
+            log_probs = without_repeats(log_probs, history, linking)
         scores, parents, words = _candidates(totals, log_probs)  # (B, 2K) each, best first
         _note_endings(endings, scores, parents, words, length, beams)
         if length == options.max_length or all(len(found) >= beams for found in endings):
@@ -129,8 +146,61 @@ def beam_search(
         rows = (parents + torch.arange(photographs, device=device).unsqueeze(1) * beams).flatten()
         moves.append(_move(out, log_probs, parents, words, rows))
         ids, state = words.flatten(), out.state.select(rows)
+        history = torch.cat((history[rows], ids.unsqueeze(1)), dim=1)
     _note_unfinished(endings, totals, len(moves))
     return [_best(found, moves, photograph, options) for photograph, found in enumerate(endings)]
+
+
+@torch.no_grad()
+def sample(
+    step: Callable[[Tensor, DecoderState, Memory], DecoderStep],
+    state: DecoderState,
+    memory: Memory,
+    *,
+    max_length: int,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> list[list[int]]:
+    """One caption a row, each word drawn with the probability the decoder gives it.
+
+    Args:
+        step: from the last ids (N,), the state and the memory to the next logits.
+        state: of N rows before the first word.
+        memory: of N rows.
+        max_length: words, the end token not counted.
+        temperature: what logits are divided by, above 0; less than 1 favours the likely words.
+        generator: draws; None: torch's own.
+
+    Returns:
+        For each row its ids, the end token last unless ``max_length`` cut it off.
+    """
+    ids = torch.full((len(state.hidden),), Vocabulary.start_id, device=state.hidden.device)
+    captions: list[list[int]] = [[] for _ in ids]
+    rows = list(range(len(ids)))  # whose captions go on
+    for length in range(max_length + 1):
+        out = step(ids, state, memory)
+        ids = _draw(_allowed_log_probs(out.logits / temperature, is_first=length == 0), generator)
+        drawn = ids.tolist()
+        for row, word in zip(rows, drawn, strict=True):
+            if row >= 0 and (length < max_length or word == Vocabulary.end_id):
+                captions[row].append(word)
+        rows = [-1 if word == Vocabulary.end_id else row for row, word in zip(rows, drawn, strict=True)]
+        going = [place for place, row in enumerate(rows) if row >= 0]
+        if not going:
+            break
+        state = out.state
+        if len(going) < KEPT * len(rows):  # the rest only cost time; so does every selection
+            at = torch.tensor(going, device=ids.device)
+            ids, state, memory = ids[at], state.select(at), memory.select(at)
+            rows = [rows[place] for place in going]
+    return captions
+
+
+def _draw(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
+    """An id for each row of (N, V)."""
+    below = log_probs.exp().cumsum(dim=1)  # (N, V)
+    where = torch.rand((len(below), 1), generator=generator, device=below.device) * below[:, -1:]
+    return torch.searchsorted(below, where, right=True).clamp_max(below.shape[1] - 1).squeeze(1)
 
 
 def _allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:

@@ -1,12 +1,14 @@
-"""Words and their ids, and the one tokenization that training, scoring and captioning share."""
+"""Tokens and their ids, and the one way from text to words that training, scoring and captioning share."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
+from model.config import CAPTION_LENGTH, MOST_TOKENS
 from model.errors import CheckpointError
+from model.tokens import WORDS, Characters, Pieces, Tokens, Words, learn_tokens
 
 PAD, START, END, UNK = "<pad>", "<start>", "<end>", "<unk>"
 SPECIALS = (PAD, START, END, UNK)
@@ -36,14 +38,19 @@ class Vocabulary:
 
     pad_id, start_id, end_id, unk_id = range(4)
 
-    def __init__(self, words: Sequence[str]) -> None:
-        """``words``: the ordinary words, without the special tokens, most frequent first.
+    def __init__(self, words: Sequence[str], tokens: Tokens = WORDS) -> None:
+        """Most callers want ``Vocabulary.build``.
+
+        Args:
+            words: the ordinary tokens, without the special ones, most frequent first.
+            tokens: how captions are cut into these.
 
         Raises:
-            CheckpointError: a word occurs twice, is empty, or is a special token.
+            CheckpointError: a token occurs twice, is empty, or is a special token.
         """
-        if not all(isinstance(word, str) and word and word == word.strip() for word in words):
+        if not all(isinstance(word, str) and _is_token(word, tokens) for word in words):
             raise CheckpointError("The vocabulary must be a list of words, none of them empty.")
+        self.tokens = tokens
         self._tokens = [*SPECIALS, *words]
         self._ids = {token: index for index, token in enumerate(self._tokens)}
         if len(self._ids) != len(self._tokens):
@@ -51,24 +58,80 @@ class Vocabulary:
             raise CheckpointError(f"The vocabulary lists {twice[0]!r} more than once.")
 
     @classmethod
-    def build(cls, captions: Iterable[Sequence[str]], *, min_count: int) -> Vocabulary:
-        """The vocabulary of tokenized captions: every word that occurs at least ``min_count`` times."""
-        counts = Counter(word for caption in captions for word in caption)
-        kept = [word for word, count in counts.items() if count >= min_count]
-        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+    def build(
+        cls, captions: Collection[Sequence[str]], *, min_count: int, tokens: str = Words.kind
+    ) -> Vocabulary:
+        """The vocabulary of captions: every word or character that is not too rare, or all pieces.
+
+        Args:
+            captions: as ``tokenize`` gives them.
+            min_count: how often a word, a character, or a pair that becomes a piece must occur.
+            tokens: what they are cut into, a name that ``ModelConfig.tokens`` may have.
+        """
+        learnt = learn_tokens(tokens, captions, min_count=min_count)
+        # Rare pieces spell the rare words, which without them would be unknown.
+        least = 1 if isinstance(learnt, Pieces) else min_count
+        return cls(_frequent(map(learnt.cut, captions), least), learnt)
+
+    def grown(self, captions: Collection[Sequence[str]], *, min_count: int) -> Vocabulary:
+        """The same tokens with the same ids, and after them those that further captions need.
+
+        Learnt pieces can spell further captions as they are, so nothing is added to them.
+
+        Args:
+            captions: as ``tokenize`` gives them.
+            min_count: how often a new token must occur there; the most frequent comes first.
+        """
+        if isinstance(self.tokens, Pieces):
+            return self
+        found = _frequent(map(self.tokens.cut, captions), min_count)
+        return Vocabulary([*self.words, *(token for token in found if token not in self._ids)], self.tokens)
 
     @property
     def words(self) -> list[str]:
-        """The ordinary words in the order of their ids, without the special tokens."""
+        """The ordinary tokens in the order of their ids, without the special ones."""
         return self._tokens[len(SPECIALS) :]
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def encode(self, words: Sequence[str]) -> list[int]:
-        """Ids of ``words``; a word that is not in the vocabulary becomes ``unk_id``."""
-        return [self._ids.get(word, self.unk_id) for word in words]
+        """Ids of the tokens of a caption; a token that is not in the vocabulary becomes ``unk_id``.
+
+        ``words``: the caption as ``tokenize`` gives it.
+        """
+        return [self._ids.get(token, self.unk_id) for token in self.tokens.cut(words)]
+
+    def cut(self, words: Sequence[str]) -> list[str]:
+        """The tokens of a caption as they are shown, one for one with ``encode``."""
+        return [self.tokens.shown(token) for token in self.tokens.cut(words)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Words of ``ids``, one for one."""
-        return [self._tokens[index] for index in ids]
+        """The tokens of ``ids`` as they are shown, one for one."""
+        return [self.tokens.shown(self._tokens[index]) for index in ids]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """The caption that ``ids`` spell, as it is shown and scored."""
+        return self.tokens.join([self._tokens[index] for index in ids])
+
+    def caption_length(self, captions: Collection[Sequence[str]]) -> int:
+        """How many tokens a caption like these may need: 99 in 100 have no more. Of words always 20.
+
+        ``captions``: at least one, as ``tokenize`` gives them.
+        """
+        if isinstance(self.tokens, Words):
+            return CAPTION_LENGTH
+        lengths = sorted(len(self.tokens.cut(words)) for words in captions)
+        return min(lengths[(99 * len(lengths) - 1) // 100], MOST_TOKENS)
+
+
+def _frequent(captions: Iterable[Sequence[str]], min_count: int) -> list[str]:
+    """The tokens that occur at least ``min_count`` times, most frequent first."""
+    counts = Counter(token for caption in captions for token in caption)
+    kept = [token for token, count in counts.items() if count >= min_count]
+    return sorted(kept, key=lambda token: (-counts[token], token))
+
+
+def _is_token(word: str, tokens: Tokens) -> bool:
+    """Whether a caption can hold it: something without spaces around it, or a space among characters."""
+    return word != "" and (word == word.strip() or (word == " " and isinstance(tokens, Characters)))

@@ -181,14 +181,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    decoding = DecodingOptions(beam_size=chosen.beam_size, num_captions=chosen.num_captions)
+    captioner = Captioner.load(chosen.checkpoint)
     options = BatchOptions(
-        decoding=DecodingOptions(beam_size=chosen.beam_size, num_captions=chosen.num_captions),
+        decoding=captioner.settled(decoding),
         batch_size=chosen.batch_size,
         attention=chosen.attention,
         overlays=chosen.overlays,
     )
     sources = find_sources(chosen.inputs, passed_over=chosen.output / "overlays")
-    run = Run(Captioner.load(chosen.checkpoint), chosen.output, options)
+    run = Run(captioner, chosen.output, options)
     try:
         run.caption(sources)
     except KeyboardInterrupt:

@@ -6,8 +6,8 @@ import pytest
 from conftest import SHARED_DATA, draw_photo
 
 from model.vocabulary import tokenize
+from training.captions import DataError
 from training.categories import SYNONYMS, CategoryWords, plurals
-from training.data import DataError
 from training.instances import read_instances
 from training.shapes import draw_world, write_world
 

@@ -23,8 +23,9 @@ def rewrite_manifest(folder: Path) -> None:
     """What someone who tampers would do."""
     from hashlib import sha256
 
-    names = ("config.json", "vocabulary.json", "weights.safetensors")
-    sums = {name: sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    names = ("config.json", "vocabulary.json", "weights.safetensors", "tokenizer.json")
+    files = [folder / name for name in names if (folder / name).exists()]
+    sums = {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
     (folder / "manifest.json").write_text(json.dumps(sums))
 
 
@@ -73,7 +74,7 @@ def test_every_kind_of_network_is_saved_and_captions_the_same_afterwards(
 def test_a_checkpoint_from_before_the_newer_fields_is_the_same_captioner(
     captioner: Captioner, checkpoint: Path
 ) -> None:
-    newer = ("attention_heads", "cell", "gate", "grid", "grid_layers", "query")
+    newer = ("attention_heads", "cell", "gate", "grid", "grid_layers", "query", "tokens", "caption_length")
     change_json(checkpoint / "config.json", lambda c: [c["model"].pop(name) for name in newer])
     assert Captioner.load(checkpoint).config == captioner.config
 
@@ -237,6 +238,36 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another gate": (
         lambda f: change_json(f / "config.json", lambda c: c["model"].update(gate="garden")),
         "gate = 'garden'.*scalar, vector, off",
+    ),
+    "other tokens": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(tokens="syllables")),
+        "tokens = 'syllables'.*words, characters, pieces",
+    ),
+    "a list for the kind of tokens": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(tokens=["words"])),
+        "tokens = .*words, characters, pieces",
+    ),
+    "pieces without a tokenizer": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(tokens="pieces")),
+        r"incomplete.*tokenizer\.json",
+    ),
+    "pieces of another program": (
+        lambda f: (
+            (f / "tokenizer.json").write_text('{"model": "none"}'),
+            change_json(f / "config.json", lambda c: c["model"].update(tokens="pieces")),
+        ),
+        "not as the tokenizers library writes them",
+    ),
+    "pieces that are no text": (
+        lambda f: (
+            (f / "tokenizer.json").write_bytes(b"\xff\xfe"),
+            change_json(f / "config.json", lambda c: c["model"].update(tokens="pieces")),
+        ),
+        r"tokenizer\.json",
+    ),
+    "captions of a million words": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(caption_length=1_000_000)),
+        "caption_length.*1 to 200",
     ),
     "a negative number of layers": (
         lambda f: change_json(f / "config.json", lambda c: c["model"].update(grid_layers=-1)),

@@ -9,9 +9,9 @@ import pytest
 
 from model import Captioner
 from training import compare
+from training.captions import read_photographs
 from training.comparison import as_markdown
 from training.comparison import compare as compare_results
-from training.data import read_photographs
 from training.loop import DivergedError
 from training.run import Run
 from training.shapes import write_world
@@ -28,7 +28,8 @@ def world(tmp_path_factory):
 
 def command(world: Path, output: Path, *more: str) -> list[str]:
     return [
-        *("--captions", str(world / "captions.json"), "--images", str(world / "images")),
+        *("--images", str(world / "images")),
+        *(() if "--captions" in more else ("--captions", str(world / "captions.json"))),
         *("--instances", str(world / "instances.json"), "--output", str(output)),
         *("--encoder", "tiny_cnn", "--encoder-weights", "none", "--image-size", "32"),
         *("--annotation-dim", "24", "--attention-dim", "16", "--embedding-dim", "26", "--hidden-dim", "24"),

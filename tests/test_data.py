@@ -1,4 +1,4 @@
-"""Captioned photographs: what is read is what was written, and every draw can be repeated."""
+"""Captioned photographs as batches: captions stay with their photograph, and every draw can be repeated."""
 
 import json
 from collections.abc import Iterable
@@ -10,12 +10,10 @@ from conftest import WORDS, draw_photo
 from PIL import Image
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from model import CaptioningError
 from model.vocabulary import Vocabulary
+from training.captions import CaptionedPhotograph, DataError, read_photographs
 from training.data import (
     LONGEST_CAPTION,
-    CaptionedPhotograph,
-    DataError,
     Draw,
     EpochSampler,
     Example,
@@ -25,7 +23,6 @@ from training.data import (
     encode_captions,
     is_mirrored_draw,
     mirror_words,
-    read_photographs,
 )
 
 
@@ -68,100 +65,6 @@ def dataset(photographs, vocabulary, config):
 
 def seed_of(*, mirrored: bool) -> int:
     return next(seed for seed in range(100) if is_mirrored_draw(Draw(0, seed)) == mirrored)
-
-
-def test_a_karpathy_file_gives_its_photographs_in_order_with_their_splits_and_words(folder, photographs):
-    assert [photograph.path for photograph in photographs] == [
-        folder / "images" / f"{name}.png" for name in "abcd"
-    ]
-    assert [photograph.split for photograph in photographs] == ["train", "restval", "val", "test"]
-    assert photographs[0].captions == (
-        ("a", "dog", "runs"),
-        ("the", "dog", "is", "left", "of", "a", "cat"),
-    )
-
-
-def test_a_caption_without_words_is_left_out(photographs):
-    assert photographs[2].captions == (("a", "cat"),)
-
-
-def test_cocos_filepath_is_part_of_the_path(folder):
-    listed = json.loads((folder / "captions.json").read_text())
-    (folder / "images" / "val2014").mkdir()
-    (folder / "images" / "a.png").rename(folder / "images" / "val2014" / "a.png")
-    listed["images"][0]["filepath"] = "val2014"
-    (folder / "captions.json").write_text(json.dumps(listed))
-    first = read_photographs(folder / "captions.json", folder / "images")[0]
-    assert first.read().size == draw_photo(0).size
-
-
-@pytest.mark.parametrize(
-    ("caption", "words"),
-    [
-        ("Ein Mädchen läuft über Öl.", ("ein", "mädchen", "läuft", "über", "öl")),
-        ("собака бежит", ("собака", "бежит")),
-        ("一只 狗", ("一只", "狗")),
-        ("a dog 🐕 runs", ("a", "dog", "runs")),
-    ],
-)
-def test_captions_of_any_script_keep_their_words(tmp_path, caption, words):
-    path = write_karpathy(tmp_path, [("a.png", "train", [caption])])
-    assert read_photographs(path, tmp_path / "images")[0].captions == (words,)
-
-
-def test_a_missing_photograph_is_named(folder):
-    (folder / "images" / "b.png").unlink()
-    with pytest.raises(DataError, match=r"1 photographs .* do not exist, .*b\.png"):
-        read_photographs(folder / "captions.json", folder / "images")
-
-
-@pytest.mark.parametrize("content", [b"", b"cut off"])
-def test_a_photograph_that_cannot_be_decoded_is_named(folder, photographs, content):
-    photographs[1].path.write_bytes(content)
-    with pytest.raises(DataError, match=r"b\.png"):
-        photographs[1].read()
-
-
-def test_a_missing_captions_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.json cannot be read"):
-        read_photographs(tmp_path / "nowhere.json", tmp_path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b'{"images": [',
-        b"\xff\xfe\x00",
-        b"[]",
-        b"7",
-        b'{"photographs": []}',
-        b'{"images": {"a": 1}}',
-        b'{"images": [7]}',
-        b'{"images": [{"split": "train", "sentences": []}]}',
-        b'{"images": [{"filename": "a.png", "sentences": []}]}',
-        b'{"images": [{"filename": "a.png", "split": "train"}]}',
-        b'{"images": [{"filename": "a.png", "split": "train", "sentences": "a dog"}]}',
-        b'{"images": [{"filename": "a.png", "split": "train", "sentences": {"raw": "a dog"}}]}',
-        b'{"images": [{"filename": "a.png", "split": "train", "sentences": ["a dog"]}]}',
-        b'{"images": [{"filename": "a.png", "split": "train", "sentences": [{"raw": 7}]}]}',
-    ],
-)
-def test_a_file_that_is_no_karpathy_json_is_named(tmp_path, content):
-    path = tmp_path / "broken.json"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken\.json"):
-        read_photographs(path, tmp_path)
-
-
-def test_an_unknown_split_is_named(tmp_path):
-    path = write_karpathy(tmp_path, [("a.png", "training", ["a dog"])])
-    with pytest.raises(DataError, match="split 'training'"):
-        read_photographs(path, tmp_path / "images")
-
-
-def test_a_data_error_is_one_the_command_lines_catch():
-    assert issubclass(DataError, CaptioningError)
 
 
 def test_mirroring_swaps_left_and_right_and_nothing_else():

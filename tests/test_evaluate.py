@@ -1,15 +1,20 @@
 """Evaluation: one JSON object, each photograph once, and numbers that say how attention behaved."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
-from model import Caption, Captioner, Grid, Word
-from training import evaluate
-from training.evaluate import describe_attention, is_constant
+from model import Caption, Captioner, DecodingOptions, Grid, Word
+from model.vocabulary import tokenize
+from training import evaluate, java_metrics
+from training.captions import read_photographs
+from training.evaluate import describe_attention, evaluate_captioner, is_constant
+from training.java_metrics import JavaScore
 from training.metrics import score_captions
 from training.shapes import draw_world, write_world
 
@@ -21,6 +26,14 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_world(folder, 40, size=32)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def without_java(tmp_path, monkeypatch):
+    """METEOR takes seconds; the tests that are about Java bring their own."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path / "bin"
 
 
 def command(world: Path, checkpoint: Path, *more: str) -> list[str]:
@@ -144,6 +157,8 @@ def test_a_device_that_is_not_there_is_refused_with_status_2(world, checkpoint, 
         (["--images", "nowhere"], "nowhere"),
         (["--beam-size", "11"], "beam_size is 11"),
         (["--beam-size", "0"], "beam_size is 0"),
+        (["--length-penalty", "2.5"], "length_penalty is 2.5"),
+        (["--write-captions", "nowhere/said.jsonl"], "nowhere/said.jsonl"),
     ],
 )
 def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, checkpoint, capsys, more, named):
@@ -153,6 +168,114 @@ def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, checkpoint,
     [line] = err.splitlines()
     assert line.startswith("evaluate: ")
     assert named in line
+
+
+def test_scores_say_how_the_captions_were_searched_for(world, checkpoint, capsys):
+    evaluate.main(command(world, checkpoint, "--split", "test", "--length-penalty", "0.25"))
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["beam_size"], scores["length_penalty"]) == (3, 0.25)
+    captioner = Captioner.load(checkpoint)
+    assert scores["max_length"] == captioner.settled(DecodingOptions()).max_length > 0
+
+
+def test_the_length_penalty_asked_for_is_used(world, checkpoint, monkeypatch):
+    used = []
+    caption = Captioner.caption
+
+    def watch(self, images, options=None):
+        used.append(options.length_penalty)
+        return caption(self, images, options)
+
+    monkeypatch.setattr(Captioner, "caption", watch)
+    evaluate.main(command(world, checkpoint, "--split", "test", "--length-penalty", "1.5"))
+    assert used == [1.5]
+
+
+def test_captions_are_kept_in_the_one_record_with_what_they_were_scored_by(
+    world, checkpoint, capsys, tmp_path
+):
+    path = tmp_path / "said.jsonl"
+    assert evaluate.main(command(world, checkpoint, "--split", "test", "--write-captions", str(path))) == 0
+    scores = json.loads(capsys.readouterr().out)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(records) == scores["images"]
+    scenes = [scene for number, scene in enumerate(draw_world(40, size=32)) if number % 10 == 9]
+    for record, scene in zip(records, scenes, strict=True):
+        data = (world / "images" / record["image"]).read_bytes()
+        assert record["sha256"] == hashlib.sha256(data).hexdigest()
+        assert (record["width"], record["height"]) == (32, 32)
+        assert record["references"] == [" ".join(tokenize(text)) for text in scene.captions]
+        [caption] = record["captions"]
+        assert set(caption) >= {"caption", "log_prob", "words", "grid"}
+        assert "attention" not in caption["words"][0]
+    assert fmean(record["cider"] for record in records) == pytest.approx(scores["cider"], abs=0.01)
+    again = score_captions(
+        [record["captions"][0]["caption"] for record in records], [record["references"] for record in records]
+    )
+    assert {name: scores[name] for name in again} == again
+
+
+def test_a_breakdown_covers_every_photograph_and_comes_only_when_asked_for(world, checkpoint, capsys):
+    evaluate.main(command(world, checkpoint, "--split", "train"))
+    plain = json.loads(capsys.readouterr().out)
+    evaluate.main(command(world, checkpoint, "--split", "train", "--breakdown"))
+    found = json.loads(capsys.readouterr().out)
+    for groups in (found.pop("by_length"), found.pop("by_category")):
+        assert sum(group["photographs"] for group in groups.values()) == found["images"]
+    assert found == plain
+
+
+def write_java(folder: Path, program: str) -> None:
+    (folder / "java").write_text(f"#!/bin/sh\n{program}\n")
+    (folder / "java").chmod(0o755)
+
+
+@pytest.mark.parametrize("program", [None, "exit 7", "exec /bin/sleep 600", "echo nonsense"])
+def test_whatever_java_does_the_other_scores_are_there_and_a_sentence_a_metric(
+    world, checkpoint, capsys, monkeypatch, without_java, program
+):
+    monkeypatch.setattr(java_metrics, "SECONDS_TO_START", 1.0)
+    if program:
+        write_java(without_java, program)
+    assert evaluate.main(command(world, checkpoint, "--split", "test", "--save")) == 0
+    out, err = capsys.readouterr()
+    scores = json.loads(out)
+    assert set(scores) >= SCORES
+    assert not {"meteor", "spice"} & {*scores, *scores["intervals"]}
+    assert Captioner.load(checkpoint).info.scores == scores
+    said = [line for line in err.splitlines() if "is skipped" in line]
+    assert [line.split(" is ")[0] for line in said] == ["evaluate: METEOR", "evaluate: SPICE"]
+    assert "Traceback" not in err
+
+
+def test_what_java_finds_is_added_with_its_interval(world, checkpoint, capsys, monkeypatch):
+    found = {"meteor": lambda *_: JavaScore(22.5, [21.0, 24.0])}
+    monkeypatch.setattr(evaluate, "JAVA_METRICS", found)
+    evaluate.main(command(world, checkpoint, "--split", "test", "--save"))
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["meteor"], scores["intervals"]["meteor"]) == (22.5, [21.0, 24.0])
+    assert Captioner.load(checkpoint).info.scores == scores
+
+
+def test_scores_are_kept_before_java_and_printed_if_it_is_interrupted(world, checkpoint, capsys, monkeypatch):
+    saved = []
+
+    def interrupt(*_):
+        saved.append(Captioner.load(checkpoint).info.scores)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "JAVA_METRICS", {"meteor": interrupt})
+    assert evaluate.main(command(world, checkpoint, "--split", "test", "--save")) == 130
+    assert [json.loads(capsys.readouterr().out)] == saved
+    assert saved[0]["cider"] >= 0
+
+
+def test_validation_asks_no_java(world, checkpoint, monkeypatch):
+    monkeypatch.setattr(evaluate, "JAVA_METRICS", None)
+    photographs = read_photographs(world / "captions.json", world / "images", ("val",))
+    scores = evaluate_captioner(Captioner.load(checkpoint), photographs, DecodingOptions())
+    assert "meteor" not in scores
+    assert scores["faults"].keys() >= {"repeated_bigram", "unfinished"}
 
 
 def caption_with(*maps: tuple[tuple[float, ...], ...]) -> Caption:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from model.encoder import Encoder
 from model.preprocess import Preprocess
-from training.data import CaptionedPhotograph, DataError, Draw, is_mirrored_draw
+from training.captions import CaptionedPhotograph, DataError
+from training.data import Draw, is_mirrored_draw
 from training.features import FeatureDataset, _fingerprint, cached_features
 
 

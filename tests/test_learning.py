@@ -70,10 +70,10 @@ def train_captioner(scenes: list[Scene]) -> Captioner:
         for scene, words in zip(scenes, texts, strict=True)
     ]
     torch.manual_seed(0)
-    trainer = Trainer(CaptionNetwork(config), recipe, steps_per_epoch=1, bfloat16=False)
+    trainer = Trainer(CaptionNetwork(config), recipe, steps_per_epoch=1, precision="fp32")
     rng = Random(0)
     for _ in range(STEPS):
-        trainer.train_on(collate(rng.sample(examples, BATCH)))
+        trainer.train_on([collate(rng.sample(examples, BATCH))])
     info = CheckpointInfo(name="x", licence="x", trained_on="x")
     return Captioner(trainer.averaged, config, vocabulary, info)
 

@@ -13,6 +13,7 @@ from model.network import CaptionNetwork
 from training.config import TrainConfig
 from training.data import Batch, Example, collate
 from training.loop import Trainer, TrainingError
+from training.objective import Phase
 
 RECIPE = TrainConfig(epochs=4, frozen_epochs=2, batch_size=3, warmup_steps=1, seed=3)
 STEPS = 2  # an epoch
@@ -24,7 +25,7 @@ def make_network(config: ModelConfig, seed: int = 0) -> CaptionNetwork:
 
 
 def make_trainer(config: ModelConfig, recipe: TrainConfig = RECIPE, seed: int = 0) -> Trainer:
-    return Trainer(make_network(config, seed), recipe, steps_per_epoch=STEPS, bfloat16=False)
+    return Trainer(make_network(config, seed), recipe, steps_per_epoch=STEPS, precision="fp32")
 
 
 def make_batch(config: ModelConfig, seed: int, shape: tuple[int, ...] | None = None) -> Batch:
@@ -53,7 +54,7 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(config, kind):
     )
     trainer = make_trainer(replace(config, dropout=0.0), recipe)
     batch = make_batch(config, 1)
-    losses = [trainer.train_on(batch)[0] for _ in range(40)]
+    losses = [trainer.train_on([batch])[0] for _ in range(40)]
     assert losses[0] == pytest.approx(math.log(11), rel=0.2)
     assert losses[-1] < losses[0] / 2
 
@@ -67,22 +68,23 @@ def test_the_doubly_stochastic_term_evens_attention_out(config, network):
         )
         peaky = make_network(replace(config, dropout=0.0))
         peaky.load_state_dict(network.state_dict())
-        trainer = Trainer(peaky, recipe, steps_per_epoch=STEPS, bfloat16=False)
-        return [trainer.train_on(batch)[1] for _ in range(15)][-1]
+        trainer = Trainer(peaky, recipe, steps_per_epoch=STEPS, precision="fp32")
+        return [trainer.train_on([batch])[1] for _ in range(15)][-1]
 
     assert last_penalty(20.0) < last_penalty(0.0)
 
 
 def test_the_doubly_stochastic_target_is_the_one_asked_for(config):
     recipes = (replace(RECIPE, doubly_stochastic_target=target) for target in ("1", "T/L"))
-    of_one, of_even = (make_trainer(config, recipe).train_on(make_batch(config, 1))[1] for recipe in recipes)
+    batch = make_batch(config, 1)
+    of_one, of_even = (make_trainer(config, recipe).train_on([batch])[1] for recipe in recipes)
     assert of_one > 0.5  # captions of a few words cannot give each of 25 cells a whole one
     assert of_even < 0.1
 
 
 def test_without_maps_the_doubly_stochastic_term_costs_nothing(config):
     trainer = make_trainer(config_of_kind(config, "none"), replace(RECIPE, doubly_stochastic=1e6))
-    cross_entropy, penalty = trainer.train_on(make_batch(config, 1))
+    cross_entropy, penalty, _ = trainer.train_on([make_batch(config, 1)])
     assert penalty == 0
     assert cross_entropy < 10
 
@@ -92,13 +94,13 @@ def test_a_frozen_encoder_stays_as_it_is_and_learns_afterwards(config):
     before = snapshot(trainer.network.encoder)
     decoder = snapshot(trainer.network.decoder)
     for step in range(4):
-        assert trainer.is_encoder_frozen
-        trainer.train_on(make_batch(config, step))
+        assert trainer.phase is Phase.FROZEN
+        trainer.train_on([make_batch(config, step)])
     assert is_same(before, snapshot(trainer.network.encoder))
     assert is_same(before, snapshot(trainer.averaged.encoder))
     assert not is_same(decoder, snapshot(trainer.network.decoder))
-    assert not trainer.is_encoder_frozen
-    trainer.train_on(make_batch(config, 4))
+    assert trainer.phase is Phase.LEARNING
+    trainer.train_on([make_batch(config, 4)])
     after = snapshot(trainer.network.encoder)
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
@@ -109,8 +111,8 @@ def test_features_train_the_frozen_network_as_their_photographs_do(config):
     with torch.no_grad():
         features = by_features.network.encoder(batch.inputs)
     for _ in range(2):
-        by_photographs.train_on(batch)
-        by_features.train_on(batch._replace(inputs=features))
+        by_photographs.train_on([batch])
+        by_features.train_on([batch._replace(inputs=features)])
     assert is_same(snapshot(by_photographs.network), snapshot(by_features.network))
 
 
@@ -121,7 +123,7 @@ def test_batch_normalization_keeps_the_statistics_it_came_with(config):
     assert any(name.endswith("running_var") for name in names)
     before = snapshot(trainer.network.encoder)
     for step in range(4):
-        trainer.train_on(make_batch(config, step))
+        trainer.train_on([make_batch(config, step)])
     for encoder in (trainer.network.encoder, trainer.averaged.encoder):
         after = snapshot(encoder)
         assert all(torch.equal(before[name], after[name]) for name in names)
@@ -153,7 +155,7 @@ def test_learning_rates_rise_to_their_peaks_and_fall_to_nothing_the_encoders_lat
     trainer = make_trainer(config, recipe)
     batch = make_batch(config, 1)
     for _ in range(42):
-        trainer.train_on(batch)
+        trainer.train_on([batch])
     for module, peak, start in (
         (trainer.network.project, recipe.learning_rate, 0),
         (trainer.network.decoder, recipe.learning_rate, 0),
@@ -175,14 +177,14 @@ def test_a_short_run_warms_up_sooner_and_still_reaches_its_rate(config, rates):
     trainer = make_trainer(config, replace(RECIPE, epochs=5, frozen_epochs=0, warmup_steps=1000))
     batch = make_batch(config, 1)
     for _ in range(10):
-        trainer.train_on(batch)
+        trainer.train_on([batch])
     assert max(rates_of(trainer.network.decoder, rates)) > 0.9 * RECIPE.learning_rate
 
 
 def test_an_encoder_frozen_to_the_end_never_gets_a_learning_rate(config, rates):
     trainer = make_trainer(config, replace(RECIPE, frozen_epochs=4))
     for step in range(8):
-        trainer.train_on(make_batch(config, step))
+        trainer.train_on([make_batch(config, step)])
     assert rates_of(trainer.network.encoder, rates) == [0.0] * 8
     assert all(rate > 0 for rate in rates_of(trainer.network.decoder, rates))
 
@@ -197,7 +199,7 @@ def test_gradients_are_clipped_to_the_longest_allowed(config):
     handle = register_optimizer_step_pre_hook(note)
     try:
         for clip in (0.01, 1000.0):
-            make_trainer(config, replace(RECIPE, clip_norm=clip)).train_on(make_batch(config, 1))
+            make_trainer(config, replace(RECIPE, clip_norm=clip)).train_on([make_batch(config, 1)])
     finally:
         handle.remove()
     assert lengths[0] == pytest.approx(0.01, rel=1e-3)
@@ -206,10 +208,10 @@ def test_gradients_are_clipped_to_the_longest_allowed(config):
 
 def test_the_moving_average_lies_between_what_it_was_and_the_new_weights(config):
     trainer = make_trainer(config, replace(RECIPE, frozen_epochs=0, learning_rate=0.05))
-    trainer.train_on(make_batch(config, 0))
+    trainer.train_on([make_batch(config, 0)])
     for step in range(1, 5):
         old = snapshot(trainer.averaged)
-        trainer.train_on(make_batch(config, step))
+        trainer.train_on([make_batch(config, step)])
         new, average = snapshot(trainer.network), snapshot(trainer.averaged)
         for name in average:
             low, high = torch.minimum(old[name], new[name]), torch.maximum(old[name], new[name])
@@ -223,7 +225,7 @@ def test_the_moving_average_is_as_slow_as_it_was_asked_to_be(config):
     def distance(decay: float) -> float:
         trainer = make_trainer(config, replace(RECIPE, average_decay=decay, learning_rate=0.05))
         for step in range(6):
-            trainer.train_on(make_batch(config, step))
+            trainer.train_on([make_batch(config, step)])
         new, average = snapshot(trainer.network), snapshot(trainer.averaged)
         return sum((new[name] - average[name]).abs().sum().item() for name in new)
 
@@ -239,20 +241,20 @@ def test_going_on_from_a_saved_state_gives_bit_for_bit_the_weights_of_not_stoppi
     config = config_of_kind(config, kind)
     batches = [make_batch(config, step) for step in range(7)]
     through = make_trainer(config)
-    losses = [through.train_on(batch) for batch in batches]
+    losses = [through.train_on([batch]) for batch in batches]
 
     stopped = make_trainer(config)
     for batch in batches[:stop]:
-        stopped.train_on(batch)
+        stopped.train_on([batch])
     stopped.save(tmp_path / "state.pt", {"epoch": 1, "losses": [0.5, 0.25]})
-    stopped.train_on(batches[0])  # what happens after saving must not matter
+    stopped.train_on([batches[0]])  # what happens after saving must not matter
 
     resumed = make_trainer(config, seed=9)
     torch.manual_seed(123)
     assert resumed.restore(tmp_path / "state.pt") == {"epoch": 1, "losses": [0.5, 0.25]}
     assert resumed.step == stop
     torch.rand(5)  # nor what else draws random numbers, such as a data loader that starts
-    assert [resumed.train_on(batch) for batch in batches[stop:]] == losses[stop:]
+    assert [resumed.train_on([batch]) for batch in batches[stop:]] == losses[stop:]
     assert is_same(snapshot(resumed.network), snapshot(through.network))
     assert is_same(snapshot(resumed.averaged), snapshot(through.averaged))
 
@@ -260,14 +262,14 @@ def test_going_on_from_a_saved_state_gives_bit_for_bit_the_weights_of_not_stoppi
 def test_dropout_differs_from_step_to_step(config):
     trainer = make_trainer(config, replace(RECIPE, learning_rate=0.0, weight_decay=0.0))
     batch = make_batch(config, 1)
-    losses = {trainer.train_on(batch)[0] for _ in range(4)}
+    losses = {trainer.train_on([batch])[0] for _ in range(4)}
     assert len(losses) == 4
 
 
 def test_another_seed_trains_another_network(config):
     one, other = make_trainer(config), make_trainer(config, replace(RECIPE, seed=4))
     for trainer in (one, other):
-        trainer.train_on(make_batch(config, 1))
+        trainer.train_on([make_batch(config, 1)])
     assert not is_same(snapshot(one.network), snapshot(other.network))
 
 
@@ -289,12 +291,12 @@ def test_a_save_that_fails_leaves_the_state_before(config, tmp_path, monkeypatch
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_training_before_it_spoils_the_weights(config, value):
     trainer = make_trainer(config)
-    trainer.train_on(make_batch(config, 1))
+    trainer.train_on([make_batch(config, 1)])
     with torch.no_grad():
         trainer.network.decoder.output.bias[5] = value
     before, average = snapshot(trainer.network.encoder), snapshot(trainer.averaged)
     with pytest.raises(TrainingError, match="nan at step 1.*lower learning rate"):
-        trainer.train_on(make_batch(config, 2))
+        trainer.train_on([make_batch(config, 2)])
     assert is_same(before, snapshot(trainer.network.encoder))
     assert is_same(average, snapshot(trainer.averaged))
 
@@ -329,7 +331,10 @@ def test_a_state_of_another_program_is_refused(config, tmp_path, value):
         make_trainer(config).restore(tmp_path / "state.pt")
 
 
-@pytest.mark.parametrize("lost", ["network", "average", "optimizer", "step", "baseline", "progress"])
+PARTS = ("network", "average", "optimizer", "scaler", "step", "baseline", "progress")
+
+
+@pytest.mark.parametrize("lost", PARTS)
 def test_a_state_that_lacks_a_part_is_refused(config, tmp_path, lost):
     path = tmp_path / "state.pt"
     make_trainer(config).save(path, {})

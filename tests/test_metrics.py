@@ -41,20 +41,66 @@ def coco_scores(candidates: list[str], references: list[list[str]]) -> dict[str,
     return dict(zip(SCORES, (*bleu, rouge, cider), strict=True))
 
 
+def assert_equal_to_pycocoevalcap(candidates: list[str], references: list[list[str]]) -> None:
+    ours = Tally.of(candidates, references).fractions()
+    for name, value in coco_scores(candidates, references).items():
+        assert ours[name] == pytest.approx(value, rel=0, abs=1e-6), name
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_scores_are_those_of_pycocoevalcap_on_the_same_words(seed):
-    # Equal to the two decimals that are kept, twelve times over, is equal.
-    candidates, references = write_corpus(seed, photographs=3 + 4 * seed)
-    ours = score_captions(candidates, references)
-    for name, value in coco_scores(candidates, references).items():
-        assert ours[name] == pytest.approx(100 * value, abs=0.005 + 1e-6), name
+    assert_equal_to_pycocoevalcap(*write_corpus(seed, photographs=3 + 4 * seed))
 
 
-def test_captions_shorter_than_four_words_score_as_in_pycocoevalcap():
-    candidates, references = ["a dog", "cat"], [["a dog runs on grass", "a dog"], ["cat sits"]]
-    ours = score_captions(candidates, references)
-    for name, value in coco_scores(candidates, references).items():
-        assert ours[name] == pytest.approx(100 * value, abs=0.005 + 1e-6), name
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        "",
+        "a",
+        "a dog",
+        "zebra",
+        "a a a a a a a a",
+        "a dog a dog a dog a dog",
+        "a dog runs on grass",
+        "a dog runs on grass " * 6,
+        "grass on runs dog a",
+        "été 犬 3",
+    ],
+)
+def test_odd_captions_score_as_in_pycocoevalcap(candidate):
+    others, references = write_corpus(11, photographs=6)
+    own = ["a dog runs on grass", "the dog", "a dog a dog"]
+    assert_equal_to_pycocoevalcap([candidate, *others], [own, *references])
+    assert_equal_to_pycocoevalcap([candidate] * 7, [own, *references])
+    assert_equal_to_pycocoevalcap([candidate], [own])
+
+
+def test_captions_of_two_words_or_one_score_as_in_pycocoevalcap():
+    assert_equal_to_pycocoevalcap(["a dog", "cat"], [["a dog runs on grass", "a dog"], ["cat sits"]])
+
+
+def test_scores_are_the_fractions_with_two_decimals():
+    tally = Tally.of(*write_corpus(10, photographs=9))
+    scores = tally.scores()
+    assert {name: scores[name] for name in SCORES} == {
+        name: round(100 * value, 2) for name, value in tally.fractions().items()
+    }
+
+
+def test_a_part_of_a_tally_keeps_the_document_frequencies_of_all():
+    candidates, references = write_corpus(12, photographs=24)
+    tally, rows = Tally.of(candidates, references), [1, 5, 6, 20]
+    part = tally.part(rows)
+    alone = Tally.of([candidates[row] for row in rows], [references[row] for row in rows])
+    assert part.fractions()["bleu_4"] == alone.fractions()["bleu_4"]
+    assert part.fractions()["rouge_l"] == alone.fractions()["rouge_l"]
+    assert part.fractions()["cider"] == pytest.approx(sum(tally.cider[rows]) / len(rows))
+    assert part.fractions()["cider"] != pytest.approx(alone.fractions()["cider"], abs=1e-3)
+
+
+def test_the_part_of_all_photographs_is_the_whole():
+    tally = Tally.of(*write_corpus(13, photographs=8))
+    assert tally.part(range(8)).scores() == tally.scores()
 
 
 def test_a_perfect_caption_of_every_photograph_scores_bleu_100():

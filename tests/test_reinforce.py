@@ -371,13 +371,13 @@ def test_the_baseline_moves_a_tenth_of_the_way_to_the_reward_of_every_batch(
     with torch.no_grad():
         network.decoder.output.weight.zero_()  # so that what is said, and with it the reward, never changes
         network.decoder.output.bias.copy_(torch.linspace(-1, 1, 11))
-    trainer = Trainer(network, STILL, steps_per_epoch=5, bfloat16=False)
+    trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
     batch = collate([Example(features[0], [[4, 5, 6], [7]])])
     reward = network.decoder.output.bias.detach().log_softmax(0)[batch.targets].mean().item()
     found = []
     for _ in range(3):
         found.append(baseline_in(trainer, tmp_path))
-        trainer.train_on(batch)
+        trainer.train_on([batch])
     found.append(baseline_in(trainer, tmp_path))
     assert pytest.approx(0.9) == BASELINE_MEMORY
     assert found == pytest.approx([reward * (1 - BASELINE_MEMORY**steps) for steps in range(4)], rel=1e-4)
@@ -385,20 +385,20 @@ def test_the_baseline_moves_a_tenth_of_the_way_to_the_reward_of_every_batch(
 
 def test_the_baseline_is_gone_on_with(hard_config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(hard_config)
-    trainer = Trainer(network, STILL, steps_per_epoch=5, bfloat16=False)
+    trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
     batch = collate([Example(features[0], [[4, 5, 6], [7]])])
-    trainer.train_on(batch)
+    trainer.train_on([batch])
     kept = baseline_in(trainer, tmp_path)
     assert kept < -0.1
-    resumed = Trainer(make_network(hard_config)[0], STILL, steps_per_epoch=5, bfloat16=False)
+    resumed = Trainer(make_network(hard_config)[0], STILL, steps_per_epoch=5, precision="fp32")
     resumed.restore(tmp_path / "state.pt")
     assert baseline_in(resumed, tmp_path) == kept
 
 
 def test_another_kind_has_no_baseline_to_move(config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(replace(config, image_size=16))
-    trainer = Trainer(network, STILL, steps_per_epoch=5, bfloat16=False)
-    trainer.train_on(collate([Example(features[0], [[4, 5, 6], [7]])]))
+    trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
+    trainer.train_on([collate([Example(features[0], [[4, 5, 6], [7]])])])
     assert baseline_in(trainer, tmp_path) == 0
 
 
@@ -434,13 +434,13 @@ def test_it_learns_where_to_look(
     network = CaptionNetwork(replace(hard_config, attention_dim=8, annotation_dim=12))
     assert names_and_finds(network)[1] < 0.6
     recipe = replace(STILL, epochs=steps, frozen_epochs=steps, learning_rate=0.02)
-    trainer = Trainer(network, recipe, steps_per_epoch=1, bfloat16=False)
+    trainer = Trainer(network, recipe, steps_per_epoch=1, precision="fp32")
     losses = []
     for step in range(steps):
         features, _, things = hidden_objects(photographs, step, network.encoder.feature_dim)
         captions = [[[4 + int(thing)]] for thing in things]
         batch = collate([Example(*example) for example in zip(features, captions, strict=True)])
-        losses.append(trainer.train_on(batch)[0])
+        losses.append(trainer.train_on([batch])[0])
     assert sum(losses[-10:]) < sum(losses[:10]) / 3
     named, found = names_and_finds(network)
     assert named > 0.9

@@ -202,7 +202,7 @@ def test_no_length_penalty_prefers_shorter_captions() -> None:
         {"num_captions": 4},
         {"num_captions": 0},
         {"max_length": 0},
-        {"max_length": 51},
+        {"max_length": 201},
         {"length_penalty": -0.1},
         {"length_penalty": math.nan},
     ],

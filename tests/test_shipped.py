@@ -10,7 +10,7 @@ from conftest import SHARED_DATA
 from PIL import Image
 
 from model import Caption, Captioner, DecodingOptions, contact_sheet, open_image
-from training.data import read_photographs
+from training.captions import read_photographs
 from training.evaluate import describe_attention, evaluate_captioner
 
 ROOT = Path(__file__).parents[1]

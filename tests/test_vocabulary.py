@@ -45,7 +45,14 @@ def test_the_order_of_captions_does_not_change_the_vocabulary() -> None:
     )
 
 
-@pytest.mark.parametrize("words", [["dog", "dog"], ["<end>"], [""], [" dog"]])
+def test_a_grown_vocabulary_keeps_its_ids_and_ends_with_the_frequent_new_words() -> None:
+    before = Vocabulary(["dog", "cat"])
+    after = before.grown([["a", "zebra"], ["a", "dog", "owl"], ["zebra", "a"]], min_count=2)
+    assert after.words == ["dog", "cat", "a", "zebra"]
+    assert after.encode(["dog", "cat"]) == before.encode(["dog", "cat"])
+
+
+@pytest.mark.parametrize("words", [["dog", "dog"], ["<end>"], [""], [" "], [" dog"]])
 def test_a_malformed_word_list_is_refused(words: list[str]) -> None:
     with pytest.raises(CheckpointError):
         Vocabulary(words)

@@ -28,10 +28,12 @@ from model.attention import ATTENTION_KINDS
 from model.captioner import check_device
 from model.checkpoint import MANIFEST
 from model.decoder import Decoder
+from training.captions import CaptionedPhotograph, DataError
+from training.check import read_checked
 from training.comparison import COMPARISON, as_markdown, compare
 from training.config import RunOptions
-from training.data import CaptionedPhotograph, DataError, read_photographs
 from training.evaluate import caption_photographs, describe_attention
+from training.folder import STATE, read_log
 from training.grounding import ground
 from training.instances import Instances, read_instances
 from training.loop import DivergedError, TrainingError
@@ -42,11 +44,13 @@ from training.options import (
     add_recipe_options,
     chosen_network,
     chosen_recipe,
+    network_fields,
 )
 from training.results import RESULT, RUNS, keep_settings, locked, read_results, sha256_of_file, write_whole
-from training.run import STATE, Run, read_log
+from training.run import Run
 
 FEATURES = "features.npy"
+DEFAULTS = {"epochs": 3}
 SPEED_PHOTOGRAPHS = 64  # captioned for a figure of speed
 SPEED_ROUNDS = 3  # of which each captioner's fastest counts: other work can only slow one down
 
@@ -63,13 +67,13 @@ class Comparison:
         """
         check_device(chosen.device)
         self._chosen = chosen
-        self._recipe = replace(chosen_recipe(chosen), frozen_epochs=chosen.epochs)
-        self._network = chosen_network(chosen)
+        recipe = chosen_recipe(chosen, **DEFAULTS)
+        self._recipe = replace(recipe, frozen_epochs=recipe.epochs)
+        defaults: dict[str, Any] = {
+            field.name: field.default for field in network_fields() if field.name != "attention"
+        }
+        self._network = defaults | chosen_network(chosen)
         self._folder: Path = chosen.output
-        self._train_photographs = read_photographs(chosen.captions, chosen.images, ("train", "restval"))
-        self._photographs = read_photographs(chosen.captions, chosen.images, (chosen.split,))
-        if not self._photographs:
-            raise DataError(f"{chosen.captions} lists no photographs of the split {chosen.split!r}.")
         self._instances: Instances | None = None
         if chosen.instances:
             images = chosen.instance_images or chosen.instances.parent / "images"
@@ -82,6 +86,13 @@ class Comparison:
         for seed in chosen.seeds:
             replace(self._recipe, seed=seed)
             self._run_options(chosen.kinds[0], seed)
+        # Last, for it may take a minute.
+        self._listed = read_checked(chosen.captions, chosen.images, skip_problems=chosen.skip_problems)
+        self._train_photographs = [one for one in self._listed if one.split in ("train", "restval")]
+        self._photographs = [one for one in self._listed if one.split == chosen.split]
+        if not self._photographs:
+            files = ", ".join(map(str, chosen.captions))
+            raise DataError(f"{files}: there are no photographs of the split {chosen.split!r}.")
 
     def start(self) -> Path:
         """Train and score what is missing, and write the table; its path.
@@ -142,7 +153,8 @@ class Comparison:
             shutil.rmtree(folder)  # killed before it had saved anything to go on from
         print(f"{kind}, seed {seed}", file=sys.stderr)
         network = {**self._network, "attention": kind}
-        Run(self._run_options(kind, seed), replace(self._recipe, seed=seed), network).start()
+        options = self._run_options(kind, seed)
+        Run(options, replace(self._recipe, seed=seed), network, self._listed).start()
 
     def _is_trained(self, folder: Path) -> bool:
         """Whether the last epoch was validated, and so everything but the result was written."""
@@ -153,8 +165,9 @@ class Comparison:
     def _run_options(self, kind: str, seed: int) -> RunOptions:
         folder = self._run_folder(kind, seed)
         return RunOptions(
-            captions=self._chosen.captions,
-            images=self._chosen.images,
+            captions=tuple(self._chosen.captions),
+            images=tuple(self._chosen.images),
+            skip_problems=self._chosen.skip_problems,
             output=folder,
             resume=(folder / STATE).exists(),
             min_count=self._chosen.min_count,
@@ -261,9 +274,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", choices=("val", "test"), default="val", help="what to score on, default val")
     add("--instances", type=Path, metavar="FILE", help="COCO instances JSON, to measure grounding on")
     add("--instance-images", type=Path, metavar="DIR", help="its photographs, default images/ beside it")
-    add("--instance-captions", type=Path, metavar="FILE", help="their captions, Karpathy JSON")
+    add("--instance-captions", type=Path, metavar="FILE", help="their captions, in any form of --captions")
     add_network_options(parser, without=("attention",))
-    add_recipe_options(parser, without=("frozen_epochs", "encoder_learning_rate", "seed"), epochs=3)
+    add_recipe_options(parser, without=("frozen_epochs", "encoder_learning_rate", "seed"), **DEFAULTS)
     add_hardware_options(parser)
     return parser
 

@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from model.vocabulary import detokenize
+from training.captions import CaptionedPhotograph
 from training.config import network_defaults
-from training.data import CaptionedPhotograph
 from training.metrics import Tally
 
 COMPARISON = "comparison"  # the names of the files, without .json and .md

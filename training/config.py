@@ -36,6 +36,9 @@ class TrainConfig:
     doubly_stochastic_target: str = _option("1", "what it pulls the weights of a location to: 1 or T/L")
     clip_norm: float = _option(2.0, "longest gradient, L2")
     average_decay: float = _option(0.998, "of the moving average of the weights, which is what is kept")
+    self_critical_epochs: int = _option(0, "last epochs, which reward whole captions for their CIDEr")
+    self_critical_learning_rate: float = _option(5e-5, "peak in these; the encoder does not learn in them")
+    samples: int = _option(5, "captions drawn of a photograph in these epochs")
     seed: int = _option(0, "of everything random")
 
     def __post_init__(self) -> None:
@@ -47,12 +50,25 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "warmup_steps"):
             if getattr(self, name) < 1:
                 raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
-        if self.frozen_epochs < 0:
-            raise OptionsError(f"--frozen-epochs is {self.frozen_epochs}; it must not be negative.")
+        for name in ("frozen_epochs", "self_critical_epochs"):
+            if getattr(self, name) < 0:
+                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must not be negative.")
+        if self.self_critical_epochs > self.epochs:
+            raise OptionsError(
+                f"--self-critical-epochs is {self.self_critical_epochs}; --epochs are {self.epochs} in all."
+            )
+        if self.samples < 2:
+            raise OptionsError(f"--samples is {self.samples}; each is judged by the others: take 2 or more.")
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must lie in [0, 1).")
-        for name in ("learning_rate", "encoder_learning_rate", "weight_decay", "doubly_stochastic"):
+        for name in (
+            "learning_rate",
+            "encoder_learning_rate",
+            "self_critical_learning_rate",
+            "weight_decay",
+            "doubly_stochastic",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise OptionsError(
                     f"{as_option(name)} is {getattr(self, name)}; it must be finite and not negative."
@@ -68,19 +84,26 @@ class TrainConfig:
             raise OptionsError(f"The seed is {self.seed}; it must lie in 0 to 2**63 - 1.")
 
 
+# What differs for a captioner that is trained already and a few hundred new photographs.
+FINE_TUNING = {"epochs": 12, "frozen_epochs": 4, "learning_rate": 5e-4, "warmup_steps": 20}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What a run works on and with, beside the network and the recipe."""
 
-    captions: Path
-    images: Path
+    captions: tuple[Path, ...]  # files in any of the forms of training/captions.py
+    images: tuple[Path, ...]  # the folder of the photographs of each
     output: Path  # the folder it writes
+    skip_problems: bool = False  # train on what is left; else nothing begins while the data has problems
     resume: bool = False
+    start_from: Path | None = None  # the checkpoint of a trained captioner
     min_count: int = 5  # words rarer than this become unknown
     encoder_weights: str = "published"  # or "none", or a file
     features: Path | None = None  # where the frozen encoder's features are kept; None: nowhere
-    precision: str = "fp32"  # or "bf16"
+    precision: str = "fp32"  # or "bf16", or on a GPU "fp16"
     device: str = "cpu"
+    accumulate: int = 1  # batches a step is split into over time
     workers: int = 1  # processes that read photographs
     save_minutes: float = 3.0  # most work a crash can lose
     validate_every: int = 1  # epochs; the last is always validated
@@ -94,7 +117,7 @@ class RunOptions:
         Raises:
             OptionsError: one sentence naming the option.
         """
-        for name in ("min_count", "validate_every"):
+        for name in ("min_count", "validate_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.save_minutes < math.inf:

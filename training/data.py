@@ -1,12 +1,9 @@
-"""Captioned photographs: reading the file that lists them, and turning them into batches."""
+"""Captioned photographs as batches."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,91 +13,16 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from model import CaptioningError, ImageError, ModelConfig, open_image
+from model import ModelConfig
+from model.config import MOST_TOKENS
 from model.preprocess import Preprocess
-from model.vocabulary import Vocabulary, tokenize
+from model.vocabulary import Vocabulary
+from training.captions import CaptionedPhotograph, DataError
 
-SPLITS = ("train", "restval", "val", "test")
 LONGEST_CAPTION = 22  # words; the one caption in a hundred that is longer is cut for training
 
 # Mirrored photographs need mirrored words.
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
-
-
-class DataError(CaptioningError):
-    """Captions or photographs that cannot be trained on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionedPhotograph:
-    """A photograph on disk and what people wrote of it."""
-
-    path: Path
-    captions: tuple[tuple[str, ...], ...]  # tokenized
-    split: str  # train, restval, val or test
-
-    def read(self) -> Image.Image:
-        """The photograph, upright RGB.
-
-        Raises:
-            DataError: it is missing or cannot be decoded; the message names it.
-        """
-        try:
-            return open_image(self.path.read_bytes()).image
-        except (OSError, ImageError) as error:
-            raise DataError(f"The photograph {self.path} cannot be read: {error}") from None
-
-
-def read_photographs(
-    captions: Path, images: Path, splits: Collection[str] = SPLITS
-) -> list[CaptionedPhotograph]:
-    """The photographs of ``splits`` that a Karpathy JSON file lists, whose files lie in ``images``.
-
-    Those without captions are left out.
-
-    Raises:
-        DataError: the file cannot be read, has another form, or names photographs that do not exist.
-    """
-    photographs = list_photographs(captions, images, splits)
-    if missing := [photograph.path for photograph in photographs if not photograph.path.is_file()]:
-        raise DataError(f"{len(missing)} photographs of {captions} do not exist, {missing[0]} first.")
-    return photographs
-
-
-def list_photographs(
-    captions: Path, images: Path, splits: Collection[str] = SPLITS
-) -> list[CaptionedPhotograph]:
-    """What ``read_photographs`` gives, without a look at whether the photographs exist.
-
-    Raises:
-        DataError: the file cannot be read, or has another form.
-    """
-    try:
-        listed = json.loads(captions.read_text(encoding="utf-8"))["images"]
-        everything = [_from_karpathy(entry, images) for entry in listed]
-    except OSError as error:
-        raise DataError(f"The captions {captions} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{captions} is no Karpathy JSON file ({type(error).__name__}: {error}); it needs a list "
-            "'images' of objects with 'filename', 'split' and 'sentences', each sentence with its 'raw' text."
-        ) from None
-    return [found for found in everything if found.split in splits and found.captions]
-
-
-def _from_karpathy(entry: dict[str, object], images: Path) -> CaptionedPhotograph:
-    sentences = entry["sentences"]
-    if not isinstance(sentences, list):
-        raise TypeError("'sentences' is no list")
-    words = [tuple(tokenize(sentence["raw"])) for sentence in sentences]
-    split = str(entry["split"])
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}")
-    return CaptionedPhotograph(
-        path=images / str(entry.get("filepath", "")) / str(entry["filename"]),
-        captions=tuple(filter(None, words)),
-        split=split,
-    )
 
 
 def mirror_words(words: Sequence[str]) -> tuple[str, ...]:
@@ -118,7 +40,21 @@ class Batch(NamedTuple):
     owners: Tensor  # (N,) which photograph a caption is of
     words: Tensor  # (N, T) ids to feed, the start token first
     targets: Tensor  # (words,) ids to predict, packed as CaptionNetwork.read packs its logits
-    lengths: Tensor  # (N,) words to predict, the end token counted
+    lengths: Tensor  # (N,) words to predict, the end token counted; always on the CPU
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device, but for ``lengths``."""
+        inputs, owners, words, targets = (tensor.to(device) for tensor in self[:-1])
+        return Batch(inputs, owners, words, targets, self.lengths)
+
+    def references(self) -> list[list[list[int]]]:
+        """For each photograph its captions as ids to predict, the end token included."""
+        found: list[list[list[int]]] = [[] for _ in self.inputs]
+        for owner, ids, length in zip(
+            self.owners.tolist(), self.words.tolist(), self.lengths.tolist(), strict=True
+        ):
+            found[owner].append([*ids[1:length], Vocabulary.end_id])
+        return found
 
 
 class Example(NamedTuple):
@@ -130,14 +66,20 @@ class Example(NamedTuple):
 
 def collate(examples: Sequence[Example]) -> Batch:
     """Examples as one batch."""
+    inputs = torch.stack([example.inputs for example in examples])
     captions = [(owner, ids) for owner, example in enumerate(examples) for ids in example.captions]
-    captions.sort(key=lambda caption: -len(caption[1]))
-    feed = [torch.tensor([Vocabulary.start_id, *ids]) for _, ids in captions]
-    expect = [torch.tensor([*ids, Vocabulary.end_id]) for _, ids in captions]
-    lengths = torch.tensor([len(ids) + 1 for _, ids in captions])
+    return as_batch(inputs, [(owner, [*ids, Vocabulary.end_id]) for owner, ids in captions])
+
+
+def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> Batch:
+    """Photographs or features with captions as (owner, ids to predict), longest first if they are not."""
+    captions = sorted(captions, key=lambda caption: -len(caption[1]))
+    expect = [torch.tensor(ids) for _, ids in captions]
+    feed = [torch.tensor([Vocabulary.start_id, *ids[:-1]]) for _, ids in captions]
+    lengths = torch.tensor([len(ids) for ids in expect])
     padded = pad_sequence(expect, batch_first=True, padding_value=Vocabulary.pad_id)
     return Batch(
-        inputs=torch.stack([example.inputs for example in examples]),
+        inputs=inputs,
         owners=torch.tensor([owner for owner, _ in captions]),
         words=pad_sequence(feed, batch_first=True, padding_value=Vocabulary.pad_id),  # (N, T)
         targets=pack_padded_sequence(padded, lengths, batch_first=True).data,
@@ -198,36 +140,60 @@ def encode_captions(
 ) -> list[list[int]]:
     """The captions as ids, of the photograph or of its mirror image."""
     captions = [mirror_words(words) if is_mirrored else words for words in photograph.captions]
-    return [vocabulary.encode(words[:LONGEST_CAPTION]) for words in captions]
+    # Without spaces a caption is one word, however long: of that, what no search can write is not learnt.
+    return [vocabulary.encode(words[:LONGEST_CAPTION])[:MOST_TOKENS] for words in captions]
 
 
 class EpochSampler:
-    """The batches of one epoch in an order that the seed and the epoch alone decide.
+    """The steps of one epoch in an order that the seed and the epoch alone decide.
 
-    So a run that was stopped can go on in the middle of an epoch with the batches it had not seen.
+    So a run that was stopped can go on in the middle of an epoch with the steps it had not done.
     """
 
-    def __init__(self, count: int, batch_size: int, *, seed: int, epoch: int, skip: int) -> None:
-        """``skip``: how many batches of the epoch were already seen."""
+    def __init__(
+        self, count: int, batch_size: int, *, seed: int, epoch: int, skip: int = 0, parts: int = 1
+    ) -> None:
+        """The photographs of an epoch, step by step.
+
+        Args:
+            count: photographs, at least ``parts``.
+            batch_size: photographs a step, at least ``parts``; the last steps of the epoch may differ.
+            seed: of the run.
+            epoch: from 0.
+            skip: how many steps of the epoch were already done.
+            parts: into how many batches, none of them empty, a step is split: over processes, and over time.
+        """
+        assert count >= parts
+        assert batch_size >= parts
         rng = random.Random(seed * 1_000_003 + epoch)
         order = rng.sample(range(count), count)
         draws = [Draw(index, rng.getrandbits(32)) for index in order]
-        self._batches = [draws[at : at + batch_size] for at in range(0, count, batch_size)][skip:]
+        # Too few to be split join those before.
+        starts = [at for at in range(0, count, batch_size) if count - at >= parts]
+        ends = [*starts[1:], count]
+        self._steps = [draws[start:end] for start, end in zip(starts, ends, strict=True)][skip:]
+        self._parts = parts
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return iter(self._batches)
+        return iter(self._steps)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._steps)
+
+    def part_of(self, rank: int, processes: int) -> list[list[Draw]]:
+        """The batches that one of the processes reads, ``parts / processes`` for each step."""
+        each = self._parts // processes
+        mine = range(rank * each, (rank + 1) * each)
+        return [step[part :: self._parts] for step in self._steps for part in mine]
 
 
-def batches(dataset: Dataset[Example], sampler: EpochSampler, *, workers: int) -> Iterator[Batch]:
-    """The batches of ``dataset`` in the order of ``sampler``, made by ``workers`` processes.
+def batches(dataset: Dataset[Example], draws: Sequence[list[Draw]], *, workers: int) -> Iterator[Batch]:
+    """The batches of ``dataset`` in the order of ``draws``, made by ``workers`` processes.
 
     Raises:
         DataError: a photograph cannot be read.
     """
-    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
+    loader = DataLoader(dataset, batch_sampler=draws, collate_fn=collate, num_workers=workers)
     try:
         yield from loader
     except DataError as error:

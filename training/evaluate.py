@@ -4,7 +4,8 @@
         --captions ../shared/data/flickr8k/captions.json --images ../shared/data/flickr8k/images --split test
 
 prints one JSON object. Captions are free-running (the network reads its own words, as in use), one a
-photograph, and scored as text. ``evaluate_captioner`` also validates during training.
+photograph, and scored as text. ``evaluate_captioner`` also validates during training; what needs Java, the
+scores by group (--breakdown) and the captions in a file (--write-captions) are of this command alone.
 """
 
 from __future__ import annotations
@@ -12,24 +13,37 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
-from model import Caption, Captioner, CaptioningError, DecodingOptions
+from model import (
+    Caption,
+    Captioner,
+    CaptioningError,
+    DecodingOptions,
+    OptionsError,
+    open_image,
+    photograph_record,
+)
 from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
 from model.vocabulary import detokenize
-from training.data import SPLITS, CaptionedPhotograph, DataError, read_photographs
+from training.breakdown import by_category, by_length, count_faults
+from training.captions import FORMS, SPLITS, CaptionedPhotograph, DataError, read_photographs
+from training.java_metrics import JAVA_METRICS, JavaError
 from training.loop import DivergedError
-from training.metrics import score_captions
+from training.metrics import Tally, percent
 from training.options import add_captioner_options
+from training.results import write_whole
 
 # Distance of successive maps under which they count as one map; of maps that learn, the first epoch has ten
 # times that.
@@ -57,28 +71,97 @@ def caption_photographs(
     return captions
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The free-running captions of photographs, and what their scores are made of."""
+
+    photographs: Sequence[CaptionedPhotograph]
+    captions: list[Caption]  # the best of every photograph
+    options: DecodingOptions  # as they were used: the checkpoint's own longest caption is in its place
+    tally: Tally
+
+    @classmethod
+    def of(
+        cls, captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
+    ) -> Self:
+        """Caption photographs, at least one, and compare the captions with what people wrote.
+
+        Raises:
+            DataError: a photograph cannot be read.
+            DivergedError: the network's numbers are not finite.
+        """
+        captions = caption_photographs(captioner, photographs, options)
+        tally = Tally.of([caption.text for caption in captions], references_of(photographs))
+        return cls(photographs, captions, captioner.settled(options), tally)
+
+    def scores(self) -> dict[str, Any]:
+        """What ``Tally.scores`` says, how many ``images`` it is of, and how they were captioned.
+
+        ``faults`` counts captions, see ``count_faults``; ``mean_length`` is in words; ``attention`` says how
+        the maps behaved, see ``describe_attention``.
+        """
+        texts = [caption.text for caption in self.captions]
+        decoding = {name: value for name, value in asdict(self.options).items() if name != "num_captions"}
+        return {
+            "images": len(self.photographs),
+            **decoding,
+            **self.tally.scores(),
+            "distinct_captions": len(set(texts)),
+            "mean_length": round(fmean(len(text.split()) for text in texts), 2),
+            "faults": count_faults(self.captions),
+            "attention": describe_attention(self.captions),
+        }
+
+    def breakdown(self) -> dict[str, Any]:
+        """Scores ``by_length`` of the caption and ``by_category`` of what is on the photograph."""
+        references = [photograph.captions for photograph in self.photographs]
+        return {
+            "by_length": by_length(self.tally, self.captions),
+            "by_category": by_category(self.tally, references),
+        }
+
+    def records(self, images: Path) -> Iterator[dict[str, Any]]:
+        """For every photograph the record that the service writes, and what its score came from.
+
+        ``references`` are what people wrote, ``cider`` (x 100) is the caption's share in the CIDEr of all:
+        their mean is the score. Photographs are called by their paths in the folder ``images``.
+
+        Raises:
+            OSError, ImageError: a photograph is no longer what it was when it was captioned.
+        """
+        references = references_of(self.photographs)
+        for number, photograph in enumerate(self.photographs):
+            data = photograph.path.read_bytes()
+            picture = open_image(data)
+            yield {
+                **photograph_record(
+                    Path(os.path.relpath(photograph.path, images)).as_posix(),
+                    sha256=sha256(data).hexdigest(),
+                    width=picture.width,
+                    height=picture.height,
+                    captions=[self.captions[number]],
+                    attention=False,
+                ),
+                "references": references[number],
+                "cider": percent(self.tally.cider[number]),
+            }
+
+
+def references_of(photographs: Sequence[CaptionedPhotograph]) -> list[list[str]]:
+    """What people wrote of each photograph, as it is scored: tokenized and joined by spaces."""
+    return [[detokenize(words) for words in photograph.captions] for photograph in photographs]
+
+
 def evaluate_captioner(
     captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
 ) -> dict[str, Any]:
-    """Scores of free-running captions (see ``score_captions``) and how the attention behaved.
-
-    ``attention`` says how the maps behaved, see ``describe_attention``.
+    """Scores of free-running captions, see ``Evaluation.scores``.
 
     Raises:
         DataError: a photograph cannot be read.
+        DivergedError: the network's numbers are not finite.
     """
-    captions = caption_photographs(captioner, photographs, options)
-    references = [[detokenize(words) for words in photograph.captions] for photograph in photographs]
-    scores = score_captions([caption.text for caption in captions], references)
-    decoding = {name: value for name, value in asdict(options).items() if name != "num_captions"}
-    return {
-        "images": len(photographs),
-        **decoding,
-        **scores,
-        "mean_length": round(sum(len(caption.words) for caption in captions) / len(captions), 2),
-        "unfinished": sum(not caption.is_finished for caption in captions),
-        "attention": describe_attention(captions),
-    }
+    return Evaluation.of(captioner, photographs, options).scores()
 
 
 def describe_attention(captions: Sequence[Caption]) -> dict[str, float] | None:
@@ -128,42 +211,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        scores = _evaluate(options)
-        print(json.dumps(scores, indent=1))
-        if options.save:
-            write_scores(options.checkpoint, scores)
+        _run(options)
     except (CaptioningError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("evaluate: stopped", file=sys.stderr)
+        return 130
     return 0
 
 
-def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
-    decoding = DecodingOptions(beam_size=options.beam_size)
+def _run(options: argparse.Namespace) -> None:
+    keep: Path | None = options.write_captions
+    if keep and not keep.parent.is_dir():
+        raise OptionsError(f"--write-captions names {keep}, whose folder does not exist; make it first.")
+    sha, evaluation = _evaluate(options)
+    scores = {"split": options.split, "checkpoint_sha256": sha, **evaluation.scores()}
+    if options.breakdown:
+        scores |= evaluation.breakdown()
+    # What was found is out before Java is asked, or is printed whatever becomes of Java or of a file.
+    try:
+        if options.save:
+            write_scores(options.checkpoint, scores)
+        if keep:
+            records = evaluation.records(options.images)
+            write_whole(keep, "".join(f"{json.dumps(record)}\n" for record in records))
+        _add_java_scores(scores, evaluation)
+        if options.save:
+            write_scores(options.checkpoint, scores)
+    finally:
+        print(json.dumps(scores, indent=1))
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[str, Evaluation]:
+    """The checkpoint's sha256, and what it says of the photographs."""
+    decoding = DecodingOptions(beam_size=options.beam_size, length_penalty=options.length_penalty)
     photographs = read_photographs(options.captions, options.images, (options.split,))
     if not photographs:
         raise DataError(f"{options.captions} lists no photographs of the split {options.split!r}.")
     captioner = Captioner.load(options.checkpoint, options.device)
-    return {
-        "split": options.split,
-        "checkpoint_sha256": captioner.info.sha256,
-        **evaluate_captioner(captioner, photographs, decoding),
-    }
+    return captioner.info.sha256, Evaluation.of(captioner, photographs, decoding)
+
+
+def _add_java_scores(scores: dict[str, Any], evaluation: Evaluation) -> None:
+    """Add what Java computes, with its intervals; for what it does not, say why on standard error."""
+    texts = [caption.text for caption in evaluation.captions]
+    references = references_of(evaluation.photographs)
+    for name, measure in JAVA_METRICS.items():
+        try:
+            found = measure(texts, references)
+        except JavaError as error:
+            print(f"evaluate: {name.upper()} is skipped: {error}", file=sys.stderr)
+        else:
+            scores[name] = found.value
+            scores["intervals"][name] = found.interval
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
         description="Caption a split of a data set and print BLEU-1 to 4, ROUGE-L and CIDEr (all x 100) with "
-        "95 % bootstrap intervals, as one JSON object.",
+        "95 % bootstrap intervals, as one JSON object; METEOR and SPICE too where Java can compute them.",
         epilog="example: python -m training.evaluate --captions captions.json --images photos/ --split val",
     )
     add_captioner_options(parser)
-    parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help="Karpathy JSON")
+    parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help=FORMS)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val; keep test for the end")
     parser.add_argument(
         "--save", action="store_true", help="also keep the scores in the checkpoint's scores.json"
+    )
+    parser.add_argument(
+        "--breakdown",
+        action="store_true",
+        help="add scores by length of the caption and by what is on the photograph",
+    )
+    parser.add_argument(
+        "--write-captions",
+        type=Path,
+        metavar="FILE",
+        help="keep the captions in a JSONL file: a record a photograph, with its references and its CIDEr",
     )
     return parser
 

@@ -19,7 +19,8 @@ from model.captioner import BATCH_SIZE
 from model.encoder import Encoder
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
-from training.data import CaptionedPhotograph, Draw, Example, encode_captions, is_mirrored_draw
+from training.captions import CaptionedPhotograph
+from training.data import Draw, Example, encode_captions, is_mirrored_draw
 
 
 class FeatureDataset(Dataset[Example]):

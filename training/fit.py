@@ -17,7 +17,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from model import CaptioningError
-from training.config import RunOptions
+from training.check import read_checked
+from training.config import FINE_TUNING, RunOptions
+from training.folder import STATE
 from training.options import (
     add_data_options,
     add_hardware_options,
@@ -26,14 +28,16 @@ from training.options import (
     chosen_network,
     chosen_recipe,
 )
-from training.run import STATE, Run
+from training.parallel import processes_of_run
+from training.run import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     chosen = _parser().parse_args(arguments)
     try:
-        Run(_run_options(chosen), chosen_recipe(chosen), chosen_network(chosen)).start()
+        with processes_of_run(chosen.device) as chosen.device:
+            _fit(chosen)
     except KeyboardInterrupt:
         can_go_on = (chosen.output / STATE).exists()
         what_next = (
@@ -47,10 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _fit(chosen: argparse.Namespace) -> None:
+    recipe = chosen_recipe(chosen, **(FINE_TUNING if chosen.start_from else {}))
+    options, network = _run_options(chosen), chosen_network(chosen)
+    photographs = read_checked(options.captions, options.images, skip_problems=options.skip_problems)
+    Run(options, recipe, network, photographs).start()
+
+
 def _run_options(chosen: argparse.Namespace) -> RunOptions:
     names = {field.name for field in fields(RunOptions)} - {"features"}
     features = chosen.output / "features.npy" if chosen.cache_features else None
-    return RunOptions(**{name: getattr(chosen, name) for name in names}, features=features)
+    given = {name: getattr(chosen, name) for name in names}
+    given |= {"captions": tuple(chosen.captions), "images": tuple(chosen.images), "features": features}
+    return RunOptions(**given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--output", type=Path, required=True, metavar="RUN", help="folder to write")
+    add(
+        "--start-from",
+        type=Path,
+        metavar="DIR",
+        help="go on from a trained captioner, such as checkpoints/default; its vocabulary grows",
+    )
     add("--resume", action="store_true", help="go on with the run in --output")
     add(
         "--cache-features",

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from model import Caption, Captioner, CaptioningError, DecodingOptions, Grid
 from model.captioner import BATCH_SIZE
+from training.captions import FORMS
 from training.categories import CategoryWords
 from training.evaluate import caption_photographs
 from training.instances import AnnotatedPhotograph, Box, Instances, read_instances
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ground(options: argparse.Namespace) -> dict[str, Any]:
-    decoding = DecodingOptions(beam_size=options.beam_size)
+    decoding = DecodingOptions(beam_size=options.beam_size, length_penalty=options.length_penalty)
     instances = read_instances(options.instances, options.images, options.captions)
     captioner = Captioner.load(options.checkpoint, options.device)
     return {"checkpoint_sha256": captioner.info.sha256, **ground(captioner, instances, decoding)}
@@ -232,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
         "--captions",
         type=Path,
         metavar="FILE",
-        help="Karpathy JSON with reference captions, in place of those in the instances file",
+        help=f"reference captions, in place of those in the instances file: {FORMS}",
     )
     return parser
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.vocabulary import tokenize
-from training.data import CaptionedPhotograph, DataError, list_photographs
+from training.captions import CaptionedPhotograph, DataError, list_photographs
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the photograph
 

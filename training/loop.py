@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from model import CaptioningError
-from model.network import CaptionNetwork, Reading
+from model.network import CaptionNetwork
+from training import parallel
 from training.config import TrainConfig
 from training.data import Batch
-from training.loss import (
-    BASELINE_MEMORY,
-    doubly_stochastic_penalty,
-    reinforce,
-    smoothed_cross_entropy,
-)
+from training.loss import BASELINE_MEMORY
+from training.objective import Costs, Objective, Phase, Share
+from training.reward import CiderReward
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -62,28 +60,38 @@ def _told_if_diverged(step: int) -> Iterator[None]:
         ) from None
 
 
-class StepLoss(NamedTuple):
-    """What a step found before it changed anything: means over the batch."""
+class Report(NamedTuple):
+    """What a step found before it changed anything."""
 
-    cross_entropy: Tensor  # nats a word, label smoothing included
-    doubly_stochastic: Tensor  # see doubly_stochastic_penalty
-    reinforcement: Tensor  # of hard attention's draws; 0 for every other kind
+    cross_entropy: float  # nats a word, label smoothing included; 0 in the self-critical phase
+    doubly_stochastic: float  # see doubly_stochastic_penalty
+    reward: float  # mean CIDEr-D of the captions drawn in the self-critical phase, 0 to 10; else 0
 
 
 class Trainer:
     """A network with its optimizer, learning rates and moving average."""
 
     def __init__(
-        self, network: CaptionNetwork, config: TrainConfig, *, steps_per_epoch: int, bfloat16: bool
+        self,
+        network: CaptionNetwork,
+        config: TrainConfig,
+        *,
+        steps_per_epoch: int,
+        precision: str = "fp32",
+        reward: CiderReward | None = None,
     ) -> None:
+        """``precision``: fp32, bf16 or fp16. ``reward``: what the self-critical epochs need."""
         self.network = network
         self.config = config
         self.step = 0  # batches so far
         self._baseline = 0.0  # nats a word, of hard attention's rewards
         self._device = next(network.parameters()).device
-        self._bfloat16 = bfloat16
+        self._autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "fp16")
+        self._steps_per_epoch = steps_per_epoch
         self._frozen_steps = config.frozen_epochs * steps_per_epoch
         self._all_steps = config.epochs * steps_per_epoch
+        self._reward_start = (config.epochs - config.self_critical_epochs) * steps_per_epoch
         encoder = list(network.encoder.parameters())
         others = [
             parameter for name, parameter in network.named_parameters() if not name.startswith("encoder.")
@@ -92,6 +100,8 @@ class Trainer:
             [{"params": others, "lr": 0.0}, {"params": encoder, "lr": 0.0}], weight_decay=config.weight_decay
         )
         self._average = AveragedModel(network, multi_avg_fn=self._blend)
+        self._objective = Objective(network, config, reward)
+        self._engine: nn.Module = self._objective
 
     @property
     def averaged(self) -> CaptionNetwork:
@@ -101,73 +111,106 @@ class Trainer:
         return network
 
     @property
-    def is_encoder_frozen(self) -> bool:
-        """Whether the encoder does not learn yet."""
-        return self.step < self._frozen_steps
+    def phase(self) -> Phase:
+        """What the next step teaches."""
+        return self._phase_at(self.step)
 
-    def train_on(self, batch: Batch) -> tuple[float, float]:
-        """One step; cross-entropy (nats a word) and doubly stochastic penalty of the batch before it.
+    def _phase_at(self, step: int) -> Phase:
+        if self.config.self_critical_epochs and step >= self._reward_start:
+            return Phase.SELF_CRITICAL
+        return Phase.FROZEN if step < self._frozen_steps else Phase.LEARNING
+
+    def autocast(self) -> torch.autocast:
+        """What forward passes of training run under."""
+        return torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None)
+
+    def begin_epoch(self, epoch: int) -> Phase:
+        """Make ready for an epoch, counted from 0, or for what a stopped run left of it; what it teaches."""
+        phase = self._phase_at(epoch * self._steps_per_epoch)
+        self.network.encoder.requires_grad_(phase is Phase.LEARNING)
+        self._engine = parallel.spread(self._objective)
+        if phase is Phase.SELF_CRITICAL and self.step == self._reward_start:
+            # From the average, which is what was validated.
+            self.network.load_state_dict(self.averaged.state_dict())
+            self._average.n_averaged.zero_()
+            self._optimizer.state.clear()
+        return phase
+
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """Of the encoder, and of everything else, in the step before."""
+        others, encoder = (group["lr"] for group in self._optimizer.param_groups)
+        return encoder, others
+
+    def train_on(self, parts: Sequence[Batch]) -> Report:
+        """One step.
+
+        Args:
+            parts: the batches of this process whose gradients are added up, with those of other processes.
 
         Raises:
             DivergedError: the loss or the update is not finite.
         """
         # Dropout draws from seed and step alone, so it does not matter what a stopped run had drawn.
-        torch.manual_seed((self.config.seed * 1_000_003 + self.step) % 2**63)
-        self.network.train()
-        self.network.encoder.train(not self.is_encoder_frozen)
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step + parallel.rank() * 7_919) % 2**63)
         self._set_learning_rates()
-        with _told_if_diverged(self.step):
-            loss = self._loss(batch)
-        total = (
-            loss.cross_entropy + self.config.doubly_stochastic * loss.doubly_stochastic + loss.reinforcement
-        )
-        if not torch.isfinite(total):
-            raise DivergedError(
-                f"The loss became {total.item()} at step {self.step}; try a lower learning rate."
-            )
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(total)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         with _told_if_diverged(self.step):
-            self._optimizer.step()
+            costs = self._add_gradients(parts)
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         self._average.update_parameters(self.network)
         self.step += 1
-        return loss.cross_entropy.item(), loss.doubly_stochastic.item()
+        if costs.likelihood:  # hard attention's baseline moves on after it was used
+            self._baseline += (1 - BASELINE_MEMORY) * (float(costs.likelihood) - self._baseline)
+        return Report(float(costs.cross_entropy), float(costs.doubly_stochastic), float(costs.reward))
 
-    def _loss(self, batch: Batch) -> StepLoss:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            memory = self.network.remember_features(self._features(batch.inputs.to(self._device)))
-            memory = memory.select(batch.owners.to(self._device))  # (N, L, D): a photograph once a caption
-            reading = self.network.read(memory, batch.words.to(self._device), batch.lengths)
-        targets = batch.targets.to(self._device)
-        return StepLoss(
-            smoothed_cross_entropy(reading.logits, targets, label_smoothing=self.config.label_smoothing),
-            doubly_stochastic_penalty(reading.looks.alpha, target=self.config.doubly_stochastic_target),
-            self._reinforcement(reading, targets, batch.lengths),
+    def _add_gradients(self, parts: Sequence[Batch]) -> Costs:
+        """Forward and backward of every part; the costs of the whole step, over all processes."""
+        sums = torch.zeros(len(Costs._fields))
+        for place, (batch, share) in enumerate(zip(parts, self._shares(parts), strict=True), start=1):
+            is_last = place == len(parts)
+            with parallel.accumulating(self._engine, is_last):
+                with self.autocast():
+                    costs: Costs = self._engine(batch.to(self._device), share, self.phase, self._baseline)
+                sums += torch.stack([number.detach().float().cpu() for number in costs])
+                if is_last:  # before an update: what is not finite would spoil the weights
+                    sums = parallel.sum_of(sums)
+                    self._refuse_to_diverge(sums)
+                # Processes average their gradients; the shares are made for a sum.
+                torch.autograd.backward(self._scaler.scale(costs.total * parallel.processes()))
+        return Costs(*sums)
+
+    def _shares(self, parts: Sequence[Batch]) -> list[Share]:
+        """What share each part has of all words, captions and photographs of the step."""
+        counts = torch.tensor(
+            [[len(part.targets), len(part.lengths), len(part.inputs)] for part in parts], dtype=torch.float64
         )
+        totals = parallel.sum_of(counts.sum(dim=0))
+        return [Share(*row) for row in (counts / totals).tolist()]
 
-    def _reinforcement(self, reading: Reading, targets: Tensor, lengths: Tensor) -> Tensor:
-        """What locations that were drawn teach; the baseline moves on after it was used."""
-        if reading.looks.chosen is None:
-            return torch.zeros(())
-        found = reinforce(reading.logits, targets, lengths, reading.looks, self._baseline)
-        self._baseline += (1 - BASELINE_MEMORY) * (found.reward - self._baseline)
-        return found.loss
-
-    def _features(self, inputs: Tensor) -> Tensor:
-        """Features (B, L, F) of photographs (B, 3, S, S), or of features themselves."""
-        if inputs.dim() == 3:
-            return inputs
-        with torch.no_grad() if self.is_encoder_frozen else contextlib.nullcontext():
-            features: Tensor = self.network.encoder(inputs)
-        return features
+    def _refuse_to_diverge(self, sums: Tensor) -> None:
+        if not torch.isfinite(sums).all():
+            raise DivergedError(
+                f"The loss became {float(sums[0])} at step {self.step}; try a lower learning rate."
+            )
 
     def _set_learning_rates(self) -> None:
-        rates = (self.config.learning_rate, self.config.encoder_learning_rate)
-        for group, peak, start in zip(
-            self._optimizer.param_groups, rates, (0, self._frozen_steps), strict=True
-        ):
-            group["lr"] = peak * self._schedule(self.step - start, self._all_steps - start)
+        in_phase = self.step - self._reward_start
+        if self.phase is Phase.SELF_CRITICAL:
+            share = self._schedule(in_phase, self._all_steps - self._reward_start)
+            rates = [self.config.self_critical_learning_rate * share, 0.0]
+        else:
+            starts = (0, self._frozen_steps)
+            peaks = (self.config.learning_rate, self.config.encoder_learning_rate)
+            rates = [
+                peak * self._schedule(self.step - start, self._reward_start - start)
+                for peak, start in zip(peaks, starts, strict=True)
+            ]
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _schedule(self, step: int, steps: int) -> float:
         """Share of the peak learning rate: a linear rise, then half a cosine down to 0."""
@@ -189,6 +232,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
             "step": self.step,
             "baseline": self._baseline,
             "progress": progress,
@@ -218,6 +262,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
             self.step = int(state["step"])
             self._baseline = float(state["baseline"])
             return dict(state["progress"])

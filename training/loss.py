@@ -1,4 +1,4 @@
-"""What training minimizes: cross-entropy of the words, the doubly stochastic term, hard attention's own."""
+"""What training minimizes: of words, of whole captions, and of where the network looked."""
 
 from __future__ import annotations
 
@@ -86,3 +86,31 @@ def reinforce(
     entropy = -(looks.alpha * log_alpha).sum(dim=2)  # (N, T), 0 after the end of a caption
     gain = (advantage * log_chosen + ENTROPY_WEIGHT * entropy) * drawn
     return Reinforcement(-gain.sum() / len(targets), float(log_probs.mean()))
+
+
+def self_critical(logits: Tensor, targets: Tensor, lengths: Tensor, rewards: Tensor) -> Tensor:
+    """REINFORCE for whole captions: Rennie et al. 2017, "Self-critical Sequence Training" (arXiv 1612.00563).
+
+    The reward of a sampled caption counts from a baseline, here the mean reward of the other samples of
+    the same photograph (leave one out: Luo 2020, arXiv 2003.09971) in place of that of the greedy caption.
+
+    Args:
+        logits: (words, V) of the sampled captions, packed as ``CaptionNetwork.read`` packs them.
+        targets: (words,) the sampled ids.
+        lengths: (N,) words of each sampled caption, on the CPU, longest first.
+        rewards: (N,) of each sampled caption less its baseline.
+
+    Returns:
+        A mean over the captions: one over the words would make the words of long captions count less.
+    """
+    log_probs = logits.float().log_softmax(dim=1).gather(1, targets.unsqueeze(1)).squeeze(1)  # (words,)
+    everywhere = rewards.unsqueeze(1).expand(-1, int(lengths[0]))  # (N, T)
+    per_word = pack_padded_sequence(everywhere, lengths, batch_first=True).data  # (words,)
+    return -(per_word * log_probs).sum() / len(lengths)
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """Rewards (B, K) of K > 1 samples a photograph, each less the mean of the others of its photograph."""
+    samples = rewards.shape[1]
+    others = (rewards.sum(dim=1, keepdim=True) - rewards) / (samples - 1)
+    return rewards - others

@@ -1,7 +1,8 @@
 """Scores of captions against references: BLEU-1 to 4, ROUGE-L, CIDEr-D, with bootstrap intervals.
 
 The scores are those of the COCO caption evaluation (pycocoevalcap) on text that went through our one
-tokenizer on both sides; none of them needs Java. Knows nothing of networks or pictures.
+tokenizer on both sides; none of them needs Java (``java_metrics`` has those that do). Knows nothing of
+networks or pictures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 from pycocoevalcap.rouge.rouge import Rouge
+
+from model.tokens import cut_for_scoring
 
 RESAMPLES = 1000  # bootstrap samples of photographs behind an interval
 ORDERS = 4
@@ -39,6 +42,8 @@ class Tally(NamedTuple):
                 the same set of photographs.
         """
         assert len(candidates) == len(references) > 0
+        candidates = [cut_for_scoring(text) for text in candidates]
+        references = [[cut_for_scoring(text) for text in texts] for texts in references]
         return cls(
             _bleu_counts(candidates, references),
             _rouge_l(candidates, references),
@@ -51,14 +56,23 @@ class Tally(NamedTuple):
         bleu, rouge_l, cider = (np.stack(parts) for parts in zip(*tallies, strict=True))
         return cls(bleu.sum(axis=0), rouge_l.mean(axis=0), cider.mean(axis=0))
 
+    def part(self, rows: Sequence[int]) -> Self:
+        """The tally of some of the photographs, at least one; CIDEr keeps the document frequencies of all."""
+        assert len(rows) > 0
+        chosen = list(rows)
+        return type(self)(self.bleu[chosen], self.rouge_l[chosen], self.cider[chosen])
+
+    def fractions(self) -> dict[str, float]:
+        """``bleu_1`` to ``bleu_4`` and ``rouge_l``, 0 to 1, and ``cider``, 0 to 10, to the last digit."""
+        bleu = {f"bleu_{n + 1}": float(value) for n, value in enumerate(_bleu(self.bleu.sum(axis=0)))}
+        return bleu | {"rouge_l": float(self.rouge_l.mean()), "cider": float(self.cider.mean())}
+
     def scores(self) -> dict[str, Any]:
         """``bleu_1`` to ``bleu_4``, ``rouge_l`` and ``cider``, all x 100; under ``intervals`` their 95 %
         bootstrap intervals [low, high] over photographs."""
-        whole = {f"bleu_{n + 1}": value for n, value in enumerate(_bleu(self.bleu.sum(axis=0)))}
-        whole |= {"rouge_l": self.rouge_l.mean(), "cider": self.cider.mean()}
         return {
-            **{name: _percent(value) for name, value in whole.items()},
-            "intervals": {name: _interval(values) for name, values in self._resampled().items()},
+            **{name: percent(value) for name, value in self.fractions().items()},
+            "intervals": {name: interval(values) for name, values in self._resampled().items()},
         }
 
     def differences(self, other: Self) -> dict[str, Any]:
@@ -73,15 +87,14 @@ class Tally(NamedTuple):
         return {
             name: {
                 "difference": round(mine[name] - others[name], 2),
-                "interval": _interval(resampled[name] - of_other[name]),
+                "interval": interval(resampled[name] - of_other[name]),
             }
             for name in resampled
         }
 
     def _resampled(self) -> dict[str, Floats]:
         """Every score of every bootstrap sample, (RESAMPLES,); CIDEr's document frequencies stay fixed."""
-        rng = np.random.default_rng(0)
-        draws = rng.integers(len(self.bleu), size=(RESAMPLES, len(self.bleu)))
+        draws = bootstrap_draws(len(self.bleu))
         bleu = _bleu(np.stack([self.bleu[draw].sum(axis=0) for draw in draws])).T  # (4, RESAMPLES)
         samples = {f"bleu_{n + 1}": values for n, values in enumerate(bleu)}
         return samples | {
@@ -93,6 +106,21 @@ class Tally(NamedTuple):
 def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Corpus scores of one caption a photograph (see ``Tally``), and ``distinct_captions``, their number."""
     return {**Tally.of(candidates, references).scores(), "distinct_captions": len(set(candidates))}
+
+
+def bootstrap_draws(photographs: int) -> NDArray[np.int64]:
+    """The photographs of every bootstrap sample, (RESAMPLES, photographs): the same at every call."""
+    return np.random.default_rng(0).integers(photographs, size=(RESAMPLES, photographs))
+
+
+def interval(values: Floats) -> list[float]:
+    """The 95 % interval [low, high] of a score, x 100, from its values in bootstrap samples."""
+    return [percent(edge) for edge in np.percentile(values, (2.5, 97.5))]
+
+
+def percent(value: float) -> float:
+    """A score x 100, with the two decimals that are shown."""
+    return round(100 * float(value), 2)
 
 
 def _bleu_counts(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
@@ -131,11 +159,3 @@ def _cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Fl
         scorer += (candidate, list(texts))
     _, scores = scorer.compute_score()
     return np.asarray(scores, dtype=np.float64)
-
-
-def _interval(values: Floats) -> list[float]:
-    return [_percent(edge) for edge in np.percentile(values, (2.5, 97.5))]
-
-
-def _percent(value: float) -> float:
-    return round(100 * float(value), 2)

@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
-from model import ModelConfig
+from model import DecodingOptions, ModelConfig
 from model.attention import ATTENTION_KINDS
-from model.config import CELLS, GATES, GRIDS, QUERIES
+from model.config import CELLS, GATES, GRIDS, QUERIES, TOKENS
 from model.encoder import encoder_names
+from training.captions import FORMS
 from training.config import TrainConfig, as_option
 from training.loss import DOUBLY_STOCHASTIC_TARGETS
 
 CHOICES: dict[str, Collection[str]] = {
+    "tokens": TOKENS,
     "encoder": encoder_names(),
     "attention": ATTENTION_KINDS,
     "grid": GRIDS,
@@ -32,9 +34,9 @@ TOO_MANY_TO_LIST = 20
 def add_network_options(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
     """The fields of ``ModelConfig`` that are a user's to choose, but those ``without``."""
     group = parser.add_argument_group("network")
-    for field in _network_fields():
+    for field in network_fields():
         if field.name not in without:
-            _add_field(group, field, default=field.default)
+            _add_field(group, field, default=str(field.default))
 
 
 def add_recipe_options(
@@ -44,18 +46,18 @@ def add_recipe_options(
     group = parser.add_argument_group("recipe")
     for field in fields(TrainConfig):
         if field.name not in without:
-            _add_field(group, field, default=defaults.get(field.name, field.default))
+            _add_field(group, field, default=str(defaults.get(field.name, field.default)))
 
 
 def chosen_network(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What ``add_network_options`` read: fields of ``ModelConfig``."""
+    """What ``add_network_options`` read: those fields of ``ModelConfig`` that were given."""
     return {
-        field.name: getattr(chosen, field.name) for field in _network_fields() if hasattr(chosen, field.name)
+        field.name: getattr(chosen, field.name) for field in network_fields() if hasattr(chosen, field.name)
     }
 
 
-def chosen_recipe(chosen: argparse.Namespace) -> TrainConfig:
-    """What ``add_recipe_options`` read.
+def chosen_recipe(chosen: argparse.Namespace, **defaults: Any) -> TrainConfig:
+    """What ``add_recipe_options`` read, and ``defaults`` of what was not given.
 
     Raises:
         OptionsError: a value contradicts another, or is outside its range.
@@ -65,7 +67,7 @@ def chosen_recipe(chosen: argparse.Namespace) -> TrainConfig:
         for field in fields(TrainConfig)
         if hasattr(chosen, field.name)
     }
-    return TrainConfig(**given)
+    return TrainConfig(**(defaults | given))
 
 
 def add_hardware_options(parser: argparse.ArgumentParser) -> None:
@@ -73,14 +75,21 @@ def add_hardware_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("hardware").add_argument
     add(
         "--precision",
-        choices=("fp32", "bf16"),
+        choices=("fp32", "bf16", "fp16"),
         default="fp32",
-        help="bf16 is faster where the hardware has it (recent server CPUs and GPUs)",
+        help="bf16 is faster where the hardware has it (recent server CPUs and GPUs); fp16 is for older GPUs",
     )
     add(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: a GPU if there is one",
+    )
+    add(
+        "--accumulate",
+        type=_whole_number,
+        default=1,
+        metavar="N",
+        help="split each step into N batches when memory is short; the result is the same, default 1",
     )
     add("--workers", type=_whole_number, default=1, metavar="N", help="reading processes, default 1")
 
@@ -96,14 +105,26 @@ def add_captioner_options(parser: argparse.ArgumentParser) -> None:
         help="the captioner, default: %(default)s",
     )
     add("--beam-size", type=int, default=3, metavar="N", help="1 (greedy) to 10, default 3")
+    add(
+        "--length-penalty",
+        type=float,
+        default=DecodingOptions.length_penalty,
+        metavar="X",
+        help="captions rank by log-probability / length ** X, 0 (the shortest) to 2, default %(default)s",
+    )
     add("--device", default="cpu", help="a torch device, default cpu")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """What to train on, and from which weights the encoder starts."""
-    add = parser.add_argument_group("data").add_argument
-    add("--captions", type=Path, required=True, metavar="FILE", help="Karpathy JSON")
-    add("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
+    group = parser.add_argument_group("data")
+    add_set_options(group)
+    add = group.add_argument
+    add(
+        "--skip-problems",
+        action="store_true",
+        help="train without the photographs that python -m training.check lists, instead of not at all",
+    )
     add(
         "--min-count",
         type=int,
@@ -119,18 +140,42 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _network_fields() -> list[Field[Any]]:
+def add_set_options(group: argparse._ArgumentGroup) -> None:
+    """Captions files and the folders of their photographs, as two lists of paths."""
+    add = group.add_argument
+    again = "give both again for another set"
+    add(
+        "--captions",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help=f"{FORMS}, told apart by content; {again}",
+    )
+    add(
+        "--images",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help=f"where its photographs lie; {again}",
+    )
+
+
+def network_fields() -> list[Field[Any]]:
+    """The fields of ``ModelConfig`` that are a user's to choose."""
     return [field for field in fields(ModelConfig) if "help" in field.metadata]
 
 
-def _add_field(group: argparse._ArgumentGroup, field: Field[Any], *, default: Any) -> None:
+def _add_field(group: argparse._ArgumentGroup, field: Field[Any], *, default: str) -> None:
+    """An option that is absent from what is parsed unless it was given; ``default`` is what the help says."""
     choices = CHOICES.get(field.name)
     is_listed = choices is not None and len(choices) <= TOO_MANY_TO_LIST
     meaning = f"{field.metadata['help']}{': ' + ', '.join(choices) if choices and is_listed else ''}"
     group.add_argument(
         as_option(field.name),
         type=type(field.default),
-        default=default,
+        default=argparse.SUPPRESS,
         choices=choices,
         metavar="X",
         help=f"{meaning}; default {default}",

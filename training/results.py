@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from model import OptionsError
+from training.captions import DataError
 from training.config import network_defaults
-from training.data import DataError
 
 RESULT, SETTINGS, LOCK = "result.json", "settings.json", ".lock"
 RUNS = "runs"  # the folder with a folder for every run

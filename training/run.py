@@ -1,4 +1,4 @@
-"""A training run: its data, its trainer, and the folder it writes."""
+"""A training run: its data, its trainer, and what it leaves behind after every epoch."""
 
 from __future__ import annotations
 
@@ -6,39 +6,68 @@ import json
 import math
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig
+from model import Captioner, CheckpointInfo, DecodingOptions, OptionsError
 from model.captioner import check_device
-from model.checkpoint import MANIFEST, save_checkpoint
-from model.network import CaptionNetwork
+from model.checkpoint import save_checkpoint
 from model.vocabulary import Vocabulary
-from training.config import RunOptions, TrainConfig, network_defaults
-from training.data import DataError, EpochSampler, Example, PhotographDataset, batches, read_photographs
+from training import parallel
+from training.captions import CaptionedPhotograph, DataError
+from training.config import RunOptions, TrainConfig
+from training.data import (
+    Batch,
+    Draw,
+    EpochSampler,
+    Example,
+    PhotographDataset,
+    batches,
+    encode_captions,
+)
 from training.evaluate import evaluate_captioner, is_constant
 from training.features import FeatureDataset, cached_features
-from training.loop import Trainer, TrainingError, uninterrupted
+from training.folder import RunFolder
+from training.journal import Journal
+from training.loop import DivergedError, Report, Trainer, uninterrupted
+from training.objective import Phase
+from training.reward import CiderReward
+from training.start import begin
 
-STATE, LOG, LAST, ORIGIN = "state.pt", "log.jsonl", "last", "origin.json"
 CONSTANT_MAPS = (
     "warning: the attention looks at the same places for every word. In the first epochs that may pass; if "
     "it lasts, try another --attention, a lower --doubly-stochastic or another --learning-rate."
 )
+# What the log has of an epoch that was validated, and null else.
+SCORES = (
+    *("checkpoint_sha256", "beam_size", "length_penalty", "max_length"),
+    *("cider", "bleu_4", "distinct_captions", "mean_length", "faults", "attention"),
+)
+NAMED = 8  # photographs of a batch that went wrong
 
 
 class Run:
-    """One training run: its data, its trainer, and the folder it writes."""
+    """One training run."""
 
-    def __init__(self, options: RunOptions, recipe: TrainConfig, network: dict[str, Any]) -> None:
-        """``network``: fields of ``ModelConfig``, without the size of the vocabulary.
+    def __init__(
+        self,
+        options: RunOptions,
+        recipe: TrainConfig,
+        network: dict[str, Any],
+        photographs: Sequence[CaptionedPhotograph],
+    ) -> None:
+        """A run that has not begun yet.
+
+        Args:
+            options: what it works on and with.
+            recipe: how it trains.
+            network: those fields of ``ModelConfig`` that are not to be the default, or what the start has.
+            photographs: as ``read_checked`` gives them.
 
         Raises:
             DataError, CheckpointError, OptionsError: the data, the network or an option cannot be used.
@@ -46,27 +75,50 @@ class Run:
         check_device(options.device)
         self._options = options
         self._recipe = recipe
-        self._train = read_photographs(options.captions, options.images, ("train", "restval"))
-        self._val = read_photographs(options.captions, options.images, ("val",))
+        self._folder = RunFolder(options.output)
+        self._train = [one for one in photographs if one.split in ("train", "restval")]
+        self._val = [one for one in photographs if one.split == "val"]
         if not self._train or not self._val:
-            raise DataError(f"{options.captions} needs captioned photographs of the splits train and val.")
+            raise DataError(
+                f"{', '.join(map(str, options.captions))}: a run needs captioned photographs of the splits "
+                f"train and val; there are {len(self._train)} and {len(self._val)}."
+            )
+        self._check_parts()
         texts = [words for photograph in self._train for words in photograph.captions]
-        self._vocabulary = Vocabulary.build(texts, min_count=options.min_count)
-        if not self._vocabulary.words:
-            raise DataError(f"No word occurs {options.min_count} times; choose a smaller --min-count.")
-        self._config = ModelConfig.from_record(
-            ModelConfig(vocabulary_size=len(self._vocabulary), **network).as_record()
+        started, self._config, self._vocabulary = begin(options, network, texts, recipe.seed)
+        self._trainer = Trainer(
+            started.to(options.device),
+            recipe,
+            steps_per_epoch=len(self._sampler(epoch=0)),
+            precision=options.precision,
+            reward=CiderReward(self._references()) if recipe.self_critical_epochs else None,
         )
-        torch.manual_seed(self._recipe.seed)
-        self._trainer = self._make_trainer(texts)
-        self._progress: dict[str, Any] = {
-            "epoch": 0,
-            "batch": 0,
-            "best": -math.inf,
-            "losses": [0.0, 0.0],
-            "seconds": 0.0,
-        }
+        self._journal = Journal(self._folder, self._val, recipe.seed) if parallel.is_first() else None
+        self._progress: dict[str, Any] = {"epoch": 0, "best": -math.inf, **_NOTHING_OF_EPOCH}
         self._saved = time.monotonic()
+
+    def _check_parts(self) -> None:
+        parts = self._parts
+        if min(self._recipe.batch_size, len(self._train)) < parts:
+            raise OptionsError(
+                f"{parallel.processes()} processes x --accumulate {self._options.accumulate} split a step in "
+                f"{parts}; it needs a --batch-size, and photographs, of at least as many."
+            )
+
+    def _references(self) -> Iterator[list[list[int]]]:
+        """For each training photograph its captions in ids, the end token included."""
+        for photograph in self._train:
+            captions = encode_captions(photograph, self._vocabulary, is_mirrored=False)
+            yield [[*ids, Vocabulary.end_id] for ids in captions]
+
+    def _sampler(self, *, epoch: int, skip: int = 0) -> EpochSampler:
+        size, seed = self._recipe.batch_size, self._recipe.seed
+        return EpochSampler(len(self._train), size, seed=seed, epoch=epoch, skip=skip, parts=self._parts)
+
+    @property
+    def _parts(self) -> int:
+        """Into how many batches a step is split."""
+        return parallel.processes() * self._options.accumulate
 
     def _origin(self) -> dict[str, Any]:
         """What a run cannot change on the way: its place in the data, or its weights, would be others."""
@@ -80,23 +132,6 @@ class Run:
             "captions_sha256": sha256(repr((texts, self._vocabulary.words)).encode()).hexdigest(),
         }
 
-    def _make_trainer(self, texts: Sequence[Sequence[str]]) -> Trainer:
-        network = CaptionNetwork(self._config)
-        if not self._options.resume and self._options.encoder_weights != "none":
-            source = self._options.encoder_weights
-            network.encoder.load_pretrained(None if source == "published" else Path(source))
-        _start_from_frequencies(network, self._vocabulary, texts)
-        return Trainer(
-            network.to(self._options.device),
-            self._recipe,
-            steps_per_epoch=math.ceil(len(self._train) / self._recipe.batch_size),
-            bfloat16=self._options.precision == "bf16",
-        )
-
-    @property
-    def _folder(self) -> Path:
-        return self._options.output
-
     def start(self) -> None:
         """Train to the end, or to Ctrl-C; nothing is lost either way.
 
@@ -104,151 +139,142 @@ class Run:
             TrainingError: there is a run already, or none to go on with, or it had other data.
         """
         if self._options.resume:
-            self._check_origin()
-            self._progress = self._trainer.restore(self._folder / STATE)
-            self._forget_log_after(self._progress["epoch"])
-        else:
-            self._begin()
+            self._folder.check_origin(self._origin())
+            self._progress = self._trainer.restore(self._folder.state)
+            if parallel.is_first():
+                self._folder.forget_log_after(self._progress["epoch"])
+        elif parallel.is_first():
+            self._folder.begin(self._origin())
+        if self._journal:
+            self._journal.open(step=self._trainer.step, epoch=self._progress["epoch"])
         try:
             while self._progress["epoch"] < self._recipe.epochs:
                 self._run_epoch()
         except KeyboardInterrupt:
             self._save_state()
             raise
-
-    def _begin(self) -> None:
-        # Not ORIGIN: a run that died before its first save left nothing but that, and may begin again.
-        if any((self._folder / name).exists() for name in (STATE, MANIFEST)):
-            raise TrainingError(
-                f"{self._folder} already holds a run or a checkpoint; "
-                "go on with --resume, or choose another --output."
-            )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / LOG).unlink(missing_ok=True)  # of the run that died
-        (self._folder / ORIGIN).write_text(json.dumps(self._origin(), indent=1) + "\n", encoding="utf-8")
-
-    def _check_origin(self) -> None:
-        try:
-            before = json.loads((self._folder / ORIGIN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise TrainingError(f"There is no run in {self._folder} to resume.") from None
-        if not isinstance(before, dict):
-            raise TrainingError(f"{self._folder / ORIGIN} is damaged; choose another --output.")
-        now = self._origin()
-        before = network_defaults(now) | before  # a run begun before a field was new had its default
-        changed = [name for name, value in now.items() if before.get(name) != value]
-        if changed:
-            raise TrainingError(
-                f"The run in {self._folder} had another {', '.join(changed)}; "
-                "go on with what it had, or choose another --output."
-            )
-
-    def _forget_log_after(self, epoch: int) -> None:
-        """A run that died between its log and its state does the epoch again."""
-        kept = [line for line in read_log(self._folder) if line["epoch"] <= epoch]
-        text = "".join(f"{json.dumps(line)}\n" for line in kept)
-        (self._folder / LOG).write_text(text, encoding="utf-8")
+        finally:
+            if self._journal:
+                self._journal.close()
 
     def _run_epoch(self) -> None:
-        self._train_epoch()
-        trained = time.monotonic()
+        phase = self._trainer.begin_epoch(self._progress["epoch"])
+        self._train_epoch(phase)
         epoch = self._progress["epoch"] + 1
+        if self._journal:
+            self._conclude_epoch(epoch, phase, self._journal)
+        parallel.wait()
+        self._progress |= {"epoch": epoch, **_NOTHING_OF_EPOCH}
+        self._save_state()
+
+    def _conclude_epoch(self, epoch: int, phase: Phase, journal: Journal) -> None:
+        """Validate, and write down what the epoch gave."""
+        trained = time.monotonic()
         is_validated = epoch % self._options.validate_every == 0 or epoch == self._recipe.epochs
-        scores = self._validate() if is_validated else {}
+        captioner = self._captioner()
+        scores = self._validate(captioner) if is_validated else {}
+        means = Report(*(round(total / self._progress["steps"], 4) for total in self._progress["sums"]))
+        is_rewarded = phase is Phase.SELF_CRITICAL
         line = {
             "epoch": epoch,
-            "encoder": "frozen" if self._progress["epoch"] < self._recipe.frozen_epochs else "learning",
-            "cross_entropy": round(self._progress["losses"][0] / self._progress["batch"], 4),
-            "doubly_stochastic": round(self._progress["losses"][1] / self._progress["batch"], 4),
-            **{name: scores.get(name) for name in ("cider", "bleu_4", "distinct_captions", "attention")},
+            "phase": phase,
+            "cross_entropy": None if is_rewarded else means.cross_entropy,
+            "reward": means.reward if is_rewarded else None,
+            "doubly_stochastic": means.doubly_stochastic,
+            **{name: scores.get(name) for name in SCORES},
             "train_seconds": round(self._progress["seconds"], 1),
             "val_seconds": round(time.monotonic() - trained, 1),
         }
-        with (self._folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        journal.epoch(line, captioner)
+        learnt = f"reward {means.reward}" if is_rewarded else f"loss {means.cross_entropy}"
         found = f", CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}" if is_validated else ""
-        tqdm.write(f"epoch {epoch}: loss {line['cross_entropy']}{found}", file=sys.stderr)
+        tqdm.write(f"epoch {epoch}: {learnt}{found}", file=sys.stderr)
         # Exactly uniform maps are no failure to learn: nothing was to be learnt.
         attention = scores.get("attention")
         if attention and is_constant(attention) and attention["uniform_distance"] > 0:
             tqdm.write(CONSTANT_MAPS, file=sys.stderr)
-        self._progress |= {"epoch": epoch, "batch": 0, "losses": [0.0, 0.0], "seconds": 0.0}
-        self._save_state()
 
-    def _train_epoch(self) -> None:
-        epoch = self._progress["epoch"]
-        sampler = EpochSampler(
-            len(self._train),
-            self._recipe.batch_size,
-            seed=self._recipe.seed,
-            epoch=epoch,
-            skip=self._progress["batch"],
-        )
-        loader = batches(self._dataset(), sampler, workers=self._options.workers)
-        title = f"epoch {epoch + 1}/{self._recipe.epochs}"
+    def _train_epoch(self, phase: Phase) -> None:
+        epoch, done = self._progress["epoch"], self._progress["steps"]
+        sampler = self._sampler(epoch=epoch, skip=done)
+        draws = sampler.part_of(parallel.rank(), parallel.processes())
+        loader = batches(self._dataset(), draws, workers=self._options.workers)
         with tqdm(
-            loader,
-            desc=title,
-            unit="batch",
-            initial=self._progress["batch"],
-            total=len(sampler) + self._progress["batch"],
+            sampler,
+            desc=f"epoch {epoch + 1}/{self._recipe.epochs}",
+            unit="step",
+            initial=done,
+            total=len(sampler) + done,
+            disable=not parallel.is_first(),
         ) as bar:
             clock = time.monotonic()
-            for batch in bar:
+            for step in bar:
+                parts = list(islice(loader, self._options.accumulate))
                 with uninterrupted():
-                    losses = self._trainer.train_on(batch)
-                    self._progress["losses"] = [
-                        a + b for a, b in zip(self._progress["losses"], losses, strict=True)
-                    ]
-                    self._progress["batch"] += 1
+                    report = self._step(parts, step, phase)
                     clock, before = time.monotonic(), clock
                     self._progress["seconds"] += clock - before
-                bar.set_postfix(loss=f"{self._progress['losses'][0] / self._progress['batch']:.3f}")
-                if time.monotonic() - self._saved > 60 * self._options.save_minutes:
+                bar.set_postfix(_shown(phase, report), refresh=False)
+                if clock - self._saved > 60 * self._options.save_minutes:
                     self._save_state()
 
-    def _dataset(self) -> Dataset[Example]:
-        if self._options.features and self._trainer.is_encoder_frozen:
-            encoder = self._trainer.network.encoder
-            with torch.autocast(
-                self._options.device, torch.bfloat16, enabled=self._options.precision == "bf16"
-            ):
-                features = cached_features(self._options.features, encoder, self._config, self._train)
-            return FeatureDataset(self._train, self._vocabulary, features)
-        return PhotographDataset(self._train, self._vocabulary, self._config)
+    def _step(self, parts: list[Batch], draws: list[Draw], phase: Phase) -> Report:
+        """One step, counted and noted.
 
-    def _validate(self) -> dict[str, Any]:
-        """Score the averaged network on val, and keep it as last and, if it is, as best."""
-        network = self._trainer.averaged
+        Raises:
+            DivergedError: a number is not finite; the message names the photographs of the step.
+        """
+        try:
+            report = self._trainer.train_on(parts)
+        except DivergedError as error:
+            names = [self._train[draw.photograph].path.name for draw in draws]
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise DivergedError(f"{error} Its photographs: {', '.join(names[:NAMED])}{more}.") from None
+        self._progress["sums"] = [a + b for a, b in zip(self._progress["sums"], report, strict=True)]
+        self._progress["steps"] += 1
+        if self._journal:
+            self._journal.step(self._trainer.step, phase, report, self._trainer.learning_rates)
+        return report
+
+    def _dataset(self) -> Dataset[Example]:
+        if self._options.features is None or self._trainer.phase is Phase.LEARNING:
+            return PhotographDataset(self._train, self._vocabulary, self._config)
+        encoder = self._trainer.network.encoder
+        with self._trainer.autocast():
+            if parallel.is_first_of_machine():
+                cached_features(self._options.features, encoder, self._config, self._train)
+            parallel.wait()
+            features = cached_features(self._options.features, encoder, self._config, self._train)
+        return FeatureDataset(self._train, self._vocabulary, features)
+
+    def _captioner(self) -> Captioner:
+        """The averaged network as it would be used now."""
         info = CheckpointInfo(
             name=self._options.name, licence=self._options.licence, trained_on=self._options.trained_on
         )
-        captioner = Captioner(network, self._config, self._vocabulary, info)
+        return Captioner(self._trainer.averaged, self._config, self._vocabulary, info)
+
+    def _validate(self, captioner: Captioner) -> dict[str, Any]:
+        """Score it on val, and keep it as last and, if it is, as best."""
         scores = evaluate_captioner(captioner, self._val, DecodingOptions())
-        save_checkpoint(self._folder / LAST, network, self._config, self._vocabulary, info)
+        parts = (captioner.network, captioner.config, captioner.vocabulary, captioner.info)
+        scores["checkpoint_sha256"] = save_checkpoint(self._folder.last, *parts)
         if scores["cider"] > self._progress["best"]:
-            save_checkpoint(self._folder, network, self._config, self._vocabulary, info)
+            save_checkpoint(self._folder.path, *parts)
             self._progress["best"] = scores["cider"]
         return scores
 
     def _save_state(self) -> None:
-        self._trainer.save(self._folder / STATE, self._progress)
+        if parallel.is_first():
+            self._trainer.save(self._folder.state, self._progress)
         self._saved = time.monotonic()
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of the run in a folder; of a line that was cut off as it was written nothing."""
-    path = folder / LOG
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+_NOTHING_OF_EPOCH: dict[str, Any] = {"steps": 0, "sums": [0.0] * len(Report._fields), "seconds": 0.0}
 
 
-def _start_from_frequencies(
-    network: CaptionNetwork, vocabulary: Vocabulary, captions: Sequence[Sequence[str]]
-) -> None:
-    """Let an untrained decoder say each word as often as people do: the first epoch need not learn that."""
-    counts = Counter(index for words in captions for index in vocabulary.encode(words))
-    counts[vocabulary.end_id] = len(captions)
-    frequencies = torch.tensor([counts[index] + 1.0 for index in range(len(vocabulary))])
-    with torch.no_grad():
-        network.decoder.output.bias.copy_((frequencies / frequencies.sum()).log())
+def _shown(phase: Phase, report: Report) -> dict[str, str]:
+    """What the progress bar shows."""
+    if phase is Phase.SELF_CRITICAL:
+        return {"reward": f"{report.reward:.3f}"}
+    return {"loss": f"{report.cross_entropy:.3f}"}

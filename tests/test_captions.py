@@ -1,0 +1,367 @@
+"""Captions files: every form says the same, nothing is lost in silence, and splits stay what they are."""
+
+import csv
+import json
+import random
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from conftest import draw_photo
+
+from model import CaptioningError, OptionsError
+from model.vocabulary import tokenize
+from training.captions import (
+    CaptionedPhotograph,
+    DataError,
+    list_photographs,
+    list_sets,
+    read_photographs,
+    split_by_name,
+    with_captions,
+)
+
+# Captions with everything that a form might trip over, the same in all of them.
+CONTENT = {
+    "a.jpg": ["A dog runs .", 'a "small", brown dog', "the dog is left of a cat"],
+    "folder/b 2.jpg": ["Ein Mädchen läuft über Öl.", "a#1 dog; it is 3\u20444 asleep"],
+    "ζώο.png": ["ένας σκύλος τρέχει", "一只 狗 在 跑", "собака бежит"],
+    "d.jpg": ["a dog\u2028runs\x85 fast"],  # characters at which str.splitlines would cut
+}
+
+
+def as_karpathy(content, split="train"):
+    entries = [
+        {"filename": name, "split": split, "sentences": [{"raw": caption} for caption in captions]}
+        for name, captions in content.items()
+    ]
+    return json.dumps({"images": entries})
+
+
+def as_coco(content):
+    ids = {name: 7 * number for number, name in enumerate(content)}
+    annotations = [
+        {"id": number, "image_id": ids[name], "caption": caption}
+        for number, (name, caption) in enumerate(rows_of(content))
+    ]
+    images = [{"id": identity, "file_name": name} for name, identity in ids.items()]
+    return json.dumps({"annotations": annotations, "images": images}, ensure_ascii=False, indent=2)
+
+
+def as_tokens(content):
+    numbered = [(name, n, text) for name, texts in content.items() for n, text in enumerate(texts)]
+    return "".join(f"{name}#{number}\t{caption}\n" for name, number, caption in numbered)
+
+
+def as_csv(content, columns=("image", "caption"), **same):
+    written = StringIO()
+    writer = csv.DictWriter(written, columns)
+    writer.writeheader()
+    writer.writerows({"image": name, "caption": caption, **same} for name, caption in rows_of(content))
+    return written.getvalue()
+
+
+def rows_of(content):
+    return [(name, caption) for name, captions in content.items() for caption in captions]
+
+
+WRITERS = {"karpathy": as_karpathy, "coco": as_coco, "tokens": as_tokens, "csv": as_csv}
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """What a file of a text, or of bytes, lists."""
+
+    def of(text: str | bytes, name: str = "captions.any") -> list[CaptionedPhotograph]:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return list_sets([path], [tmp_path / "images"])
+
+    return of
+
+
+def error_of(listed, text: str | bytes) -> str:
+    """The sentence with which the file is refused; it names the file."""
+    with pytest.raises(DataError, match=r"captions\.any") as caught:
+        listed(text)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_form_gives_the_same_photographs_and_words_for_the_same_content(form, listed, tmp_path):
+    found = listed(WRITERS[form](CONTENT))
+    assert {photograph.path: photograph.captions for photograph in found} == {
+        tmp_path / "images" / name: tuple(tuple(tokenize(caption)) for caption in captions)
+        for name, captions in CONTENT.items()
+    }
+    assert [photograph.path.name for photograph in found] == ["a.jpg", "b 2.jpg", "ζώο.png", "d.jpg"]
+
+
+def test_the_forms_without_splits_split_alike(listed):
+    splits = [[(one.path, one.split) for one in listed(WRITERS[form](CONTENT))] for form in WRITERS]
+    karpathy, *others = splits
+    assert {split for _, split in karpathy} == {"train"}
+    assert others[0] == others[1] == others[2]
+    assert {split for _, split in others[0]} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("name", ["captions.json", "captions.csv", "captions.txt", "captions"])
+def test_a_form_is_known_by_content_and_not_by_name(form, name, listed):
+    assert len(listed(WRITERS[form](CONTENT), name)) == len(CONTENT)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_the_ends_of_lines_and_blank_lines_change_nothing(form, encoding, end, listed):
+    text = WRITERS[form](CONTENT).replace("\r\n", "\n")
+    same = f"\n{text}\n\n".replace("\n", end).encode(encoding)
+    assert listed(same) == listed(text)
+
+
+def test_one_caption_a_photograph_is_enough(listed):
+    content = {f"{number}.jpg": [f"dog {number}"] for number in range(5)}
+    for write in WRITERS.values():
+        found = listed(write(content))
+        assert [photograph.captions for photograph in found] == [(("dog", str(n)),) for n in range(5)]
+
+
+def test_karpathys_splits_are_kept_and_cocos_filepath_is_part_of_the_path(listed, tmp_path):
+    entries = [
+        {"filename": "a.jpg", "filepath": "val2014", "split": split, "sentences": [{"raw": "a dog"}]}
+        for split in ("train", "restval", "val", "test")
+    ]
+    found = listed(json.dumps({"images": entries}))
+    assert [photograph.split for photograph in found] == ["train", "restval", "val", "test"]
+    assert {photograph.path for photograph in found} == {tmp_path / "images" / "val2014" / "a.jpg"}
+
+
+def test_columns_come_in_any_order_among_others_and_a_split_is_kept(listed):
+    columns = ("id", "caption", "split", "image")
+    found = listed(as_csv(CONTENT, columns, id=1, split="restval"))
+    assert {photograph.split for photograph in found} == {"restval"}
+    assert [one.captions for one in found] == [one.captions for one in listed(as_csv(CONTENT))]
+    assert listed(as_csv(CONTENT).replace("image,caption", " Image , CAPTION ", 1)) == listed(as_csv(CONTENT))
+
+
+def test_rows_of_one_image_are_its_captions_wherever_they_stand(listed):
+    found = listed("image,caption\na.jpg,one\nb.jpg,two\n./a.jpg,three\n")
+    assert [(one.path.name, one.captions) for one in found] == [
+        ("a.jpg", (("one",), ("three",))),
+        ("b.jpg", (("two",),)),
+    ]
+
+
+def test_quotes_hold_commas_quotes_and_new_lines(listed):
+    [found] = listed('caption, image\n"a dog, a ""cat""\nand grass", "a, b.jpg"\n')
+    assert found.path.name == "a, b.jpg"
+    assert found.captions == (("a", "dog", "a", "cat", "and", "grass"),)
+
+
+def test_captions_without_words_are_listed_but_not_read(listed, tmp_path):
+    content = {"a.jpg": ["a dog", " . "], "b.jpg": [""], "c.jpg": ["a cat"]}
+    for write in WRITERS.values():
+        found = listed(write(content))
+        assert [one.captions for one in found] == [(("a", "dog"), ()), ((),), (("a", "cat"),)]
+        assert list_photographs(tmp_path / "captions.any", tmp_path / "images") == with_captions(found)
+        assert [one.captions for one in with_captions(found)] == [(("a", "dog"),), (("a", "cat"),)]
+    assert listed('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}')[0].captions == ()
+
+
+def test_several_sets_are_listed_one_after_the_other_each_with_its_folder(tmp_path):
+    for number, (form, write) in enumerate(WRITERS.items()):
+        (tmp_path / form).write_text(write({f"{number}.jpg": ["a dog"]}), encoding="utf-8")
+    found = list_sets([tmp_path / form for form in WRITERS], [tmp_path / "of" / form for form in WRITERS])
+    assert [one.path for one in found] == [
+        tmp_path / "of" / form / f"{number}.jpg" for number, form in enumerate(WRITERS)
+    ]
+
+
+def test_files_and_folders_come_in_pairs():
+    with pytest.raises(OptionsError, match="2 --captions and 1 --images"):
+        list_sets([Path("a"), Path("b")], [Path("c")])
+
+
+def names(count: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [f"{rng.getrandbits(40)}.jpg" for _ in range(count)]
+
+
+def test_eight_in_ten_are_for_training_and_one_each_to_validate_and_to_test():
+    shares = Counter(split_by_name(names(20_000)).values())
+    assert shares["train"] == pytest.approx(16_000, rel=0.03)
+    assert shares["val"] == pytest.approx(2_000, rel=0.1)
+    assert shares["test"] == pytest.approx(2_000, rel=0.1)
+
+
+@pytest.mark.parametrize("count", [300, 3_000])
+def test_adding_photographs_moves_no_other(count):
+    everything = names(2 * count)
+    whole = split_by_name(everything)
+    part = split_by_name(everything[:count])
+    assert part == {name: whole[name] for name in everything[:count]}
+    assert split_by_name(everything[::-1]) == whole
+
+
+@pytest.mark.parametrize("count", [3, 4, 10, 20, 50])
+def test_the_smallest_sets_have_something_of_every_split(count):
+    for seed in range(100):
+        few = names(count, seed)
+        splits = split_by_name(few)
+        assert set(splits.values()) == {"train", "val", "test"}
+        assert split_by_name(few[::-1]) == splits
+
+
+def test_as_a_small_set_grows_nothing_goes_from_training_to_what_is_scored():
+    for seed in range(20):
+        many = names(60, seed)
+        before = split_by_name(many[:10])
+        for count in range(11, 60):
+            now = split_by_name(many[:count])
+            assert all(now[name] == "train" for name, split in before.items() if split == "train")
+            before = now
+
+
+def test_of_one_photograph_and_of_two_training_comes_first():
+    assert split_by_name([]) == {}
+    assert list(split_by_name(["a"]).values()) == ["train"]
+    assert sorted(split_by_name(["a", "b"]).values()) == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"7",
+        b"[]",
+        b'[{"image": "a.jpg", "caption": "a dog"}]',
+        b'{"photographs": []}',
+        b"\xff\xfea\x00",
+        b"\x89PNG\r\n\x1a\n\x00",
+        b"a.jpg a dog runs\n",
+        b"a.jpg\ta dog runs\n",
+        b"image;caption\na.jpg;a dog\n",
+        b"name,text\na.jpg,a dog\n",
+        b"a.jpg,a dog\n",
+        b"x" * 300_000,
+    ],
+)
+def test_a_file_of_no_known_form_is_told_the_four(content, listed):
+    error = error_of(listed, content)
+    assert all(form in error for form in ("Karpathy", "COCO", "Flickr", "CSV", "image,caption"))
+
+
+IMAGE = '{"id": 1, "file_name": "a.jpg"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"images": [\n{"filename": ', "line 2"),
+        ('{"images": []}\n{"images": []}', "line 2"),
+        ('{"images": {"a": 1}}', "'images'"),
+        ('{"images": [7]}', "images[0]"),
+        ('{"images": [{"split": "train", "sentences": []}]}', "images[0] has no text 'filename'"),
+        ('{"images": [{"filename": 7, "split": "train", "sentences": []}]}', "'filename'"),
+        ('{"images": [{"filename": "a.png", "sentences": []}]}', "'split'"),
+        ('{"images": [{"filename": "a.png", "split": "train"}]}', "images[0] has no list 'sentences'"),
+        ('{"images": [{"filename": "a", "split": "train", "sentences": "a dog"}]}', "'sentences'"),
+        ('{"images": [{"filename": "a", "split": "val", "sentences": ["a dog"]}]}', "images[0].sentences[0]"),
+        ('{"images": [{"filename": "a", "split": "val", "sentences": [{"raw": 7}]}]}', "'raw'"),
+        ('{"images": [{"filename": "a", "split": "training", "sentences": []}]}', "split 'training'"),
+        ('{"images": ' + "[" * 100_000 + "]" * 100_000 + "}", "too deep"),
+        (f'{{"images": [{IMAGE}]}}', "images[0] has no text 'filename'"),
+        (f'{{"images": [{IMAGE}], "annotations": 7}}', "'annotations'"),
+        (f'{{"images": [{IMAGE}, {IMAGE}], "annotations": []}}', "images[1]"),
+        (f'{{"images": [{IMAGE}], "annotations": [{{"image_id": 1, "bbox": []}}]}}', "'caption'"),
+        (f'{{"images": [{IMAGE}], "annotations": [{{"caption": "a dog"}}]}}', "'image_id'"),
+        (f'{{"images": [{IMAGE}], "annotations": [{{"image_id": [], "caption": "a"}}]}}', "annotations[0]"),
+        (f'{{"images": [{IMAGE}], "annotations": [{{"image_id": 2, "caption": "a"}}]}}', "annotations[0]"),
+        ('{"images": [{"id": 1}], "annotations": []}', "'file_name'"),
+        ("a.jpg#0\ta dog\na.jpg#1 a dog\n", "line 2"),
+        ("a.jpg#0\ta dog\n\n\nb.jpg\ta dog\n", "line 4"),
+        ("image,caption\na.jpg,one\n,a dog\n", "line 3"),
+        ("image,caption\na.jpg,one\n  ,a dog\n", "line 3"),
+        ("image,caption\na.jpg\n", "line 2"),
+        ("image,caption\na.jpg,a dog, running\n", "line 2"),
+        ('image,caption\na.jpg,"a\ndog"\nb.jpg,a,dog\n', "line 4"),
+        ('image,caption\na.jpg,one\nb.jpg,"a dog\nc.jpg,two\n', "line 3"),
+        ("image,caption,caption\na.jpg,one,two\n", "line 1"),
+        ("image,split,caption\na.jpg,train,one\nb.jpg,training,two\n", "line 3 has the split 'training'"),
+        ("image,split,caption\na.jpg,,one\n", "line 2 has the split ''"),
+    ],
+)
+def test_a_broken_file_is_refused_and_the_place_named(text, place, listed):
+    assert place in error_of(listed, text)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "/etc/passwd", "b/../../a.jpg", "..", "b/..", "./../images/a.jpg"]
+)
+def test_no_form_leads_out_of_the_images_folder(form, name, listed):
+    place = {"karpathy": "images[1]", "coco": "images[1]", "tokens": "line 2", "csv": "line 3"}[form]
+    error = error_of(listed, WRITERS[form]({"a.jpg": ["a dog"], name: ["a dog"]}))
+    assert place in error
+    assert "images folder" in error or "names no photograph" in error
+
+
+@pytest.mark.parametrize("filepath", ["..", "/etc", "a/../.."])
+def test_nor_does_cocos_filepath(filepath, listed):
+    entry = {"filename": "a.jpg", "filepath": filepath, "split": "train", "sentences": []}
+    assert "images[0]" in error_of(listed, json.dumps({"images": [entry]}))
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", "", "."])
+def test_what_can_be_no_file_name_is_refused(name, listed):
+    assert "images[0]" in error_of(listed, as_karpathy({name: ["a dog"]}))
+
+
+def test_dots_that_stay_inside_are_followed(listed, tmp_path):
+    [found] = listed(as_karpathy({"b/../c/./a.jpg": ["a dog"]}))
+    assert found.path == tmp_path / "images" / "c" / "a.jpg"
+
+
+def test_a_missing_captions_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.json cannot be read"):
+        read_photographs(tmp_path / "nowhere.json", tmp_path)
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    """A file of the photographs a.png (train) and b.png (val), and the folder they lie in."""
+    for number, name in enumerate(("a.png", "b.png")):
+        draw_photo(number).save(tmp_path / name)
+    (tmp_path / "captions.csv").write_text(
+        "image,caption,split\na.png,a dog,train\nb.png,a cat,val\n", encoding="utf-8"
+    )
+    return tmp_path / "captions.csv", tmp_path
+
+
+def test_photographs_of_the_splits_asked_for_are_read(on_disk):
+    [photograph] = read_photographs(*on_disk, ("val", "test"))
+    assert photograph.captions == (("a", "cat"),)
+    assert photograph.read().tobytes() == draw_photo(1).tobytes()
+
+
+def test_a_missing_photograph_is_named(on_disk):
+    (on_disk[1] / "b.png").unlink()
+    with pytest.raises(DataError, match=r"1 photographs .* do not exist, .*b\.png"):
+        read_photographs(*on_disk)
+    assert len(read_photographs(*on_disk, ("train",))) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off"])
+def test_a_photograph_that_cannot_be_decoded_is_named(on_disk, content):
+    photographs = read_photographs(*on_disk)
+    photographs[1].path.write_bytes(content)
+    with pytest.raises(DataError, match=r"b\.png"):
+        photographs[1].read()
+
+
+def test_a_data_error_is_one_the_command_lines_catch():
+    assert issubclass(DataError, CaptioningError)

@@ -1,0 +1,142 @@
+"""Steps split over processes or over time are the same steps, and a process that dies ends the run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from training import fit
+from training.shapes import write_world
+
+ROOT = Path(__file__).parents[1]
+LOSSES = ("cross_entropy", "doubly_stochastic", "cider", "bleu_4")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, 20, size=32)
+    return folder
+
+
+def command(world: Path, run: Path, *more: str) -> list[str]:
+    """16 of the 20 photographs are for training: steps of 8, which can be split evenly."""
+    return [
+        *("--captions", str(world / "captions.json"), "--images", str(world / "images")),
+        *("--output", str(run), "--encoder", "tiny_cnn", "--encoder-weights", "none", "--image-size", "32"),
+        *("--epochs", "2", "--frozen-epochs", "1", "--batch-size", "8", "--min-count", "1"),
+        *("--warmup-steps", "1", "--workers", "0", "--device", "cpu", "--dropout", "0"),
+        *("--annotation-dim", "24", "--attention-dim", "25", "--embedding-dim", "26", "--hidden-dim", "27"),
+        *more,
+    ]
+
+
+def launch(processes: int, arguments: list[str]) -> list[str]:
+    engine = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*engine, f"--nproc-per-node={processes}", "-m", "training.fit", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def log_of(run: Path) -> list[dict[str, object]]:
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [{name: line[name] for name in LOSSES} for line in lines]
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "state.pt", weights_only=True)["network"]
+
+
+def assert_trained_alike(run: Path, whole: Path) -> None:
+    """The order in which floats are added up differs, and nothing else."""
+    assert log_of(run) == [pytest.approx(line, abs=2e-4) for line in log_of(whole)]
+    expected = weights_of(whole)
+    for name, value in weights_of(run).items():
+        assert torch.allclose(value, expected[name], atol=1e-4), name
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    assert fit.main(command(world, run)) == 0
+    return run
+
+
+def test_two_processes_train_as_one_with_the_same_batches(world, whole, tmp_path):
+    run = tmp_path / "run"
+    done = subprocess.run(
+        launch(2, command(world, run)),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert_trained_alike(run, whole)
+    assert done.stderr.count("epoch 1: loss") == 1  # one process speaks and writes
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_split_over_time_is_the_same_step(world, whole, tmp_path, parts):
+    assert fit.main(command(world, tmp_path / "run", "--accumulate", str(parts))) == 0
+    assert_trained_alike(tmp_path / "run", whole)
+
+
+def test_more_parts_than_photographs_a_step_are_refused(world, tmp_path, capsys):
+    assert fit.main(command(world, tmp_path / "run", "--accumulate", "9")) == 2
+    assert "--accumulate 9" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def children_of(process: int) -> list[int]:
+    path = Path(f"/proc/{process}/task/{process}/children")
+    return [int(child) for child in path.read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_process_that_dies_ends_the_run_which_can_go_on(world, whole, tmp_path):
+    run = tmp_path / "run"
+    arguments = command(world, run, "--save-minutes", "0")
+    long = [*arguments, "--epochs", "500"]
+    started = subprocess.Popen(
+        launch(2, long), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "state.pt").exists():
+        assert time.monotonic() < deadline
+        assert started.poll() is None
+        time.sleep(0.05)
+    os.kill(children_of(started.pid)[-1], signal.SIGKILL)
+    _, said = started.communicate(timeout=120)
+    assert started.returncode != 0
+    assert "another process of this run ended" in said
+    assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in said
+    assert fit.main([*arguments, "--resume"]) == 0  # with one process, which it need not have been
+
+
+def test_a_loss_that_is_not_finite_names_the_photographs_of_the_step(world, tmp_path, capsys, monkeypatch):
+    def spoil(optimizer, args, kwargs):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.data.fill_(float("nan"))
+
+    handle = register_optimizer_step_post_hook(spoil)
+    try:
+        assert fit.main(command(world, tmp_path / "run")) == 2
+    finally:
+        handle.remove()
+    said = capsys.readouterr().err
+    assert "at step 1" in said
+    names = [path.name for path in (world / "images").iterdir()]
+    assert sum(name in said for name in names) == 8

@@ -1,0 +1,127 @@
+"""The picture of a run: it can be drawn of every log there can be, and shows what the log says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import plot
+from training.plot import write_plot
+
+CURVES = (*plot.SCORES, *plot.LOSSES)
+
+
+def line(epoch: int, **fields: Any) -> dict[str, Any]:
+    learnt = {"cross_entropy": 4 / epoch, "cider": 10.0 * epoch, "bleu_4": 3.0 * epoch}
+    return {"epoch": epoch, "encoder": "frozen" if epoch < 3 else "learning"} | learnt | fields
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), dtype=int)  # (height, width, 3)
+
+
+def has_ink(picture: np.ndarray, colour: str) -> bool:
+    wanted = np.array(list(bytes.fromhex(colour[1:])))
+    return bool((np.abs(picture - wanted).max(axis=2) < 3).sum() > 20)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [line(1)],
+        [line(epoch) for epoch in range(1, 14)],
+        [line(1, cider=0.0, bleu_4=0.0)],
+        [line(1, cider=None, bleu_4=None), line(2, cider=None, bleu_4=None)],
+        [line(1), line(2, cider=None, bleu_4=None), line(3)],
+        [line(1, phase="frozen"), line(2, phase="self-critical", cross_entropy=None, reward=0.4)],
+        [line(epoch, phase=f"phase {epoch}") for epoch in range(1, 60)],
+        [{"epoch": 7}],
+    ],
+    ids=["one", "many", "zeros", "unscored", "gap", "self-critical", "crowded", "bare"],
+)
+def test_every_log_gives_a_picture_of_the_same_size(tmp_path, lines):
+    path = tmp_path / "curves.png"
+    write_plot(path, lines)
+    with Image.open(path) as picture:
+        assert (picture.format, picture.size) == ("PNG", (1600, 1120))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_picture_changes_with_the_log_and_with_nothing_else(tmp_path):
+    lines = [line(epoch) for epoch in range(1, 5)]
+    for name, drawn in (("a", lines), ("again", lines), ("b", [*lines[:3], line(4, cider=41.0)])):
+        write_plot(tmp_path / name, drawn)
+    assert (pixels(tmp_path / "a") == pixels(tmp_path / "again")).all()
+    assert (pixels(tmp_path / "a") != pixels(tmp_path / "b")).any()
+
+
+def test_every_number_has_its_curve_and_what_is_missing_has_none(tmp_path):
+    write_plot(tmp_path / "all.png", [line(1), line(2), line(3, cross_entropy=None, reward=0.25)])
+    write_plot(tmp_path / "less.png", [line(1, bleu_4=None)])
+    drawn, less = pixels(tmp_path / "all.png"), pixels(tmp_path / "less.png")
+    assert [has_ink(drawn, curve.colour) for curve in CURVES] == [True, True, True, True]
+    assert [has_ink(less, curve.colour) for curve in CURVES] == [True, False, False, True]
+
+
+def test_an_epoch_without_scores_does_not_break_the_curve(tmp_path):
+    figure = plot._draw([line(1), line(2, cider=None), line(3)])
+    cider = figure.axes[0].lines[0]
+    assert list(cider.get_xdata()) == [1, 3]
+    assert list(cider.get_ydata()) == [10.0, 30.0]
+
+
+def texts(lines: list[dict[str, Any]]) -> list[str]:
+    return [text.get_text() for axes in plot._draw(lines).axes for text in axes.texts]
+
+
+def test_phases_are_named_from_what_the_log_has():
+    assert {"encoder frozen", "encoder learns"} <= set(texts([line(1), line(2), line(3)]))
+    told = [line(1, phase="frozen"), line(2, phase="self-critical")]
+    assert {"encoder frozen", "self-critical"} <= set(texts(told))
+    assert "encoder learns" not in texts(told)
+
+
+def test_curves_are_named_at_their_ends_with_their_last_values():
+    assert {"val CIDEr 30.0", "val BLEU-4 9.0", "train loss 1.33"} <= set(texts([line(1), line(3)]))
+
+
+def test_the_reward_is_drawn_in_the_unit_of_the_scores():
+    assert "sampled CIDEr 64.5" in texts([line(1), line(2, cross_entropy=None, reward=0.645)])
+
+
+def test_the_best_epoch_is_marked_and_named_where_it_is_not_the_last():
+    lines = [line(1), line(2, cider=55.0), line(3)]
+    assert "best 55.0" in texts(lines)
+    assert not any("best" in text for text in texts([line(1), line(2)]))
+
+
+@pytest.mark.parametrize("last", [[0.0, 0.0, 0.0], [40.0, 40.2, 39.9], [90.0, 20.0, 21.0]])
+def test_no_label_lies_on_another(last):
+    cider, bleu, reward = last
+    phases = ["frozen", "learning", *["self-critical"] * 40]
+    lines = [
+        line(i, cider=cider, bleu_4=bleu, reward=reward / 100, phase=p) for i, p in enumerate(phases, start=1)
+    ]
+    boxes = [text.get_window_extent() for text in plot._draw(lines).axes[0].texts]
+    assert len(boxes) >= 6
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:place])
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    write_plot(path, [line(1)])
+    before = path.read_bytes()
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plot.Figure, "savefig", lambda *_, **__: no_space())
+    with pytest.raises(OSError, match="No space left"):
+        write_plot(path, [line(1), line(2)])
+    assert path.read_bytes() == before

@@ -1,0 +1,142 @@
+"""Captions are drawn as the decoder says, rewarded against each other, and become better for it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import loud_network
+
+from model.network import CaptionNetwork
+from model.search import BANNED_IDS, sample
+from model.vocabulary import Vocabulary
+from training.config import TrainConfig
+from training.data import Batch, Example, collate
+from training.loop import Trainer
+from training.loss import leave_one_out, self_critical
+from training.objective import Phase
+from training.reward import CiderReward
+
+END = Vocabulary.end_id
+RECIPE = TrainConfig(
+    epochs=30, frozen_epochs=0, self_critical_epochs=30, self_critical_learning_rate=5e-3, samples=4,
+    warmup_steps=1, average_decay=0.0, doubly_stochastic=0.0,
+)  # fmt: skip
+
+
+def make_batch(image_size: int) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    captions = ([[4, 5, 7, 9], [4, 5, 7, 10]], [[8, 6]], [[10, 4, 6, 5], [10, 4]])
+    examples = [
+        Example(torch.randn((3, image_size, image_size), generator=generator), texts) for texts in captions
+    ]
+    return collate(examples)
+
+
+def draw(network: CaptionNetwork, images: torch.Tensor, *, max_length: int, seed: int) -> list[list[int]]:
+    memory = network.remember(images)
+    decoder = network.decoder
+    generator = torch.Generator().manual_seed(seed)
+    start = decoder.initial_state(memory)
+    return sample(decoder.step, start, memory, max_length=max_length, generator=generator)
+
+
+def test_drawn_captions_begin_with_a_word_end_once_and_hold_nothing_that_says_nothing(network):
+    images = torch.randn(40, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    captions = draw(network, images, max_length=6, seed=0)
+    assert len(captions) == 40
+    assert any(len(ids) == 6 and ids[-1] != END for ids in captions)
+    for ids in captions:
+        assert 1 <= len(ids) <= 7
+        assert ids[0] != END
+        assert END not in ids[:-1]
+        assert not set(ids) & set(BANNED_IDS)
+
+
+def test_words_are_drawn_as_often_as_the_decoder_says(network):
+    image = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)).expand(4000, -1, -1, -1)
+    with torch.no_grad():
+        memory = network.remember(image[:1])
+        start = torch.tensor([Vocabulary.start_id])
+        logits = network.decoder.step(start, network.decoder.initial_state(memory), memory).logits[0]
+    logits[[*BANNED_IDS, END]] = -torch.inf
+    counts = Counter(ids[0] for ids in draw(network, image, max_length=1, seed=2))
+    for index, probability in enumerate(logits.softmax(0).tolist()):
+        assert counts[index] / 4000 == pytest.approx(probability, abs=0.03)
+
+
+def test_the_baseline_of_a_sample_is_the_mean_of_the_others():
+    rewards = torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]])
+    assert leave_one_out(rewards).tolist() == [[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]]
+
+
+def test_the_gradient_is_that_of_the_expected_reward():
+    """One word of five, so that the expectation can be summed up: many samples' mean gradient is near it."""
+    logits = torch.tensor([0.3, -0.2, 0.9, 0.0, -1.0], requires_grad=True)
+    worth = torch.tensor([1.0, 0.0, 3.0, 0.5, 2.0])
+    (expected,) = torch.autograd.grad((logits.softmax(0) * worth).sum(), logits)
+
+    generator = torch.Generator().manual_seed(0)
+    groups, each = 20_000, 3
+    drawn = torch.multinomial(logits.detach().softmax(0), groups * each, True, generator=generator)
+    advantages = leave_one_out(worth[drawn].view(groups, each)).flatten()
+    loss = self_critical(
+        logits.expand(len(drawn), -1), drawn, torch.ones(len(drawn), dtype=torch.long), advantages
+    )
+    (found,) = torch.autograd.grad(-loss, logits)
+    assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_every_word_of_a_caption_is_paid_what_the_caption_is_worth():
+    """Captions of 3 and 1 words, packed step by step: word, word | word | word."""
+    logits = torch.zeros(4, 6, requires_grad=True)
+    targets = torch.tensor([1, 2, 3, 4])
+    self_critical(logits, targets, torch.tensor([3, 1]), torch.tensor([2.0, -5.0])).backward()
+    for row, reward in enumerate((2.0, -5.0, 2.0, 2.0)):
+        wanted = torch.full((6,), reward / 6 / 2)
+        wanted[targets[row]] -= reward / 2
+        assert logits.grad[row] == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.fixture
+def trainer(config):
+    batch = make_batch(config.image_size)
+    network = loud_network(replace(config, dropout=0.2))
+    return Trainer(network, RECIPE, steps_per_epoch=2, reward=CiderReward(batch.references()))
+
+
+def test_captions_get_better(trainer, config):
+    batch = make_batch(config.image_size)
+    rewards = [trainer.train_on([batch]).reward for _ in range(60)]
+    assert sum(rewards[-10:]) > 3 * sum(rewards[:10])
+    assert all(reward >= 0 for reward in rewards)
+
+
+def test_the_encoder_does_not_learn_from_rewards(trainer, config):
+    before = {name: value.clone() for name, value in trainer.network.encoder.state_dict().items()}
+    report = trainer.train_on([make_batch(config.image_size)])
+    assert report.cross_entropy == 0
+    for name, value in trainer.network.encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_rewards_begin_from_the_average_when_the_words_are_learnt(config):
+    batch = make_batch(config.image_size)
+    recipe = replace(RECIPE, epochs=2, self_critical_epochs=1, average_decay=0.9, learning_rate=0.05)
+    trainer = Trainer(loud_network(config), recipe, steps_per_epoch=2, reward=CiderReward(batch.references()))
+    assert trainer.begin_epoch(0) is Phase.LEARNING
+    for _ in range(2):
+        trainer.train_on([batch])
+    average = {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
+    assert not all(torch.equal(value, average[name]) for name, value in trainer.network.state_dict().items())
+    assert trainer.begin_epoch(0) is Phase.LEARNING  # of a run that went on after the last step of an epoch
+    assert not all(torch.equal(value, average[name]) for name, value in trainer.network.state_dict().items())
+    assert trainer.begin_epoch(1) is Phase.SELF_CRITICAL
+    assert all(torch.equal(value, average[name]) for name, value in trainer.network.state_dict().items())
+
+
+def test_references_of_a_batch_are_what_went_into_it(config):
+    captions = [[[4, 5, 7], [9]], [[8, 6]], [[5], [4, 4, 4, 4]]]
+    batch = collate([Example(torch.zeros(3, 40, 40), texts) for texts in captions])
+    found = [sorted(texts) for texts in batch.references()]
+    assert found == [sorted([*ids, END] for ids in texts) for texts in captions]

@@ -1,0 +1,112 @@
+"""A run may start from a trained captioner: what that knew it keeps, and new words come to it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import WORDS, draw_photo
+
+from model import Captioner, DecodingOptions, OptionsError
+from model.checkpoint import load_checkpoint
+from training import fit
+from training.start import WORD_ROWS, continued_config, grown_network
+
+NEW = ("zebra", "saxophone")
+CAPTIONS = [["a", "zebra", "runs"], ["zebra", "on", "grass"], ["a", "saxophone"]]
+
+
+@pytest.fixture
+def grown(checkpoint):
+    start = load_checkpoint(checkpoint)
+    vocabulary = start.vocabulary.grown(CAPTIONS, min_count=1)
+    config = replace(start.config, vocabulary_size=len(vocabulary))
+    return start, vocabulary, config, grown_network(start, config, vocabulary, CAPTIONS)
+
+
+def test_known_words_keep_their_ids_and_new_ones_follow(grown):
+    start, vocabulary, _, _ = grown
+    assert vocabulary.words[: len(WORDS)] == list(WORDS) == start.vocabulary.words
+    assert vocabulary.words[len(WORDS) :] == ["zebra", "saxophone"]  # most frequent first
+
+
+def test_every_weight_is_the_one_it_was(grown):
+    start, _, _, network = grown
+    old = start.network.state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value[: len(old[name])] if name in WORD_ROWS else value, old[name]), name
+
+
+def test_it_says_what_it_said_as_long_as_new_words_are_unlikely(grown, captioner):
+    start, vocabulary, config, network = grown
+    photos = [draw_photo(seed) for seed in range(4)]
+    with torch.no_grad():
+        network.decoder.output.bias[-len(NEW) :] = -1e4
+    options = DecodingOptions(beam_size=2)
+    before = Captioner(start.network, start.config, start.vocabulary, start.info).caption(photos, options)
+    after = Captioner(network, config, vocabulary, start.info).caption(photos, options)
+    assert [one[0].text for one in after] == [one[0].text for one in before]
+
+
+def test_new_words_are_neither_silent_nor_all_that_is_said(grown):
+    _, vocabulary, _, network = grown
+    rows = network.decoder.embedding.weight
+    known, new = rows[4:-2].std().item(), rows[-2:].std().item()
+    assert new == pytest.approx(known, rel=0.5)
+    bias = network.decoder.output.bias
+    assert bias[vocabulary.encode(["zebra"])[0]] > bias[vocabulary.encode(["saxophone"])[0]]
+
+
+def test_another_network_than_the_trained_one_is_refused_by_name(config):
+    assert continued_config(config, {"dropout": 0.1, "attention": config.attention}).dropout == 0.1
+    with pytest.raises(OptionsError, match="--hidden-dim is 9.*has 7.*--start-from"):
+        continued_config(config, {"hidden_dim": 9})
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> list[str]:
+    """Twelve photographs of what the checkpoint has no word for, as a CSV file."""
+    lines = ["image,caption,split"]
+    for number in range(12):
+        draw_photo(number).save(tmp_path / f"{number}.jpg")
+        lines.append(f"{number}.jpg,A zebra sits on grass {number % 2},{'val' if number > 9 else 'train'}")
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    return ["--captions", str(tmp_path / "mine.csv"), "--images", str(tmp_path)]
+
+
+def test_one_command_trains_it_on_captioned_photographs(zoo, checkpoint, tmp_path):
+    run = tmp_path / "run"
+    more = [
+        "--epochs",
+        "25",
+        "--frozen-epochs",
+        "0",
+        "--learning-rate",
+        "0.02",
+        "--dropout",
+        "0",
+        "--workers",
+        "0",
+    ]
+    done = fit.main([*zoo, "--start-from", str(checkpoint), "--output", str(run), "--device", "cpu", *more])
+    assert done == 0
+    trained, start = Captioner.load(run / "last"), load_checkpoint(checkpoint)
+    assert trained.config == replace(start.config, vocabulary_size=len(WORDS) + 4 + 3, dropout=0.0)
+    assert trained.vocabulary.words == [*WORDS, "zebra", "0", "1"]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["cross_entropy"] < log[0]["cross_entropy"] / 1.5
+
+
+def test_an_option_of_another_network_stops_the_command_before_it_begins(zoo, checkpoint, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = [*zoo, "--start-from", str(checkpoint), "--output", str(run), "--attention", "dot"]
+    assert fit.main(arguments) == 2
+    assert "--attention is dot, but the captioner to start from has additive" in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_checkpoint_that_is_none_stops_it_in_one_line(zoo, tmp_path, capsys):
+    assert fit.main([*zoo, "--start-from", str(tmp_path / "none"), "--output", str(tmp_path / "run")]) == 2
+    assert len(capsys.readouterr().err.splitlines()[-1:]) == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,81 @@
+"""What a sampled caption is worth: its CIDEr-D against what people wrote of the photograph.
+
+Vedantam, Zitnick and Parikh 2015, "CIDEr: Consensus-based Image Description Evaluation" (arXiv
+1411.5726), in the form CIDEr-D of the COCO caption evaluation. The library that scores
+(pycocoevalcap) takes document frequencies from the captions it is given at once; a batch needs those of
+the whole training set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+ORDERS = 4  # longest n-gram
+SIGMA = 6.0  # tokens; how quickly a difference in length costs
+
+Tokens = Sequence[int]
+
+
+class CiderReward:
+    """CIDEr-D of captions in ids, with the document frequencies of a training set.
+
+    A caption that ended comes with its end token, which counts as a word: without that a caption gains by
+    stopping before its last noun phrase is complete ("a dog on a").
+    """
+
+    def __init__(self, captions: Iterable[Sequence[Tokens]]) -> None:
+        """``captions``: for each photograph of the training set what people wrote, in ids."""
+        self._documents: Counter[tuple[int, ...]] = Counter()
+        photographs = 0
+        for references in captions:
+            photographs += 1
+            self._documents.update({ngram for ids in references for ngram in _count(ids)})
+        self._log_photographs = math.log(max(photographs, 1))
+
+    def of(self, candidates: Sequence[Tokens], references: Sequence[Tokens]) -> list[float]:
+        """The score of each candidate against all ``references`` of one photograph (one or more), 0 to 10.
+
+        10 is a caption that all people wrote; the scores that are published as 60 are 0.6 here.
+        """
+        wanted = [self._weigh(ids) for ids in references]
+        return [self._score(self._weigh(ids), wanted) for ids in candidates]
+
+    def _score(self, candidate: _Weighed, references: Sequence[_Weighed]) -> float:
+        return 10 * sum(candidate.similarity(reference) for reference in references) / len(references)
+
+    def _weigh(self, ids: Tokens) -> _Weighed:
+        weights: dict[tuple[int, ...], float] = {}
+        squares = [0.0] * ORDERS
+        for ngram, count in _count(ids).items():
+            rarity = self._log_photographs - math.log(max(1, self._documents[ngram]))
+            weights[ngram] = count * rarity
+            squares[len(ngram) - 1] += weights[ngram] ** 2
+        # The COCO evaluation takes the number of bigrams for the length.
+        return _Weighed(weights, [math.sqrt(square) for square in squares], max(0, len(ids) - 1))
+
+
+class _Weighed(NamedTuple):
+    """A caption as CIDEr compares it."""
+
+    weights: dict[tuple[int, ...], float]  # tf-idf of its n-grams
+    norms: list[float]  # of these weights, for each n
+    length: int
+
+    def similarity(self, reference: _Weighed) -> float:
+        """Mean over n of the clipped cosine, less for another length; 0 to 1."""
+        products = [0.0] * ORDERS
+        for ngram, weight in self.weights.items():
+            other = reference.weights.get(ngram, 0.0)
+            products[len(ngram) - 1] += min(weight, other) * other
+        norms = [mine * theirs for mine, theirs in zip(self.norms, reference.norms, strict=True)]
+        cosines = [product / norm for product, norm in zip(products, norms, strict=True) if norm]
+        apart = self.length - reference.length
+        return math.exp(-(apart**2) / (2 * SIGMA**2)) * sum(cosines) / ORDERS
+
+
+def _count(ids: Tokens) -> Counter[tuple[int, ...]]:
+    """The n-grams of all orders."""
+    return Counter(tuple(ids[at : at + n]) for n in range(1, ORDERS + 1) for at in range(len(ids) - n + 1))
