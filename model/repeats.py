@@ -12,7 +12,7 @@ LINKING_WORDS = frozenset(
     ("a", "an", "the", "his", "her", "their", "its", "it", "that", "this", "who", "which")
     + ("and", "or", "as", "while", "is", "are")
     + ("of", "in", "on", "at", "to", "from", "with", "for", "by", "near", "over", "under", "through")
-    + ("into", "onto", "up", "down")
+    + ("into", "onto", "up", "down", "next", "front")
 )
 
 

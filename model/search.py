@@ -134,7 +134,7 @@ def beam_search(
     history = ids.unsqueeze(1)  # (B * K, 1 + words so far)
     for length in range(options.max_length + 1):
         out = step(ids, state)
-        log_probs = _allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
+        log_probs = allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
         if linking is not None:
             log_probs = without_repeats(log_probs, history, linking)
         scores, parents, words = _candidates(totals, log_probs)  # (B, 2K) each, best first
@@ -179,7 +179,7 @@ def sample(
     rows = list(range(len(ids)))  # whose captions go on
     for length in range(max_length + 1):
         out = step(ids, state, memory)
-        ids = _draw(_allowed_log_probs(out.logits / temperature, is_first=length == 0), generator)
+        ids = _draw(allowed_log_probs(out.logits / temperature, is_first=length == 0), generator)
         drawn = ids.tolist()
         for row, word in zip(rows, drawn, strict=True):
             if row >= 0 and (length < max_length or word == Vocabulary.end_id):
@@ -203,7 +203,7 @@ def _draw(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.searchsorted(below, where, right=True).clamp_max(below.shape[1] - 1).squeeze(1)
 
 
-def _allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:
+def allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:
     """Log-probabilities over what may be emitted; a caption has at least one word."""
     banned = [*BANNED_IDS, Vocabulary.end_id] if is_first else [*BANNED_IDS]
     logits = logits.float().index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,9 @@ class NamesTheColour:
     @classmethod
     def load(cls, folder):
         return cls()
+
+    def settled(self, options):
+        return replace(options, max_length=20)
 
     def caption(self, images, options=None):
         self.seen += images

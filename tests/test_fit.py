@@ -205,7 +205,7 @@ def test_cached_features_give_a_run_of_the_same_form(world, tmp_path):
     run = tmp_path / "run"
     assert fit.main(command(world, run, "--cache-features")) == 0
     assert (run / "features.npy").is_file()
-    assert [line["encoder"] for line in log_of(run)] == ["frozen", "learning"]
+    assert [line["phase"] for line in log_of(run)] == ["frozen", "learning"]
     assert Captioner.load(run).config.image_size == 32
     assert Captioner.load(run / "last").info.name == "shapes"
 
@@ -295,14 +295,18 @@ def test_captions_without_a_split_that_is_needed_are_refused(world, tmp_path, ca
     assert "splits train and val" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_damaged_photograph_is_named_in_one_sentence(world, tmp_path, capsys, workers):
+def test_damaged_photographs_are_listed_before_anything_is_trained_or_left_out(world, tmp_path, capsys):
     shutil.copytree(world, tmp_path / "world")
-    (tmp_path / "world" / "images" / "000003.png").write_bytes(b"damaged")
-    assert fit.main(command(tmp_path / "world", tmp_path / "run", "--workers", workers)) == 2
-    sentence = capsys.readouterr().err.strip().splitlines()[-1]
-    assert sentence.startswith("fit: The photograph ")
-    assert "000003.png" in sentence
+    for name in ("000003.png", "000005.png"):
+        (tmp_path / "world" / "images" / name).write_bytes(b"damaged")
+    assert fit.main(command(tmp_path / "world", tmp_path / "run")) == 2
+    said = capsys.readouterr().err
+    assert "000003.png" in said
+    assert "000005.png" in said
+    assert "--skip-problems" in said
+    assert not (tmp_path / "run").exists()
+    assert fit.main(command(tmp_path / "world", tmp_path / "run", "--skip-problems")) == 0
+    assert json.loads((tmp_path / "run" / "origin.json").read_text())["photographs"] == 14
 
 
 def test_options_have_the_defaults_of_network_and_recipe(capsys):

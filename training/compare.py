@@ -74,6 +74,7 @@ class Comparison:
         }
         self._network = defaults | chosen_network(chosen)
         self._folder: Path = chosen.output
+        self._min_count = RunOptions.min_count if chosen.min_count is None else chosen.min_count
         self._instances: Instances | None = None
         if chosen.instances:
             images = chosen.instance_images or chosen.instances.parent / "images"
@@ -138,7 +139,7 @@ class Comparison:
             "recipe": {name: value for name, value in asdict(self._recipe).items() if name != "seed"},
             "precision": self._chosen.precision,
             "photographs": [photograph.path.name for photograph in self._photographs],
-            "min_count": self._chosen.min_count,
+            "min_count": self._min_count,
             "training_captions_sha256": _sha256(self._train_photographs),
             "captions_sha256": _sha256(self._photographs),
             "instances_sha256": sha256_of_file(self._chosen.instances),
@@ -170,7 +171,7 @@ class Comparison:
             skip_problems=self._chosen.skip_problems,
             output=folder,
             resume=(folder / STATE).exists(),
-            min_count=self._chosen.min_count,
+            min_count=self._min_count,
             encoder_weights=self._chosen.encoder_weights,
             features=self._folder / FEATURES,
             precision=self._chosen.precision,

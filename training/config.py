@@ -85,6 +85,7 @@ class TrainConfig:
 
 
 # What differs for a captioner that is trained already and a few hundred new photographs.
+FINE_TUNING_MIN_COUNT = 2
 FINE_TUNING = {"epochs": 12, "frozen_epochs": 4, "learning_rate": 5e-4, "warmup_steps": 20}
 
 

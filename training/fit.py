@@ -18,7 +18,7 @@ from pathlib import Path
 
 from model import CaptioningError
 from training.check import read_checked
-from training.config import FINE_TUNING, RunOptions
+from training.config import FINE_TUNING, FINE_TUNING_MIN_COUNT, RunOptions
 from training.folder import STATE
 from training.options import (
     add_data_options,
@@ -62,6 +62,8 @@ def _run_options(chosen: argparse.Namespace) -> RunOptions:
     names = {field.name for field in fields(RunOptions)} - {"features"}
     features = chosen.output / "features.npy" if chosen.cache_features else None
     given = {name: getattr(chosen, name) for name in names}
+    if chosen.min_count is None:
+        given["min_count"] = FINE_TUNING_MIN_COUNT if chosen.start_from else RunOptions.min_count
     given |= {"captions": tuple(chosen.captions), "images": tuple(chosen.images), "features": features}
     return RunOptions(**given)
 

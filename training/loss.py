@@ -88,14 +88,14 @@ def reinforce(
     return Reinforcement(-gain.sum() / len(targets), float(log_probs.mean()))
 
 
-def self_critical(logits: Tensor, targets: Tensor, lengths: Tensor, rewards: Tensor) -> Tensor:
+def self_critical(log_probs: Tensor, targets: Tensor, lengths: Tensor, rewards: Tensor) -> Tensor:
     """REINFORCE for whole captions: Rennie et al. 2017, "Self-critical Sequence Training" (arXiv 1612.00563).
 
     The reward of a sampled caption counts from a baseline, here the mean reward of the other samples of
     the same photograph (leave one out: Luo 2020, arXiv 2003.09971) in place of that of the greedy caption.
 
     Args:
-        logits: (words, V) of the sampled captions, packed as ``CaptionNetwork.read`` packs them.
+        log_probs: (words, V) with which the captions were sampled, packed as ``CaptionNetwork.read`` packs.
         targets: (words,) the sampled ids.
         lengths: (N,) words of each sampled caption, on the CPU, longest first.
         rewards: (N,) of each sampled caption less its baseline.
@@ -103,10 +103,10 @@ def self_critical(logits: Tensor, targets: Tensor, lengths: Tensor, rewards: Ten
     Returns:
         A mean over the captions: one over the words would make the words of long captions count less.
     """
-    log_probs = logits.float().log_softmax(dim=1).gather(1, targets.unsqueeze(1)).squeeze(1)  # (words,)
+    chosen = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)  # (words,)
     everywhere = rewards.unsqueeze(1).expand(-1, int(lengths[0]))  # (N, T)
     per_word = pack_padded_sequence(everywhere, lengths, batch_first=True).data  # (words,)
-    return -(per_word * log_probs).sum() / len(lengths)
+    return -(per_word * chosen).sum() / len(lengths)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from model import OptionsError
 from model.attention import Memory
 from model.attention.hard import HardAttention
 from model.network import CaptionNetwork, Reading
-from model.search import sample
+from model.search import allowed_log_probs, sample
 from training.config import TrainConfig
 from training.data import LONGEST_CAPTION, Batch, as_batch
 from training.loss import (
@@ -83,7 +83,8 @@ class Objective(nn.Module):
             phase: what the step teaches.
             baseline: nats a word, of hard attention's rewards; see ``reinforce``.
         """
-        self.network.train()
+        # Captions are rewarded as they were drawn, without dropout.
+        self.network.train(phase is not Phase.SELF_CRITICAL)
         self.network.encoder.train(phase is Phase.LEARNING)
         with contextlib.nullcontext() if phase is Phase.LEARNING else torch.no_grad():
             features = self._features(batch.inputs)
@@ -122,7 +123,8 @@ class Objective(nn.Module):
         samples = as_batch(batch.inputs, captions).to(features.device)
         reading = self._read(samples, self.network.remember_features(features))
         advantages = leave_one_out(rewards).flatten()[order].to(features.device)
-        gain = self_critical(reading.logits / TEMPERATURE, samples.targets, samples.lengths, advantages)
+        log_probs = self._log_probs(reading.logits, len(samples.lengths))
+        gain = self_critical(log_probs, samples.targets, samples.lengths, advantages)
         penalty = self._doubly_stochastic(reading)
         total = share.photographs * (gain + self._config.doubly_stochastic * penalty)
         zero = torch.zeros(())
@@ -138,17 +140,18 @@ class Objective(nn.Module):
 
         Captions of more than ``longest`` tokens are cut, but none of ``LONGEST_CAPTION``.
         """
-        self.network.eval()
         memory = self.network.remember_features(features)
         rows = torch.arange(len(features), device=features.device).repeat_interleave(self._config.samples)
         memory = memory.select(rows)
         decoder = self.network.decoder
         longest = max(LONGEST_CAPTION, longest)
         start = decoder.initial_state(memory)
-        drawn = sample(decoder.step, start, memory, max_length=longest, temperature=TEMPERATURE)
-        self.network.train()
-        self.network.encoder.eval()
-        return drawn
+        return sample(decoder.step, start, memory, max_length=longest, temperature=TEMPERATURE)
+
+    def _log_probs(self, logits: Tensor, captions: int) -> Tensor:
+        """With which words were drawn: a word that never can be would otherwise be pushed up without end."""
+        first, rest = logits[:captions] / TEMPERATURE, logits[captions:] / TEMPERATURE
+        return torch.cat((allowed_log_probs(first, is_first=True), allowed_log_probs(rest, is_first=False)))
 
     def _rewards(self, drawn: list[list[int]], references: list[list[list[int]]]) -> Tensor:
         """The reward of every drawn caption, (B, K)."""

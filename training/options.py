@@ -15,7 +15,7 @@ from model.attention import ATTENTION_KINDS
 from model.config import CELLS, GATES, GRIDS, QUERIES, TOKENS
 from model.encoder import encoder_names
 from training.captions import FORMS
-from training.config import TrainConfig, as_option
+from training.config import FINE_TUNING_MIN_COUNT, RunOptions, TrainConfig, as_option
 from training.loss import DOUBLY_STOCHASTIC_TARGETS
 
 CHOICES: dict[str, Collection[str]] = {
@@ -128,9 +128,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--min-count",
         type=int,
-        default=5,
         metavar="N",
-        help="words rarer than this become unknown, default 5",
+        help=f"words rarer than this become unknown, default {RunOptions.min_count}, in fine-tuning "
+        f"{FINE_TUNING_MIN_COUNT}",
     )
     add(
         "--encoder-weights",
