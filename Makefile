@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export CAPTION_BIND ?= 127.0.0.1:8000
 
 .DELETE_ON_ERROR:
-.PHONY: run test check format caption install install-dev
+.PHONY: run test check format caption reproduce install install-dev
 
 run: install  ## serve the page and the API on http://127.0.0.1:8000
 	$(BIN)/gunicorn -c service/gunicorn_config.py "service.app:create_app()"
@@ -24,6 +24,21 @@ format: install-dev
 
 caption: install  ## make caption INPUT="photos/" OUTPUT=captions
 	$(BIN)/python -m service.batch $(INPUT) --output $(or $(OUTPUT),captions) --overlays
+
+# The recipe of the shipped captioner as one command. DATA holds flickr8k/ and more_photos/, each with captions.json and
+# images/; WEIGHTS is the encoder's pretrained file.
+DATA ?= ../shared/data
+WEIGHTS ?= ../shared/weights/efficientnet_v2_b0.safetensors
+
+reproduce: install  ## train the shipped captioner from the data, into runs/reproduced
+	$(BIN)/python -m training.fit --output runs/reproduced $(RESUME) \
+	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images \
+	    --captions $(DATA)/more_photos/captions.json --images $(DATA)/more_photos/images \
+	    --encoder efficientnet_v2_b0 --encoder-weights $(WEIGHTS) \
+	    --grid joined --query state_and_word --score-blur 2 --precision bf16 --cache-features \
+	    --epochs 14 --frozen-epochs 4 --self-critical-epochs 5 --self-critical-learning-rate 1e-4
+	$(BIN)/python -m training.evaluate --checkpoint runs/reproduced \
+	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images --split test --save
 
 install: $(VENV)/installed-run
 install-dev: $(VENV)/installed-dev

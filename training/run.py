@@ -237,7 +237,8 @@ class Run:
         return report
 
     def _dataset(self) -> Dataset[Example]:
-        if self._options.features is None or self._trainer.phase is Phase.LEARNING:
+        # Rewards, unlike words, are soon learnt by heart: they need photographs that differ from epoch to epoch.
+        if self._options.features is None or self._trainer.phase is not Phase.FROZEN:
             return PhotographDataset(self._train, self._vocabulary, self._config)
         encoder = self._trainer.network.encoder
         with self._trainer.autocast():
