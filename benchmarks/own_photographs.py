@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ SIDE = 224  # pixels
 HELD_OUT = 200  # pictures to compare on
 
 
+def split_of(number: int, training: int) -> str:
+    """Of a picture: every tenth of those to train on is for val."""
+    return "test" if number >= training else "val" if number % 10 == 9 else "train"
+
+
 def write_pictures(folder: Path, training: int, seed: int) -> Path:
     """Pictures and their captions as a CSV file: one for training pictures, all five for held-out ones."""
     scenes = draw_world(training + HELD_OUT, SIDE, seed)
@@ -41,7 +47,7 @@ def write_pictures(folder: Path, training: int, seed: int) -> Path:
         for number, scene in enumerate(scenes):
             name = f"{number:04}.jpg"
             scene.image.save(folder / name, quality=90)
-            split = "test" if number >= training else "val" if number % 10 == 9 else "train"
+            split = split_of(number, training)
             texts = scene.captions[:1] if split == "train" else scene.captions
             writer.writerows((name, text, split) for text in texts)
     return captions
@@ -64,7 +70,7 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
             for checkpoint in (SHIPPED, folder / "run")
         )
     return {
-        "pictures": {"train": training * 9 // 10, "val": training // 10, "held_out": HELD_OUT},
+        "pictures": Counter(split_of(number, training) for number in range(training + HELD_OUT)),
         "seconds": round(seconds),
         "shipped": before.scores(),
         "fine_tuned": after.scores(),

@@ -12,6 +12,7 @@ from typing import Any
 
 from model import Caption
 from model.repeats import LINKING_WORDS
+from model.tokens import cut_for_scoring
 from training.categories import ANIMALS, CategoryWords
 from training.metrics import Tally
 
@@ -55,7 +56,9 @@ def by_length(tally: Tally, captions: Sequence[Caption]) -> dict[str, dict[str, 
         so the groups' CIDEr, weighted by their sizes, are that of the whole.
     """
     groups = [
-        next(name for name, longest in LENGTHS.items() if len(caption.text.split()) <= longest)
+        next(
+            name for name, longest in LENGTHS.items() if len(cut_for_scoring(caption.text).split()) <= longest
+        )
         for caption in captions
     ]
     return _by_group(tally, groups, LENGTHS)
@@ -119,7 +122,7 @@ def count_faults(captions: Sequence[Caption]) -> dict[str, int]:
     Returns:
         the names of ``FAULTS`` and their numbers, and ``unfinished``: cut at the longest allowed length.
     """
-    said = [caption.text.split() for caption in captions]  # its tokens may be parts of words
+    said = [cut_for_scoring(caption.text).split() for caption in captions]  # its tokens may be parts of words
     found = {name: sum(map(has_fault, said)) for name, has_fault in FAULTS.items()}
     return found | {"unfinished": sum(not caption.is_finished for caption in captions)}
 

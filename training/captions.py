@@ -120,7 +120,8 @@ def split_by_name(names: Collection[str]) -> dict[str, str]:
     that adding or removing photographs moves no other. That matters most: what was trained on must not turn
     up among what is scored. A small set may have no hash in the tenth of val or of test; then, and only
     then, the photographs with the smallest hashes are taken, so that from three photographs on every split
-    has one. As photographs are added, those go back to train.
+    has one. As photographs are added, those go back to where their
+    hashes put them.
     """
     order = sorted(names, key=_fraction)
     count = len(order)

@@ -51,6 +51,7 @@ from training.run import Run
 
 FEATURES = "features.npy"
 DEFAULTS = {"epochs": 3}
+SELF_CRITICAL = ("self_critical_epochs", "self_critical_learning_rate", "samples")  # not every kind can be
 SPEED_PHOTOGRAPHS = 64  # captioned for a figure of speed
 SPEED_ROUNDS = 3  # of which each captioner's fastest counts: other work can only slow one down
 
@@ -277,7 +278,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--instance-images", type=Path, metavar="DIR", help="its photographs, default images/ beside it")
     add("--instance-captions", type=Path, metavar="FILE", help="their captions, in any form of --captions")
     add_network_options(parser, without=("attention",))
-    add_recipe_options(parser, without=("frozen_epochs", "encoder_learning_rate", "seed"), **DEFAULTS)
+    add_recipe_options(
+        parser, without=("frozen_epochs", "encoder_learning_rate", "seed", *SELF_CRITICAL), **DEFAULTS
+    )
     add_hardware_options(parser)
     return parser
 

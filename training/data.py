@@ -68,15 +68,16 @@ def collate(examples: Sequence[Example]) -> Batch:
     """Examples as one batch."""
     inputs = torch.stack([example.inputs for example in examples])
     captions = [(owner, ids) for owner, example in enumerate(examples) for ids in example.captions]
+    captions.sort(key=lambda caption: -len(caption[1]))
     return as_batch(inputs, [(owner, [*ids, Vocabulary.end_id]) for owner, ids in captions])
 
 
 def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> Batch:
-    """Photographs or features with captions as (owner, ids to predict), longest first if they are not."""
-    captions = sorted(captions, key=lambda caption: -len(caption[1]))
+    """Photographs or features with captions as (owner, ids to predict), longest first."""
     expect = [torch.tensor(ids) for _, ids in captions]
     feed = [torch.tensor([Vocabulary.start_id, *ids[:-1]]) for _, ids in captions]
     lengths = torch.tensor([len(ids) for ids in expect])
+    assert bool((lengths[:-1] >= lengths[1:]).all())
     padded = pad_sequence(expect, batch_first=True, padding_value=Vocabulary.pad_id)
     return Batch(
         inputs=inputs,

@@ -36,6 +36,7 @@ from model import (
 )
 from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
+from model.tokens import cut_for_scoring
 from model.vocabulary import detokenize
 from training.breakdown import by_category, by_length, count_faults
 from training.captions import FORMS, SPLITS, CaptionedPhotograph, DataError, read_photographs
@@ -107,7 +108,7 @@ class Evaluation:
             **decoding,
             **self.tally.scores(),
             "distinct_captions": len(set(texts)),
-            "mean_length": round(fmean(len(text.split()) for text in texts), 2),
+            "mean_length": round(fmean(len(cut_for_scoring(text).split()) for text in texts), 2),
             "faults": count_faults(self.captions),
             "attention": describe_attention(self.captions),
         }

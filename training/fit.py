@@ -19,7 +19,7 @@ from pathlib import Path
 from model import CaptioningError
 from training.check import read_checked
 from training.config import FINE_TUNING, FINE_TUNING_MIN_COUNT, RunOptions
-from training.folder import STATE
+from training.folder import STATE, RunFolder
 from training.options import (
     add_data_options,
     add_hardware_options,
@@ -28,7 +28,7 @@ from training.options import (
     chosen_network,
     chosen_recipe,
 )
-from training.parallel import processes_of_run
+from training.parallel import from_first, processes_of_run
 from training.run import Run
 
 
@@ -54,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fit(chosen: argparse.Namespace) -> None:
     recipe = chosen_recipe(chosen, **(FINE_TUNING if chosen.start_from else {}))
     options, network = _run_options(chosen), chosen_network(chosen)
-    photographs = read_checked(options.captions, options.images, skip_problems=options.skip_problems)
+    folder = RunFolder(options.output)
+    folder.check_state() if options.resume else folder.check_free()  # before minutes of reading
+    photographs = from_first(
+        lambda: read_checked(options.captions, options.images, skip_problems=options.skip_problems)
+    )
     Run(options, recipe, network, photographs).start()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from model.checkpoint import MANIFEST
 from training.config import network_defaults
 from training.loop import TrainingError
+from training.results import write_whole
 
 STATE, LOG, LAST, ORIGIN = "state.pt", "log.jsonl", "last", "origin.json"
 
@@ -21,6 +22,28 @@ class RunFolder:
         self.state = path / STATE
         self.last = path / LAST  # the checkpoint of the last validated epoch; the best lies in ``path``
 
+    def check_free(self) -> None:
+        """Refuse a folder that holds a run or a checkpoint.
+
+        Raises:
+            TrainingError: it does.
+        """
+        # Not ORIGIN: a run that died before its first save left nothing but that, and may begin again.
+        if any((self.path / name).exists() for name in (STATE, MANIFEST)):
+            raise TrainingError(
+                f"{self.path} already holds a run or a checkpoint; "
+                "go on with --resume, or choose another --output."
+            )
+
+    def check_state(self) -> None:
+        """Refuse a folder without a run to go on with.
+
+        Raises:
+            TrainingError: there is none.
+        """
+        if not self.state.exists():
+            raise TrainingError(f"There is no run in {self.path} to resume.")
+
     def begin(self, origin: dict[str, Any]) -> None:
         """Take the folder for a new run.
 
@@ -30,15 +53,10 @@ class RunFolder:
         Raises:
             TrainingError: there is a run or a checkpoint already.
         """
-        # Not ORIGIN: a run that died before its first save left nothing but that, and may begin again.
-        if any((self.path / name).exists() for name in (STATE, MANIFEST)):
-            raise TrainingError(
-                f"{self.path} already holds a run or a checkpoint; "
-                "go on with --resume, or choose another --output."
-            )
+        self.check_free()
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / LOG).unlink(missing_ok=True)  # of the run that died
-        (self.path / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+        write_whole(self.path / ORIGIN, json.dumps(origin, indent=1))
 
     def check_origin(self, now: dict[str, Any]) -> None:
         """Refuse to go on with another run than was begun here.
@@ -68,12 +86,14 @@ class RunFolder:
     def forget_log_after(self, epoch: int) -> None:
         """A run that died between its log and its state does the epoch again."""
         kept = [line for line in read_log(self.path) if line["epoch"] <= epoch]
-        text = "".join(f"{json.dumps(line)}\n" for line in kept)
-        (self.path / LOG).write_text(text, encoding="utf-8")
+        if kept:
+            write_whole(self.path / LOG, "\n".join(map(json.dumps, kept)))
+        else:
+            (self.path / LOG).unlink(missing_ok=True)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The epochs of the run in a folder; of a line that was cut off as it was written nothing."""
     path = folder / LOG
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]

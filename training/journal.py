@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from model import Captioner
-from training.captions import CaptionedPhotograph
+from training.captions import CaptionedPhotograph, DataError
 from training.folder import RunFolder, read_log
 from training.loop import Report
 from training.objective import Phase
@@ -22,7 +22,7 @@ PLOT, SAMPLES = "curves.png", "samples"
 
 
 class Journal:
-    """Everything a run writes for people to look at. What the disk refuses is said, and missed."""
+    """Everything a run writes for people to look at. What cannot be written is said, and missed."""
 
     def __init__(self, folder: RunFolder, val: Sequence[CaptionedPhotograph], seed: int) -> None:
         """``seed``: chooses among ``val`` the photographs whose captions are shown."""
@@ -55,7 +55,7 @@ class Journal:
 
         Raises:
             OSError: the log cannot be written; without it a run cannot go on.
-            DataError, DivergedError: there are no captions to show.
+            DivergedError: the network says nothing.
         """
         self._folder.append_to_log(line)
         lines = read_log(self._folder.path)
@@ -79,5 +79,5 @@ def _said() -> Iterator[None]:
     """Go on without what cannot be written: a picture less must not cost a night of training."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError, DataError) as error:
         tqdm.write(f"warning: not written: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ from model import CaptioningError
 from model.network import CaptionNetwork
 from training import parallel
 from training.config import TrainConfig
-from training.data import Batch
+from training.data import LONGEST_CAPTION, Batch
 from training.loss import BASELINE_MEMORY
 from training.objective import Costs, Objective, Phase, Share
 from training.reward import CiderReward
@@ -79,8 +79,18 @@ class Trainer:
         steps_per_epoch: int,
         precision: str = "fp32",
         reward: CiderReward | None = None,
+        longest: int = LONGEST_CAPTION,
     ) -> None:
-        """``precision``: fp32, bf16 or fp16. ``reward``: what the self-critical epochs need."""
+        """A trainer at its first step.
+
+        Args:
+            network: to train, on its device.
+            config: the recipe.
+            steps_per_epoch: how many calls of ``train_on`` make an epoch.
+            precision: fp32, bf16 or fp16.
+            reward: of captions drawn in self-critical epochs.
+            longest: tokens of such a caption, the end not counted.
+        """
         self.network = network
         self.config = config
         self.step = 0  # batches so far
@@ -100,7 +110,7 @@ class Trainer:
             [{"params": others, "lr": 0.0}, {"params": encoder, "lr": 0.0}], weight_decay=config.weight_decay
         )
         self._average = AveragedModel(network, multi_avg_fn=self._blend)
-        self._objective = Objective(network, config, reward)
+        self._objective = Objective(network, config, reward, longest)
         self._engine: nn.Module = self._objective
 
     @property
@@ -158,7 +168,11 @@ class Trainer:
         with _told_if_diverged(self.step):
             costs = self._add_gradients(parts)
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+            length = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+            if not (self._scaler.is_enabled() or torch.isfinite(length)):  # the scaler leaves such steps out
+                raise DivergedError(
+                    f"The gradient became {float(length)} at step {self.step}; try a lower learning rate."
+                )
             self._scaler.step(self._optimizer)
             self._scaler.update()
         self._average.update_parameters(self.network)
@@ -263,6 +277,8 @@ class Trainer:
             self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._scaler.load_state_dict(state["scaler"])
+            for group in self._optimizer.param_groups:
+                group["weight_decay"] = self.config.weight_decay  # which may be another from here on
             self.step = int(state["step"])
             self._baseline = float(state["baseline"])
             return dict(state["progress"])

@@ -15,7 +15,7 @@ from model.attention.hard import HardAttention
 from model.network import CaptionNetwork, Reading
 from model.search import allowed_log_probs, sample
 from training.config import TrainConfig
-from training.data import LONGEST_CAPTION, Batch, as_batch
+from training.data import Batch, as_batch
 from training.loss import (
     doubly_stochastic_penalty,
     leave_one_out,
@@ -63,8 +63,10 @@ class Costs(NamedTuple):
 class Objective(nn.Module):
     """The network with what its training minimizes."""
 
-    def __init__(self, network: CaptionNetwork, config: TrainConfig, reward: CiderReward | None) -> None:
-        """``reward``: needed by the self-critical phase alone."""
+    def __init__(
+        self, network: CaptionNetwork, config: TrainConfig, reward: CiderReward | None, longest: int
+    ) -> None:
+        """``reward`` of drawn captions, and ``longest`` of these: for the self-critical phase alone."""
         super().__init__()
         if config.self_critical_epochs and isinstance(network.decoder.attention, HardAttention):
             raise OptionsError(
@@ -73,6 +75,7 @@ class Objective(nn.Module):
         self.network = network
         self._config = config
         self._reward = reward
+        self._longest = longest
 
     def forward(self, batch: Batch, share: Share, phase: Phase, baseline: float) -> Costs:
         """What to minimize, and what it is made of.
@@ -116,7 +119,7 @@ class Objective(nn.Module):
 
     def _reward_captions(self, batch: Batch, features: Tensor, share: Share) -> Costs:
         """Self-critical training: captions drawn from the network, made likelier the better they are."""
-        drawn = self._draw(features, int(batch.lengths[0]) - 1)
+        drawn = self._draw(features)
         rewards = self._rewards(drawn, batch.references())  # (B, K)
         order = sorted(range(len(drawn)), key=lambda row: -len(drawn[row]))
         captions = [(row // self._config.samples, drawn[row]) for row in order]
@@ -135,18 +138,14 @@ class Objective(nn.Module):
         return self.network.read(memory.select(batch.owners), batch.words, batch.lengths)
 
     @torch.no_grad()
-    def _draw(self, features: Tensor, longest: int) -> list[list[int]]:
-        """``samples`` captions of each photograph, drawn as the network stands when it captions.
-
-        Captions of more than ``longest`` tokens are cut, but none of ``LONGEST_CAPTION``.
-        """
+    def _draw(self, features: Tensor) -> list[list[int]]:
+        """``samples`` captions of each photograph, drawn as the network stands when it captions."""
         memory = self.network.remember_features(features)
         rows = torch.arange(len(features), device=features.device).repeat_interleave(self._config.samples)
         memory = memory.select(rows)
         decoder = self.network.decoder
-        longest = max(LONGEST_CAPTION, longest)
         start = decoder.initial_state(memory)
-        return sample(decoder.step, start, memory, max_length=longest, temperature=TEMPERATURE)
+        return sample(decoder.step, start, memory, max_length=self._longest, temperature=TEMPERATURE)
 
     def _log_probs(self, logits: Tensor, captions: int) -> Tensor:
         """With which words were drawn: a word that never can be would otherwise be pushed up without end."""

@@ -89,7 +89,7 @@ def add_hardware_options(parser: argparse.ArgumentParser) -> None:
         type=_whole_number,
         default=1,
         metavar="N",
-        help="split each step into N batches when memory is short; the result is the same, default 1",
+        help="split each step into N batches when memory is short: the same but for what is drawn, default 1",
     )
     add("--workers", type=_whole_number, default=1, metavar="N", help="reading processes, default 1")
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model import CaptioningError
+from model.captioner import check_device
 
 # The others wait while the first process encodes all photographs or validates.
+Made = TypeVar("Made")
 PATIENCE = timedelta(hours=3)
 
 
@@ -32,25 +35,26 @@ def processes_of_run(device: str) -> Iterator[str]:
     Raises:
         ProcessError: another process ended before its time.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if not distributed.is_torchelastic_launched():
         yield device
         return
     on_gpu = device.startswith("cuda")
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+        check_device(device)
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
         yield device
     except RuntimeError as error:
         if not _is_loss_of_process(error):
             raise
         raise ProcessError(
-            f"Process {rank()} stops: another process of this run ended. What that one said is above or "
-            "below; the same command with --resume goes on from the last save."
+            f"Process {os.environ['RANK']} stops: another process of this run ended or cannot be reached "
+            f"({str(error).splitlines()[0]}). What that one said is above or below; the same command with "
+            "--resume goes on from the last save."
         ) from None
-    finally:
-        distributed.destroy_process_group()
+    distributed.destroy_process_group()  # not after an error: it might wait for those that are gone
 
 
 def _is_loss_of_process(error: RuntimeError) -> bool:
@@ -74,9 +78,15 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def is_first_of_machine() -> bool:
-    """Whether this process prepares what the processes of one machine share."""
-    return not distributed.is_initialized() or os.environ["LOCAL_RANK"] == "0"
+def from_first(make: Callable[[], Made]) -> Made:
+    """What the first process makes, for all of them."""
+    if not distributed.is_initialized():
+        return make()
+    box = [make() if is_first() else None]
+    distributed.broadcast_object_list(box)
+    made = box[0]
+    assert made is not None
+    return made
 
 
 def spread(module: nn.Module) -> nn.Module:

@@ -7,13 +7,14 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from model import OptionsError
 from training.captions import DataError
-from training.config import network_defaults
+from training.config import TrainConfig, network_defaults
 
 RESULT, SETTINGS, LOCK = "result.json", "settings.json", ".lock"
 RUNS = "runs"  # the folder with a folder for every run
@@ -51,6 +52,11 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
         known = before.get("network")
         # A comparison begun before a field was new had its default.
         before["network"] = network_defaults(settings["network"]) | (known if isinstance(known, dict) else {})
+        recipe = before.get("recipe")
+        defaults = {
+            name: value for name, value in asdict(TrainConfig()).items() if name in settings["recipe"]
+        }
+        before["recipe"] = defaults | (recipe if isinstance(recipe, dict) else {})
         if changed := [name for name, value in settings.items() if before.get(name) != value]:
             raise OptionsError(
                 f"The comparison in {folder} had another {', '.join(changed)}, or does not say which; "

@@ -11,6 +11,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from training import parallel
 from training.captions import CaptionedPhotograph, DataError
 from training.config import RunOptions, TrainConfig
 from training.data import (
+    LONGEST_CAPTION,
     Batch,
     Draw,
     EpochSampler,
@@ -34,7 +36,7 @@ from training.evaluate import evaluate_captioner, is_constant
 from training.features import FeatureDataset, cached_features
 from training.folder import RunFolder
 from training.journal import Journal
-from training.loop import DivergedError, Report, Trainer, uninterrupted
+from training.loop import DivergedError, Report, Trainer, TrainingError, uninterrupted
 from training.objective import Phase
 from training.reward import CiderReward
 from training.start import begin
@@ -92,6 +94,7 @@ class Run:
             steps_per_epoch=len(self._sampler(epoch=0)),
             precision=options.precision,
             reward=CiderReward(self._references()) if recipe.self_critical_epochs else None,
+            longest=max(LONGEST_CAPTION, self._config.caption_length),
         )
         self._journal = Journal(self._folder, self._val, recipe.seed) if parallel.is_first() else None
         self._progress: dict[str, Any] = {"epoch": 0, "best": -math.inf, **_NOTHING_OF_EPOCH}
@@ -123,17 +126,20 @@ class Run:
     def _origin(self) -> dict[str, Any]:
         """What a run cannot change on the way: its place in the data, or its weights, would be others."""
         texts = [photograph.captions for photograph in self._train]
+        val = [(photograph.path.name, photograph.captions) for photograph in self._val]
         network = json.loads(json.dumps(self._config.as_record()))  # as it will be read back
         return {
             **network,
             "batch_size": self._recipe.batch_size,
             "seed": self._recipe.seed,
             "photographs": len(self._train),
+            "steps_per_epoch": len(self._sampler(epoch=0)),  # which the number of processes may change
             "captions_sha256": sha256(repr((texts, self._vocabulary.words)).encode()).hexdigest(),
+            "val_sha256": sha256(repr(val).encode()).hexdigest(),
         }
 
     def start(self) -> None:
-        """Train to the end, or to Ctrl-C; nothing is lost either way.
+        """Train to the end, or to Ctrl-C, which loses nothing where one process trains.
 
         Raises:
             TrainingError: there is a run already, or none to go on with, or it had other data.
@@ -198,7 +204,7 @@ class Run:
         epoch, done = self._progress["epoch"], self._progress["steps"]
         sampler = self._sampler(epoch=epoch, skip=done)
         draws = sampler.part_of(parallel.rank(), parallel.processes())
-        loader = batches(self._dataset(), draws, workers=self._options.workers)
+        loader = batches(self._dataset(phase), draws, workers=self._options.workers)
         with tqdm(
             sampler,
             desc=f"epoch {epoch + 1}/{self._recipe.epochs}",
@@ -230,19 +236,24 @@ class Run:
             names = [self._train[draw.photograph].path.name for draw in draws]
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             raise DivergedError(f"{error} Its photographs: {', '.join(names[:NAMED])}{more}.") from None
+        except torch.OutOfMemoryError:
+            raise TrainingError(
+                "The memory of the device is too small; --resume with a larger --accumulate goes on, or take "
+                "a smaller --batch-size in another run."
+            ) from None
         self._progress["sums"] = [a + b for a, b in zip(self._progress["sums"], report, strict=True)]
         self._progress["steps"] += 1
         if self._journal:
             self._journal.step(self._trainer.step, phase, report, self._trainer.learning_rates)
         return report
 
-    def _dataset(self) -> Dataset[Example]:
-        # Rewards, unlike words, are soon learnt by heart: they need photographs that differ from epoch to epoch.
-        if self._options.features is None or self._trainer.phase is not Phase.FROZEN:
+    def _dataset(self, phase: Phase) -> Dataset[Example]:
+        # Rewards are soon learnt by heart: they need photographs that differ from epoch to epoch.
+        if self._options.features is None or phase is not Phase.FROZEN:
             return PhotographDataset(self._train, self._vocabulary, self._config)
         encoder = self._trainer.network.encoder
         with self._trainer.autocast():
-            if parallel.is_first_of_machine():
+            if parallel.is_first():
                 cached_features(self._options.features, encoder, self._config, self._train)
             parallel.wait()
             features = cached_features(self._options.features, encoder, self._config, self._train)

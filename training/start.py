@@ -49,9 +49,8 @@ def begin(options: RunOptions, network: dict[str, Any], captions: Captions, seed
     if options.start_from:
         return _begin_trained(load_checkpoint(options.start_from), options, network, captions, seed)
     tokens = network.get("tokens", "words")
+    _advise(tokens, captions)
     vocabulary = Vocabulary.build(captions, min_count=options.min_count, tokens=tokens)
-    if tokens == "words" and parallel.is_first() and (advice := advise_tokens(captions)):
-        print(advice, file=sys.stderr)
     if not vocabulary.words:
         raise DataError(f"No word occurs {options.min_count} times; choose a smaller --min-count.")
     longest = vocabulary.caption_length(captions)
@@ -69,10 +68,16 @@ def begin(options: RunOptions, network: dict[str, Any], captions: Captions, seed
 def _begin_trained(
     start: Checkpoint, options: RunOptions, network: dict[str, Any], captions: Captions, seed: int
 ) -> Beginning:
+    _advise(start.config.tokens, captions)
     vocabulary = start.vocabulary.grown(captions, min_count=options.min_count)
     config = _checked(replace(continued_config(start.config, network), vocabulary_size=len(vocabulary)))
     torch.manual_seed(seed)
     return Beginning(grown_network(start, config, vocabulary, captions), config, vocabulary)
+
+
+def _advise(tokens: str, captions: Captions) -> None:
+    if tokens == "words" and parallel.is_first() and (advice := advise_tokens(captions)):
+        print(advice, file=sys.stderr)
 
 
 def _checked(config: ModelConfig) -> ModelConfig:
