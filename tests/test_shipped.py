@@ -61,7 +61,8 @@ def variants() -> dict[str, bytes]:
     streams: dict[str, io.BytesIO] = {
         name: io.BytesIO() for name in ("turned", "grey", "transparent", "cmyk", "panorama")
     }
-    photo.transpose(Image.Transpose.ROTATE_90).save(streams["turned"], "JPEG", exif=exif, quality=95)
+    # Without loss: compressed again it is another photograph, and may be captioned otherwise.
+    photo.transpose(Image.Transpose.ROTATE_90).save(streams["turned"], "PNG", exif=exif)
     photo.convert("L").save(streams["grey"], "PNG")
     photo.convert("RGBA").save(streams["transparent"], "PNG")
     photo.convert("CMYK").save(streams["cmyk"], "JPEG", quality=95)
