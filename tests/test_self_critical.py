@@ -133,12 +133,23 @@ def test_what_cannot_be_drawn_is_not_pushed_up(trainer, config):
     assert not torch.equal(bias[4:], before[4:])
 
 
-def test_the_encoder_does_not_learn_from_rewards(trainer, config):
-    before = {name: value.clone() for name, value in trainer.network.encoder.state_dict().items()}
-    report = trainer.train_on([make_batch(config.image_size)])
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_the_encoder_learns_from_rewards_at_its_own_rate_or_not_at_all(config, rate):
+    recipe = replace(RECIPE, self_critical_encoder_learning_rate=rate)
+    batch = make_batch(config.image_size)
+    torch.manual_seed(0)
+    trainer = Trainer(
+        CaptionNetwork(config), recipe, steps_per_epoch=8, reward=CiderReward(batch.references())
+    )
+    trainer.begin_epoch(0)
+    before = {name: value.clone() for name, value in trainer.network.encoder.named_parameters()}
+    for _ in range(3):
+        report = trainer.train_on([batch])
     assert report.cross_entropy == 0
-    for name, value in trainer.network.encoder.state_dict().items():
-        assert torch.equal(value, before[name])
+    after = dict(trainer.network.encoder.named_parameters())
+    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    assert bool(changed) == bool(rate)
+    assert trainer.learning_rates[0] == pytest.approx(rate, rel=0.1)
 
 
 def test_rewards_begin_from_the_average_when_the_words_are_learnt(config):

@@ -37,7 +37,8 @@ class TrainConfig:
     clip_norm: float = _option(2.0, "longest gradient, L2")
     average_decay: float = _option(0.998, "of the moving average of the weights, which is what is kept")
     self_critical_epochs: int = _option(0, "last epochs, which reward whole captions for their CIDEr")
-    self_critical_learning_rate: float = _option(5e-5, "peak in these; the encoder does not learn in them")
+    self_critical_learning_rate: float = _option(5e-5, "peak in these, of everything but the encoder")
+    self_critical_encoder_learning_rate: float = _option(0.0, "peak in these, of the encoder; 0 leaves it")
     samples: int = _option(5, "captions drawn of a photograph in these epochs")
     seed: int = _option(0, "of everything random")
 
@@ -66,6 +67,7 @@ class TrainConfig:
             "learning_rate",
             "encoder_learning_rate",
             "self_critical_learning_rate",
+            "self_critical_encoder_learning_rate",
             "weight_decay",
             "doubly_stochastic",
         ):

@@ -20,7 +20,7 @@ from training import parallel
 from training.config import TrainConfig
 from training.data import LONGEST_CAPTION, Batch
 from training.loss import BASELINE_MEMORY
-from training.objective import Costs, Objective, Phase, Share
+from training.objective import Costs, Objective, Phase, Share, encoder_learns
 from training.reward import CiderReward
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -137,7 +137,7 @@ class Trainer:
     def begin_epoch(self, epoch: int) -> Phase:
         """Make ready for an epoch, counted from 0, or for what a stopped run left of it; what it teaches."""
         phase = self._phase_at(epoch * self._steps_per_epoch)
-        self.network.encoder.requires_grad_(phase is Phase.LEARNING)
+        self.network.encoder.requires_grad_(encoder_learns(self.config, phase))
         self._engine = parallel.spread(self._objective)
         if phase is Phase.SELF_CRITICAL and self.step == self._reward_start:
             # From the average, which is what was validated.
@@ -215,7 +215,11 @@ class Trainer:
         in_phase = self.step - self._reward_start
         if self.phase is Phase.SELF_CRITICAL:
             share = self._schedule(in_phase, self._all_steps - self._reward_start)
-            rates = [self.config.self_critical_learning_rate * share, 0.0]
+            peaks = (
+                self.config.self_critical_learning_rate,
+                self.config.self_critical_encoder_learning_rate,
+            )
+            rates = [peak * share for peak in peaks]
         else:
             starts = (0, self._frozen_steps)
             peaks = (self.config.learning_rate, self.config.encoder_learning_rate)

@@ -35,7 +35,14 @@ class Phase(StrEnum):
 
     FROZEN = "frozen"  # the words of captions, to everything but the encoder
     LEARNING = "learning"  # the same, to the encoder too
-    SELF_CRITICAL = "self-critical"  # whole captions for their reward, to everything but the encoder
+    SELF_CRITICAL = "self-critical"  # whole captions for their reward, to the encoder too if it has a rate
+
+
+def encoder_learns(config: TrainConfig, phase: Phase) -> bool:
+    """Whether the steps of a phase change the encoder."""
+    if phase is Phase.SELF_CRITICAL:
+        return config.self_critical_encoder_learning_rate > 0
+    return phase is Phase.LEARNING
 
 
 class Share(NamedTuple):
@@ -89,7 +96,7 @@ class Objective(nn.Module):
         # Captions are rewarded as they were drawn, without dropout.
         self.network.train(phase is not Phase.SELF_CRITICAL)
         self.network.encoder.train(phase is Phase.LEARNING)
-        with contextlib.nullcontext() if phase is Phase.LEARNING else torch.no_grad():
+        with contextlib.nullcontext() if encoder_learns(self._config, phase) else torch.no_grad():
             features = self._features(batch.inputs)
         if phase is Phase.SELF_CRITICAL:
             return self._reward_captions(batch, features, share)
