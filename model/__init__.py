@@ -4,9 +4,9 @@ captioner = Captioner.load("checkpoints/default")
 [[caption]] = captioner.caption([open_image(Path("bird.jpg").read_bytes()).image])
 """
 
-from model.captioner import Captioner
+from model.captioner import Captioner, Measure, unmeasured
 from model.checkpoint import CheckpointInfo
-from model.config import ModelConfig
+from model.config import MOST_TOKENS, ModelConfig
 from model.errors import (
     CaptioningError,
     CheckpointError,
@@ -17,13 +17,15 @@ from model.errors import (
     UndecodableImageError,
     UnsupportedImageError,
 )
-from model.overlay import data_url, draw_overlay, encode_png, word_overlay
+from model.overlay import data_url, draw_overlay, encode_png, word_overlay, word_overlays
 from model.preprocess import ImageLimits, Photograph, open_image
 from model.record import Caption, Grid, Word, photograph_record
-from model.search import DecodingOptions
+from model.search import MAX_BEAM_SIZE, DecodingOptions
 from model.sheet import contact_sheet, walk_gif
 
 __all__ = [
+    "MAX_BEAM_SIZE",
+    "MOST_TOKENS",
     "Caption",
     "Captioner",
     "CaptioningError",
@@ -35,6 +37,7 @@ __all__ = [
     "ImageError",
     "ImageLimitError",
     "ImageLimits",
+    "Measure",
     "ModelConfig",
     "OptionsError",
     "Photograph",
@@ -47,6 +50,8 @@ __all__ = [
     "encode_png",
     "open_image",
     "photograph_record",
+    "unmeasured",
     "walk_gif",
     "word_overlay",
+    "word_overlays",
 ]

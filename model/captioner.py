@@ -5,7 +5,8 @@ HTTP, batch, validation and evaluation all call ``Captioner.caption``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from model.attention import Look
+from model.attention import Look, Memory
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
@@ -29,6 +30,14 @@ from model.vocabulary import Vocabulary, detokenize
 
 # Photographs encoded and searched for at once; beyond this a CPU gains nothing and memory grows.
 BATCH_SIZE = 32
+
+# What a stage of captioning, "encode" or "text", runs in; for those who want to know how long it takes.
+Measure = Callable[[str], AbstractContextManager[None]]
+
+
+def unmeasured(stage: str) -> AbstractContextManager[None]:
+    """Does not measure ``stage``."""
+    return nullcontext()
 
 
 class Captioner:
@@ -63,13 +72,17 @@ class Captioner:
         return cls(network, checkpoint.config, checkpoint.vocabulary, checkpoint.info)
 
     def caption(
-        self, images: Sequence[Image.Image], options: DecodingOptions | None = None
+        self,
+        images: Sequence[Image.Image],
+        options: DecodingOptions | None = None,
+        measure: Measure = unmeasured,
     ) -> list[list[Caption]]:
         """Captions of photographs, with the attention of every token, usually a word.
 
         Args:
             images: upright RGB pictures of any size, as ``open_image`` gives them.
             options: beam size, number of captions, lengths; see ``settled``.
+            measure: what each stage runs in.
 
         Returns:
             For each photograph its captions, best first. A photograph gets the same captions alone
@@ -81,8 +94,7 @@ class Captioner:
         options = self.settled(options or DecodingOptions())
         captions: list[list[Caption]] = []
         for start in range(0, len(images), BATCH_SIZE):
-            batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH_SIZE]])
-            captions += self._caption_batch(batch.to(self._device), options)
+            captions += self._caption_batch(images[start : start + BATCH_SIZE], options, measure)
         return captions
 
     def settled(self, options: DecodingOptions) -> DecodingOptions:
@@ -92,11 +104,19 @@ class Captioner:
         return options
 
     @torch.inference_mode()
-    def _caption_batch(self, images: Tensor, options: DecodingOptions) -> list[list[Caption]]:
-        memory = self.network.remember(images, draw_seed=options.draw_seed)  # (B, L, D)
-        memory = memory.select(
-            torch.arange(len(images), device=images.device).repeat_interleave(options.beam_size)
-        )
+    def _caption_batch(
+        self, images: Sequence[Image.Image], options: DecodingOptions, measure: Measure
+    ) -> list[list[Caption]]:
+        with measure("encode"):
+            batch = torch.stack([self._preprocess(image) for image in images]).to(self._device)
+            memory = self.network.remember(batch, draw_seed=options.draw_seed)  # (B, L, D)
+        with measure("text"):
+            return self._search(memory, len(batch), options)
+
+    def _search(self, memory: Memory, count: int, options: DecodingOptions) -> list[list[Caption]]:
+        """The captions of ``count`` photographs; ``memory`` has a row for each."""
+        rows = torch.arange(count, device=self._device).repeat_interleave(options.beam_size)
+        memory = memory.select(rows)
         decoder = self.network.decoder
 
         def step(ids: Tensor, state: DecoderState) -> DecoderStep:
@@ -104,7 +124,7 @@ class Captioner:
 
         start = decoder.initial_state(memory)
         linking = None if options.allow_repeats else self._linking
-        found = beam_search(step, start, len(images), options, linking)
+        found = beam_search(step, start, count, options, linking)
         return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     @torch.inference_mode()

@@ -31,6 +31,7 @@ MAX_PIXELS = 50_000_000
 MIN_SIDE = 16  # pixels
 MAX_SIDE = 20_000  # pixels
 
+_BAND = 64  # rows
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -104,11 +105,21 @@ def _decode(data: bytes, limits: ImageLimits) -> Photograph:
         _check_limits(image.width, image.height, limits)
         name = "JPEG" if image.format == "MPO" else str(image.format)
         image.load()
-        # Pasted on a new picture, which carries no metadata of the photograph.
-        clean = Image.new("RGB", image.size)
-        clean.paste(_to_rgb(image))
-        turn = _turn(image)
-        return Photograph(image=clean if turn is None else clean.transpose(turn), format=name)
+        clean, turn = _clean(image), _turn(image)
+    del image  # or there would be three of it in memory while it is turned
+    return Photograph(image=clean if turn is None else clean.transpose(turn), format=name)
+
+
+def _clean(image: Image.Image) -> Image.Image:
+    """The picture as RGB on a new picture, which carries no metadata of the photograph.
+
+    It is converted a band at a time: each step of a conversion would hold another whole picture.
+    """
+    clean = Image.new("RGB", image.size)
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
+        clean.paste(_to_rgb(band), (0, top))
+    return clean
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -27,6 +27,8 @@ StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
 # Ids that say nothing in a caption and are never emitted.
 BANNED_IDS = (Vocabulary.pad_id, Vocabulary.start_id, Vocabulary.unk_id)
 
+MAX_BEAM_SIZE = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
@@ -46,7 +48,7 @@ class DecodingOptions:
             OptionsError: one sentence naming the option, its value and its range.
         """
         for name, low, high in (
-            ("beam_size", 1, 10),
+            ("beam_size", 1, MAX_BEAM_SIZE),
             ("num_captions", 1, self.beam_size),
             ("max_length", 1, MOST_TOKENS),
         ):

@@ -22,7 +22,7 @@ from model.lettering import (
     Text,
     titled,
 )
-from model.overlay import bounded, draw_word
+from model.overlay import Canvas, bounded
 from model.record import Caption, Word
 
 # The contact sheet, in pixels.
@@ -49,7 +49,8 @@ def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
     columns, size = _arrangement(image.size, 1 + len(mapped))
     small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     panels = [titled(small, "")]
-    panels += [titled(draw_word(small, word, caption.grid), word.word, _aside(word)) for word in mapped]
+    canvas = Canvas(small, caption.grid)
+    panels += [titled(canvas.draw_word(word), word.word, _aside(word)) for word in mapped]
     width, height = panels[0].size
     text_width = max(columns * (width + GAP) - GAP, MIN_TEXT_WIDTH)
     text = Text(caption.text.split(), text_width, CAPTION_SIZE)
@@ -72,9 +73,10 @@ def walk_gif(image: Image.Image, caption: Caption) -> bytes:
     size, is shown at most ``WALK_SIDE`` pixels long and is not changed.
     """
     small = bounded(image, WALK_SIDE)
+    canvas = Canvas(small, caption.grid)
     pictures = [small]
     for word in caption.words:
-        pictures.append(small if word.attention is None else draw_word(small, word, caption.grid))
+        pictures.append(small if word.attention is None else canvas.draw_word(word))
     words = [word.word for word in caption.words]
     frames = [_walk_frame(picture, words, place) for place, picture in enumerate(pictures)]
     palette = _shared_palette(frames)
