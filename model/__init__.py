@@ -24,8 +24,6 @@ from model.search import MAX_BEAM_SIZE, DecodingOptions
 from model.sheet import contact_sheet, walk_gif
 
 __all__ = [
-    "MAX_BEAM_SIZE",
-    "MOST_TOKENS",
     "Caption",
     "Captioner",
     "CaptioningError",
@@ -37,6 +35,8 @@ __all__ = [
     "ImageError",
     "ImageLimitError",
     "ImageLimits",
+    "MAX_BEAM_SIZE",
+    "MOST_TOKENS",
     "Measure",
     "ModelConfig",
     "OptionsError",

@@ -8,12 +8,19 @@ import torch
 from flask import Flask
 
 from model import Captioner, CheckpointError, ImageLimits, OptionsError
+from service.access import register_access
 from service.config import ConfigError, ServiceConfig
 from service.errors import register_errors
 from service.headers import register_headers
+from service.health import health
 from service.inference import Inference
-from service.parsing import MAX_FIELD_BYTES, MAX_FORM_PARTS
+from service.logs import register_logs
+from service.max import max_predictions, max_routes
+from service.metrics import register_metrics
+from service.page import page
+from service.parsing import MAX_FIELD_BYTES, MAX_FORM_PARTS, InMemoryRequest
 from service.routes import captioning, information
+from service.specification import register_specification
 
 # gunicorn takes this status of a worker as "do not start it again"; any other would loop for ever.
 CANNOT_START = 3
@@ -33,15 +40,21 @@ def create_app(config: ServiceConfig | None = None, captioner: Captioner | None 
         print(f"The captioning service cannot start. {error}", file=sys.stderr)
         sys.exit(CANNOT_START)
     app = Flask(__name__)
+    app.request_class = InMemoryRequest
     app.config.update(
         MAX_CONTENT_LENGTH=config.max_bytes,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
         MAX_FORM_MEMORY_SIZE=MAX_FIELD_BYTES,
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider; keep the record's order
-    app.extensions["inference"] = Inference(captioner, ImageLimits(max_pixels=config.max_pixels))
-    app.register_blueprint(captioning)
-    app.register_blueprint(information)
+    limits = ImageLimits(max_pixels=config.max_pixels, min_side=config.min_side, max_side=config.max_side)
+    app.extensions["inference"] = Inference(captioner, limits, config.queue)
     register_headers(app)
     register_errors(app)
+    register_logs(app)
+    register_metrics(app)
+    register_access(app, config)
+    routes = (captioning, information, max_predictions, max_routes, health)
+    register_specification(app, *routes, asks_for_key=bool(config.api_key))
+    app.register_blueprint(page)
     return app

@@ -1,4 +1,4 @@
-"""The headers every answer carries: the id of the request, and what a browser may do with it."""
+"""The headers every answer carries: the id of the request, its stages, and what a browser may do with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from uuid import uuid4
 
 from flask import Flask, Response, g, request
+
+from service.stages import server_timing
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -27,11 +29,14 @@ def register_headers(app: Flask) -> None:
 
 def _name_request() -> None:
     sent = request.headers.get("X-Request-Id", "")
+    g.stages = {}
     g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid4().hex
 
 
 def _add_headers(response: Response) -> Response:
     response.headers.update(SECURITY_HEADERS)
     response.headers["X-Request-Id"] = g.request_id
+    if g.stages:
+        response.headers["Server-Timing"] = server_timing()
     response.headers.setdefault("Cache-Control", "no-store")  # static files have their own
     return response

@@ -1,4 +1,4 @@
-"""The captioner of one process: one caption at a time, and whether it has been seen to work.
+"""The captioner of one process: one photograph at a time, a queue that ends, and whether it gets on.
 
 This file knows nothing of HTTP.
 """
@@ -6,42 +6,145 @@ This file knows nothing of HTTP.
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import BoundedSemaphore, Lock, Thread
 
 from PIL import Image
 
-from model import Caption, Captioner, DecodingOptions, ImageLimits, Photograph, open_image
+from model import (
+    Caption,
+    Captioner,
+    CaptioningError,
+    DecodingOptions,
+    ImageLimits,
+    Measure,
+    Photograph,
+    open_image,
+    unmeasured,
+)
 
 logger = logging.getLogger(__name__)
 
+STUCK_SECONDS = 60.0  # no photograph that is accepted takes a working process as long
+FRESH_SECONDS = 60.0  # after which a silent captioner is tried out when somebody asks whether it is ready
+_MEMORY = 0.9  # of the mean time a turn takes, in the moving average
+
+
+class BusyError(CaptioningError):
+    """The queue is full; ``retry_after`` is in how many seconds it is worth asking again."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many photographs are waiting; try again in {retry_after} s.")
+        self.retry_after = retry_after
+
 
 class Inference:
-    """A captioner with the slot that its work is done in."""
+    """A captioner with the slot that its work is done in and the queue before it."""
 
-    def __init__(self, captioner: Captioner, limits: ImageLimits) -> None:
+    def __init__(self, captioner: Captioner, limits: ImageLimits, queue: int) -> None:
+        """``queue`` requests may wait, beyond the one that is worked on."""
         self.captioner = captioner
         self.limits = limits
-        # Held from decoding to rendering. One torch thread fills the core a process has, so a second
+        self.is_draining = False  # set when the process is asked to stop
+        self._places = 1 + queue
+        self._taken = 0  # places
+        self._count = Lock()
+        # Held from decoding to drawing. One torch thread fills the core a process has, so a second
         # photograph at a time would gain nothing and double the memory that large ones take.
-        self.slot = BoundedSemaphore(1)
+        self._slot = BoundedSemaphore(1)
+        self._turn_began: float | None = None  # seconds of the monotonic clock, while the slot is held
+        self._turn_seconds = 0.0  # what a turn takes, a moving average
         self._warming_up = Lock()
-        self._ready_process: int | None = None
+        # Of the last caption of our own or of a client, in this very process: a forked child starts unready.
+        self._succeeded: tuple[int, float] | None = None  # process, seconds of the monotonic clock
+        self._has_failed = False
 
     @property
-    def is_ready(self) -> bool:
-        """Whether this very process has captioned: a forked child starts unready."""
-        return self._ready_process == os.getpid()
+    def waiting(self) -> int:
+        """Requests that wait for the slot."""
+        return max(0, self._taken - 1)
 
-    def caption(self, data: bytes, options: DecodingOptions) -> tuple[Photograph, list[Caption]]:
-        """The photograph in ``data`` and its captions, best first. Call it holding ``slot``.
+    def refuse_if_full(self) -> None:
+        """Refuse early what could not be taken in; nothing is held by those who pass.
+
+        Raises:
+            BusyError: there is no place.
+        """
+        if self._taken >= self._places:
+            raise BusyError(self._seconds_to_a_place())
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue, and then at work.
+
+        Raises:
+            BusyError: there is none.
+        """
+        with self._count:
+            self.refuse_if_full()
+            self._taken += 1
+        try:
+            yield
+        finally:
+            with self._count:
+                self._taken -= 1
+
+    @contextmanager
+    def turn(self, waiting: AbstractContextManager[None]) -> Iterator[None]:
+        """The slot, as soon as it is free; take a ``place`` first. Inside ``waiting`` is the wait for it."""
+        with waiting:
+            self._slot.acquire()
+        began = self._turn_began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._turn_began = None
+            spent = time.monotonic() - began
+            self._turn_seconds = _MEMORY * (self._turn_seconds or spent) + (1 - _MEMORY) * spent
+            self._slot.release()
+
+    def caption(
+        self, data: bytes, options: DecodingOptions, measure: Measure = unmeasured
+    ) -> tuple[Photograph, list[Caption]]:
+        """The photograph in ``data`` and its captions, best first. Call it in your ``turn``.
 
         Raises:
             ImageError: the bytes are no acceptable photograph.
         """
-        photograph = open_image(data, self.limits)
-        [captions] = self.captioner.caption([photograph.image], options)
-        return photograph, captions
+        with measure("decode"):
+            photograph = open_image(data, self.limits)
+        return photograph, self._write(photograph.image, options, measure)
+
+    def _write(self, image: Image.Image, options: DecodingOptions, measure: Measure) -> list[Caption]:
+        try:
+            [captions] = self.captioner.caption([image], options, measure)
+        except CaptioningError:
+            raise
+        except Exception:
+            self._has_failed = True
+            raise
+        self._has_failed = False
+        self._succeeded = (os.getpid(), time.monotonic())
+        return captions
+
+    def why_not_ready(self) -> str | None:
+        """What keeps this process from captioning now, in a sentence, or None; asking makes it try."""
+        if self.is_draining:
+            return "The service is stopping."
+        began = self._turn_began
+        if began is not None and time.monotonic() - began > STUCK_SECONDS:
+            return "The captioner does not get on with a photograph."
+        succeeded = self._last_success()
+        if self._has_failed or succeeded is None:
+            self.start_warm_up()
+            return "The captioner failed and is tried out." if self._has_failed else "The captioner warms up."
+        if began is None and time.monotonic() - succeeded > FRESH_SECONDS:
+            self.start_warm_up()
+        return None
 
     def start_warm_up(self) -> None:
         """Caption a grey picture in the background, unless that is going on already."""
@@ -50,10 +153,18 @@ class Inference:
 
     def _warm_up(self) -> None:
         try:
-            with self.slot:
-                self.captioner.caption([Image.new("RGB", (224, 224), "grey")], DecodingOptions())
-            self._ready_process = os.getpid()
+            with self.turn(nullcontext()):
+                self._write(Image.new("RGB", (224, 224), "grey"), DecodingOptions(), unmeasured)
         except Exception:
-            logger.exception("The warm-up caption failed; the service is not ready.")
+            logger.exception("The captioner cannot caption a grey picture; the service is not ready.")
         finally:
             self._warming_up.release()
+
+    def _last_success(self) -> float | None:
+        """Seconds of the monotonic clock, or None if this process has not captioned."""
+        if self._succeeded is None or self._succeeded[0] != os.getpid():
+            return None
+        return self._succeeded[1]
+
+    def _seconds_to_a_place(self) -> int:
+        return max(1, math.ceil(self._turn_seconds))

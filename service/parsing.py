@@ -1,29 +1,42 @@
-"""From a request to the bytes of its photograph and its options.
+"""From a request to its options and the bytes of its photographs, each by the schema of its route.
 
 What is malformed raises ``BadRequest``, what is out of range ``OptionsError``. Nothing is decoded here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from typing import IO, Any, NoReturn
 
-from flask import current_app, request
+from flask import Request, current_app, request
+from marshmallow import Schema, ValidationError, fields
+from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, UnsupportedMediaType
 
 from model import DecodingOptions, OptionsError
+from service.fields import DECODING_FIELDS, IMAGE_FIELD, MOST_PHOTOGRAPHS, shown
 
-IMAGE_FIELD = "image"
-DECODING_FIELDS = ("beam_size", "num_captions", "max_length")
-MAX_FORM_PARTS = 10
+MAX_FORM_PARTS = MOST_PHOTOGRAPHS + 10
 # No option is this long. Werkzeug also holds what it reads of a file at a time, 64 KiB and a little, to this
 # limit: a smaller one would refuse photographs.
 MAX_FIELD_BYTES = 100_000
 
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}")
-_SHOWN_CHARACTERS = 40  # of a wrong value, in the message about it
+_NO_UPLOAD = "Send the photograph as multipart/form-data, in a field named image, with a file name."
+
+
+class InMemoryRequest(Request):
+    """A request whose photographs are never written to a disk; the limit on the body bounds them."""
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        return BytesIO()
 
 
 def check_body() -> None:
@@ -41,85 +54,85 @@ def check_body() -> None:
         raise UnsupportedMediaType("Send the photograph as multipart/form-data, in a field named image.")
 
 
-def read_image() -> bytes:
-    """The bytes of the one file in the field ``image``."""
-    if IMAGE_FIELD in request.values:
-        raise BadRequest("The field image is text; it must be an uploaded file, with a file name.")
-    parts = request.files.getlist(IMAGE_FIELD)
-    if strays := [name for name in request.files if name != IMAGE_FIELD]:
-        raise BadRequest(f"The form has a file named {shown(strays[0])}; it must have one, named image.")
-    if len(parts) != 1:
-        raise BadRequest(f"The form has {len(parts)} files named image; it must have exactly one.")
-    data: bytes = parts[0].read()
-    return data
+class StrictParser(FlaskParser):
+    """Reads options and photographs, and refuses what a route does not know or is given twice."""
+
+    def load_querystring(self, req: Request, schema: Schema) -> dict[str, str]:
+        """The options in the query."""
+        return _options(req.args.items(multi=True), schema)
+
+    def load_files(self, req: Request, schema: Schema) -> dict[str, Any]:
+        """The options in the form, and in ``image`` its photograph, or the list of them."""
+        given: dict[str, Any] = _options(_form_of(req), schema)
+        parts = req.files.getlist(IMAGE_FIELD)
+        if strays := [name for name in req.files if name != IMAGE_FIELD]:
+            raise BadRequest(f"The form has a file named {shown(strays[0])}; only image may be one.")
+        if not parts:
+            raise BadRequest(f"The form has no file named image. {_NO_UPLOAD}")
+        if isinstance(schema.fields[IMAGE_FIELD], fields.List):
+            most, given[IMAGE_FIELD] = MOST_PHOTOGRAPHS, parts
+        else:
+            most, given[IMAGE_FIELD] = 1, parts[0]
+        if len(parts) > most:
+            raise BadRequest(f"The form has {len(parts)} files named image; it may have {most}.")
+        return given
+
+    def handle_error(
+        self,
+        error: ValidationError,
+        req: Request,
+        schema: Schema,
+        *,
+        error_status_code: int | None = None,
+        error_headers: Mapping[str, str] | None = None,
+    ) -> NoReturn:
+        """Refuse the request with the first sentence about it."""
+        message: Any = error.messages
+        while not isinstance(message, str):  # by location, by field
+            message = next(iter(message.values() if isinstance(message, dict) else message))
+        raise OptionsError(message)
 
 
-def read_fields(known: Collection[str]) -> dict[str, str]:
-    """The options of the request, from its query and its form.
+def _form_of(req: Request) -> Iterable[tuple[str, str]]:
+    try:
+        return req.form.items(multi=True)
+    except RequestEntityTooLarge:
+        raise RequestEntityTooLarge(
+            f"The form has more than {MAX_FORM_PARTS} fields, or more than {MAX_FIELD_BYTES} bytes of text."
+        ) from None
 
-    Raises:
-        OptionsError: an option is unknown or given twice.
-    """
+
+def _options(pairs: Iterable[tuple[str, str]], schema: Schema) -> dict[str, str]:
+    """Every option once, and none that the route does not have."""
+    known = [name for name in schema.fields if name != IMAGE_FIELD]
     given: dict[str, str] = {}
-    for name, value in _named_values():
+    for name, value in pairs:
+        if name == IMAGE_FIELD:
+            raise BadRequest(f"The field image is text. {_NO_UPLOAD}")
         if name not in known:
-            raise OptionsError(f"The option {shown(name)} is unknown; known are {', '.join(known)}.")
+            right = f"known are {', '.join(known)}" if known else "there are none"
+            raise OptionsError(f"The option {shown(name)} is unknown; {right}.")
         if name in given:
             raise OptionsError(f"The option {name} is given twice; give it once.")
         given[name] = value
     return given
 
 
-def decoding_options(given: dict[str, str]) -> DecodingOptions:
-    """How to search, by the fields in ``given``.
+def merged(query: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the query and of the form together.
 
     Raises:
-        OptionsError: a field is not a whole number in its range.
+        OptionsError: one of them is in both.
     """
-    # What is no number goes in as it is: the check of the ranges refuses it by name, with the range.
-    values: dict[str, Any] = {
-        name: int(given[name]) if _WHOLE_NUMBER.fullmatch(given[name]) else given[name][:_SHOWN_CHARACTERS]
-        for name in DECODING_FIELDS
-        if name in given
-    }
-    return DecodingOptions(**values)
+    if twice := [name for name in query if name in form]:
+        raise OptionsError(f"The option {twice[0]} is given twice; give it once.")
+    return {**query, **form}
 
 
-def choice(given: dict[str, str], name: str, allowed: Collection[str], default: str) -> str:
-    """The value of a field that has a few words to choose from.
+def decoding_options(given: Mapping[str, Any]) -> DecodingOptions:
+    """How to search, by those of the options in ``given`` that say so.
 
     Raises:
-        OptionsError: it is none of ``allowed``.
+        OptionsError: they contradict one another.
     """
-    value = given.get(name, default)
-    if value not in allowed:
-        raise OptionsError(f"{name} is {shown(value)}; it must be one of {', '.join(allowed)}.")
-    return value
-
-
-def word_index(given: dict[str, str]) -> int | None:
-    """Which word to draw, counted from 0, or None for all of them.
-
-    Raises:
-        OptionsError: it is not a whole number.
-    """
-    value = given.get("word")
-    if value is not None and not _WHOLE_NUMBER.fullmatch(value):
-        raise OptionsError(f"word is {shown(value)}; it must be a whole number, 0 for the first word.")
-    return None if value is None else int(value)
-
-
-def shown(value: str) -> str:
-    """A value of the client as it appears in a message: quoted and not too long."""
-    return repr(value[:_SHOWN_CHARACTERS])
-
-
-def _named_values() -> list[tuple[str, str]]:
-    """Every option with its value; a name given twice is here twice."""
-    try:
-        pairs = [*request.args.items(multi=True), *request.form.items(multi=True)]
-    except RequestEntityTooLarge:
-        raise RequestEntityTooLarge(
-            f"The form has more than {MAX_FORM_PARTS} fields, or more than {MAX_FIELD_BYTES} bytes of text."
-        ) from None
-    return [(name, value) for name, value in pairs if name != IMAGE_FIELD]
+    return DecodingOptions(**{name: given[name] for name in DECODING_FIELDS if name in given})

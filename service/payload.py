@@ -12,11 +12,12 @@ from model import (
     Photograph,
     contact_sheet,
     data_url,
+    encode_png,
     photograph_record,
+    walk_gif,
     word_overlay,
+    word_overlays,
 )
-
-OVERLAYS = ("words", "sheet", "none")
 
 
 def caption_record(
@@ -26,7 +27,7 @@ def caption_record(
 
     Args:
         data: the bytes that were uploaded.
-        overlays: one of ``OVERLAYS``: a picture for every word, one for every caption, or none.
+        overlays: a picture for every word ("words"), one for every caption ("sheet"), or "none".
     """
     width, height = photograph.width, photograph.height
     record = photograph_record(
@@ -44,11 +45,24 @@ def caption_record(
 
 def _add_overlays(record: dict[str, Any], photograph: Photograph, caption: Caption, overlays: str) -> None:
     if overlays == "words":
-        for index, word in enumerate(record["words"]):
-            has_map = caption.words[index].attention is not None
-            word["overlay"] = data_url(word_overlay(photograph.image, caption, index)) if has_map else None
+        drawn = word_overlays(photograph.image, caption)
+        for word, picture in zip(record["words"], drawn, strict=True):
+            word["overlay"] = None if picture is None else data_url(picture)
     elif overlays == "sheet":
         record["sheet"] = data_url(contact_sheet(photograph.image, caption))
+
+
+def draw(photograph: Photograph, caption: Caption, kind: str, word: int | None) -> bytes:
+    """Where a caption looked, as a file: a walk ("gif"), or ("png") one word, or a sheet of all.
+
+    Raises:
+        OptionsError: there is no such word, or it has no map.
+    """
+    if kind == "gif":
+        return walk_gif(photograph.image, caption)
+    if word is None:
+        return encode_png(contact_sheet(photograph.image, caption))
+    return encode_png(word_overlay(photograph.image, caption, word))
 
 
 def model_record(captioner: Captioner, limits: ImageLimits, max_bytes: int) -> dict[str, Any]:

@@ -1,94 +1,99 @@
-"""The routes. A view reads the request, captions, and renders; how is decided elsewhere."""
+"""The routes of captions. A view reads the request, captions, and renders; how is decided elsewhere."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify, render_template
-from werkzeug.exceptions import ServiceUnavailable
+from functools import partial
+from typing import Any
 
-from model import OptionsError, contact_sheet, encode_png, walk_gif, word_overlay
-from service.inference import Inference
-from service.parsing import (
-    DECODING_FIELDS,
-    check_body,
-    choice,
-    decoding_options,
-    read_fields,
-    read_image,
-    word_index,
-)
-from service.payload import OVERLAYS, caption_record, model_record
+from flask import Response, current_app, jsonify
+from werkzeug.datastructures import FileStorage
 
-WARM_UP_SECONDS = 2  # after which it is worth asking again
+from model import Caption, CaptioningError, DecodingOptions, OptionsError, Photograph
+from service.answers import BatchRecord, ModelRecord, PhotographRecord
+from service.captioning import admit, captioned, current_inference
+from service.errors import problem_of
+from service.fields import BatchForm, CaptionFields, CaptionForm, OverlayFields, OverlayForm
+from service.parsing import decoding_options, merged
+from service.payload import caption_record, draw, model_record
+from service.specification import REFUSALS, ApiBlueprint, refuses
 
-captioning = Blueprint("captioning", __name__)
-captioning.before_request(check_body)
-information = Blueprint("information", __name__)
+captioning = ApiBlueprint("captions", __name__, url_prefix="/v1")
+captioning.before_request(admit)
+information = ApiBlueprint("model", __name__, url_prefix="/v1")
 
-
-def _inference() -> Inference:
-    inference: Inference = current_app.extensions["inference"]
-    return inference
+_PICTURE = {"type": "string", "format": "binary"}
 
 
-@captioning.post("/v1/captions")
-def captions() -> Response:
-    """The captions of a photograph as JSON."""
-    given = read_fields((*DECODING_FIELDS, "overlays"))
-    options = decoding_options(given)
-    overlays = choice(given, "overlays", OVERLAYS, "words")
-    data, inference = read_image(), _inference()
-    with inference.slot:
-        photograph, found = inference.caption(data, options)
-        return jsonify(caption_record(data, photograph, found, overlays))
+@captioning.post("/captions")
+@refuses(captioning, *REFUSALS)
+@captioning.arguments(CaptionFields, location="query")
+@captioning.arguments(CaptionForm, location="files")
+@captioning.response(200, PhotographRecord)
+def captions(query: dict[str, Any], form: dict[str, Any]) -> Response:
+    """The captions of a photograph.
+
+    With every word comes where it looked. Options may be fields of the query or of the form.
+    """
+    given = merged(query, form)
+    options, render = (
+        decoding_options(given),
+        partial(caption_record, overlays=given.get("overlays", "words")),
+    )
+    with current_inference().place():
+        return jsonify(captioned(form["image"], options, render))
 
 
-@captioning.post("/v1/overlays")
-def overlays() -> Response:
-    """Where the best caption looked, as a picture: all words, one word, or a walk through them."""
-    given = read_fields((*DECODING_FIELDS, "word", "format"))
-    options, index = decoding_options(given), word_index(given)
-    kind = choice(given, "format", ("png", "gif"), "png")
-    if kind == "gif" and index is not None:
+@captioning.post("/captions:batch")
+@refuses(captioning, *REFUSALS)
+@captioning.arguments(CaptionFields, location="query")
+@captioning.arguments(BatchForm, location="files")
+@captioning.response(200, BatchRecord)
+def captions_of_several(query: dict[str, Any], form: dict[str, Any]) -> Response:
+    """The captions of up to 16 photographs.
+
+    Each has a result of its own, in order: the record, or the problem with this photograph. They are
+    captioned one after the other, and other requests have their turns in between.
+    """
+    given = merged(query, form)
+    options, overlays = decoding_options(given), given.get("overlays", "words")
+    with current_inference().place():
+        return jsonify(results=[_result(upload, options, overlays) for upload in form["image"]])
+
+
+def _result(upload: FileStorage, options: DecodingOptions, overlays: str) -> dict[str, Any]:
+    try:
+        return captioned(upload, options, partial(caption_record, overlays=overlays))
+    except CaptioningError as error:  # one bad photograph does not lose the others
+        return problem_of(error)
+
+
+@captioning.post("/overlays")
+@refuses(captioning, *REFUSALS)
+@captioning.arguments(OverlayFields, location="query")
+@captioning.arguments(OverlayForm, location="files")
+@captioning.response(200, _PICTURE, content_type="image/png")
+@captioning.alt_response(200, schema=_PICTURE, content_type="image/gif", success=True)
+def overlays(query: dict[str, Any], form: dict[str, Any]) -> Response:
+    """Where the best caption looked, as a picture.
+
+    A contact sheet of all words, one word, or a walk through the words.
+    """
+    given = merged(query, form)
+    options, kind, word = decoding_options(given), given.get("format", "png"), given.get("word")
+    if kind == "gif" and word is not None:
         raise OptionsError("word and format=gif exclude each other; the GIF walks through all words.")
-    data, inference = read_image(), _inference()
-    with inference.slot:
-        photograph, [best, *_] = inference.caption(data, options)
-        if kind == "gif":
-            return Response(walk_gif(photograph.image, best), mimetype="image/gif")
-        picture = (
-            contact_sheet(photograph.image, best)
-            if index is None
-            else word_overlay(photograph.image, best, index)
-        )
-        return Response(encode_png(picture), mimetype="image/png")
+
+    def render(data: bytes, photograph: Photograph, captions: list[Caption]) -> bytes:
+        return draw(photograph, captions[0], kind, word)
+
+    with current_inference().place():
+        return Response(captioned(form["image"], options, render), mimetype=f"image/{kind}")
 
 
-@information.get("/v1/model")
+@information.get("/model")
+@information.response(200, ModelRecord)
 def model() -> Response:
     """The model card as data."""
-    inference = _inference()
-    return jsonify(
-        model_record(inference.captioner, inference.limits, current_app.config["MAX_CONTENT_LENGTH"])
-    )
-
-
-@information.get("/healthz")
-def healthz() -> Response:
-    """Whether the process answers; it touches nothing that could be busy."""
-    return jsonify(status="ok")
-
-
-@information.get("/readyz")
-def readyz() -> Response:
-    """Whether this process has captioned. If it has not, asking makes it try."""
-    inference = _inference()
-    if not inference.is_ready:
-        inference.start_warm_up()
-        raise ServiceUnavailable("The captioner is warming up; ask again soon.", retry_after=WARM_UP_SECONDS)
-    return jsonify(status="ready")
-
-
-@information.get("/")
-def page() -> str:
-    """The page that does the same by hand."""
-    return render_template("index.html", max_bytes=current_app.config["MAX_CONTENT_LENGTH"])
+    inference = current_inference()
+    max_bytes = current_app.config["MAX_CONTENT_LENGTH"]
+    return jsonify(model_record(inference.captioner, inference.limits, max_bytes))

@@ -8,101 +8,30 @@ import json
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_captioner import COLOURS, FakeCaptioner, assert_problem, picture, post
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
-from werkzeug.test import TestResponse
 
-from model import Caption, DecodingOptions, Grid, Word, overlay
+from model import Caption, overlay
 from service.app import create_app
 from service.config import ConfigError, ServiceConfig
-
-PROBLEM = "application/problem+json"
-ROWS = COLUMNS = 3
-COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "grey": (128, 128, 128)}
-
-
-class FakeCaptioner:
-    """Says the photograph's main colour and its shape; every word looks at a cell of its own."""
-
-    info = SimpleNamespace(
-        name="fake", sha256="0" * 64, licence="CC0-1.0", scores={"bleu_4": 21.5}, trained_on="nothing"
-    )
-    config = SimpleNamespace(attention="additive")
-    vocabulary = range(11)
-
-    def caption(
-        self, images: Sequence[Image.Image], options: DecodingOptions | None = None
-    ) -> list[list[Caption]]:
-        count = (options or DecodingOptions()).num_captions
-        return [[_caption(image, place) for place in range(count)] for image in images]
-
-
-def _caption(image: Image.Image, place: int) -> Caption:
-    assert image.mode == "RGB"
-    shape = "wide" if image.width > image.height else "tall" if image.height > image.width else "square"
-    texts = ("a", _nearest_colour(image), shape, "picture")[: 4 - place]
-    return Caption(
-        text=" ".join(texts),
-        log_prob=-1.0 - place,
-        words=tuple(
-            Word(word=text, log_prob=-0.25, beta=0.5, attention=_looking_at(cell))
-            for cell, text in enumerate(texts)
-        ),
-        grid=Grid(rows=ROWS, columns=COLUMNS, box=(0.0, 0.0, 1.0, 1.0)),
-        is_finished=True,
-    )
-
-
-def _nearest_colour(image: Image.Image) -> str:
-    pixel = image.resize((1, 1)).getpixel((0, 0))
-    return min(COLOURS, key=lambda name: sum(abs(a - b) for a, b in zip(COLOURS[name], pixel, strict=True)))
-
-
-def _looking_at(cell: int) -> tuple[tuple[float, ...], ...]:
-    return tuple(
-        tuple(0.92 if r * COLUMNS + c == cell else 0.01 for c in range(COLUMNS)) for r in range(ROWS)
-    )
 
 
 @pytest.fixture(scope="module")
 def app() -> Flask:
-    return create_app(ServiceConfig(max_bytes=500_000), FakeCaptioner())
+    return create_app(ServiceConfig(max_bytes=500_000, queue=16), FakeCaptioner())
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-def picture(
-    colour: str = "red", size: tuple[int, int] = (48, 32), mode: str = "RGB", kind: str = "JPEG", **how: Any
-) -> bytes:
-    """A picture of one colour as the bytes of a file."""
-    stream = io.BytesIO()
-    Image.new("RGB", size, COLOURS[colour]).convert(mode).save(stream, kind, **how)
-    return stream.getvalue()
-
-
-def post(client: FlaskClient, data: bytes, route: str = "/v1/captions", **fields: str) -> TestResponse:
-    return client.post(route, data={"image": (io.BytesIO(data), "a.jpg"), **fields})
-
-
-def assert_problem(response: TestResponse, status: int, *mentions: str) -> None:
-    assert (response.status_code, response.content_type) == (status, PROBLEM), response.text
-    problem = json.loads(response.data)
-    assert set(problem) == {"type", "title", "status", "detail", "request_id"}
-    assert problem["status"] == status
-    assert problem["request_id"] == response.headers["X-Request-Id"]
-    for mention in mentions:
-        assert mention in problem["detail"]
 
 
 # Captions
@@ -305,7 +234,7 @@ def file(name: str = "a.jpg") -> tuple[io.BytesIO, str]:
         ({"data": picture(), "content_type": "image/jpeg"}, 415),
         ({"data": {"image": (io.BytesIO(bytes(500_001)), "a.jpg")}}, 413),
         ({"data": {"image": file(), "beam_size": "1" * 200_000}}, 413),
-        ({"data": {"image": file()} | {f"field{i}": "1" for i in range(20)}}, 413),
+        ({"data": {"image": file()} | {f"field{i}": "1" for i in range(40)}}, 413),
         ({"input_stream": io.BytesIO(b"x"), "headers": {"Transfer-Encoding": "chunked"}}, 411),
     ],
     ids=[

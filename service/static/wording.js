@@ -30,3 +30,38 @@ export function placeOf(attention) {
   if (row === 1) return column ? "on the right" : "on the left";
   return `at the ${row ? "bottom" : "top"}${["left", "", "right"][column] && ` ${["left", "", "right"][column]}`}`;
 }
+
+// Whether a space stands before each word, by the text they make: a model may write characters or pieces.
+export function gaps(text, words) {
+  let end = 0; // of the word before
+  return words.map((word) => {
+    const start = word.trim() ? text.indexOf(word, end) : end;
+    if (!text.startsWith(word, start)) return false; // a space, say, that the text has left out
+    const isApart = /\s/.test(text.slice(end, start));
+    end = start + word.length;
+    return isApart;
+  });
+}
+
+export function progressOf({ state, share }) {
+  if (state === "sending" && share !== null) return `sending, ${Math.round(100 * share)} %`;
+  return { held: "waiting for the service", looking: "looking" }[state] ?? state;
+}
+
+export const ADVISED_LENGTH = 125; // characters of a text alternative
+
+// How long a text alternative is, and whether that is longer than it is good for listeners.
+export function lengthOf(text) {
+  const count = [...text].length;
+  const characters = `${count} character${count === 1 ? "" : "s"}`;
+  return count > ADVISED_LENGTH
+    ? `${characters}, more than the ${ADVISED_LENGTH} that are usually advised`
+    : `${characters} of ${ADVISED_LENGTH} advised`;
+}
+
+// How far several photographs are.
+export function tallyOf(photos) {
+  const count = (state) => photos.filter((photo) => photo.state === state).length;
+  const failed = count("failed");
+  return `${count("captioned")} of ${photos.length} captioned${failed ? `, ${failed} failed` : ""}`;
+}

@@ -1,0 +1,34 @@
+"""Captions a photograph over HTTP: python examples/client.py examples/cat.jpg (needs `pip install requests`)."""
+
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+SERVICE = "http://127.0.0.1:8000"
+
+
+def caption(photograph: Path, service: str = SERVICE) -> dict:
+    """The record of a photograph; while the service is busy, ask again when it says."""
+    while True:
+        with photograph.open("rb") as file:
+            answer = requests.post(
+                f"{service}/v1/captions", files={"image": file}, data={"overlays": "none"}, timeout=60
+            )
+        if answer.status_code != 503:
+            break
+        time.sleep(int(answer.headers["Retry-After"]))
+    if not answer.ok:
+        raise SystemExit(answer.json()["detail"])  # one sentence about what is wrong
+    return answer.json()
+
+
+if __name__ == "__main__":
+    best = caption(Path(sys.argv[1]), *sys.argv[2:])["captions"][0]
+    print(best["caption"])
+    for word in best["words"]:
+        weights = word["attention"]  # rows x columns, sums to 1
+        row = max(range(len(weights)), key=lambda r: max(weights[r]))
+        column = weights[row].index(max(weights[row]))
+        print(f"  {word['word']:12} looked most at row {row}, column {column}")

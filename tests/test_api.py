@@ -1,0 +1,230 @@
+"""The routes beside /v1/captions: several photographs, the queue, the specification, clients of MAX."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_captioner import FakeCaptioner, assert_problem, picture, post
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from model import Caption
+from service.app import create_app
+from service.config import ServiceConfig
+
+API = Path(__file__).parents[1] / "docs" / "api.md"
+
+
+@pytest.fixture(scope="module")
+def app() -> Flask:
+    return create_app(ServiceConfig(max_bytes=500_000), FakeCaptioner())
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def files(*contents: bytes) -> list[tuple[io.BytesIO, str]]:
+    return [(io.BytesIO(content), f"{place}.jpg") for place, content in enumerate(contents)]
+
+
+# Several photographs
+
+
+def batch(client: FlaskClient, *contents: bytes, **fields: str) -> Any:
+    return client.post("/v1/captions:batch", data={"image": files(*contents), **fields})
+
+
+def test_a_batch_has_for_every_photograph_what_it_would_get_alone(client: FlaskClient) -> None:
+    photographs = [picture("red"), picture("blue", kind="PNG"), picture("green", size=(30, 60))]
+    results = batch(client, *photographs, overlays="none", num_captions="2").get_json()["results"]
+    alone = [post(client, data, overlays="none", num_captions="2").get_json() for data in photographs]
+    assert results == alone
+
+
+def test_a_bad_photograph_does_not_lose_the_others_of_its_batch(client: FlaskClient) -> None:
+    response = batch(client, picture("red"), b"no picture", b"", picture(size=(8, 8)), picture("blue"))
+    assert response.status_code == 200
+    first, second, third, fourth, fifth = response.get_json()["results"]
+    assert first["captions"][0]["caption"] == "a red wide picture"
+    assert fifth["captions"][0]["caption"] == "a blue wide picture"
+    assert [problem["status"] for problem in (second, third, fourth)] == [415, 400, 422]
+    assert second["request_id"] == response.headers["X-Request-Id"]
+
+
+def test_a_batch_takes_sixteen_photographs_and_no_more(client: FlaskClient) -> None:
+    photograph = picture(size=(16, 16))
+    assert len(batch(client, *[photograph] * 16, overlays="none").get_json()["results"]) == 16
+    assert_problem(batch(client, *[photograph] * 17), 400, "17", "16")
+    assert_problem(client.post("/v1/captions:batch", data={}, content_type="multipart/form-data"), 400)
+
+
+def test_options_of_a_batch_are_checked_before_any_photograph_is_captioned() -> None:
+    class UntouchedCaptioner(FakeCaptioner):
+        def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+            raise AssertionError("nothing is to be captioned")
+
+    client = create_app(ServiceConfig(), UntouchedCaptioner()).test_client()
+    assert_problem(batch(client, picture(), beam_size="11"), 400, "beam_size", "from 1 to 10")
+
+
+# The queue
+
+
+class SlowCaptioner(FakeCaptioner):
+    """Captions when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.go = threading.Semaphore(0), threading.Event()
+
+    def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        self.begun.release()
+        assert self.go.wait(30)
+        return super().caption(*args, **kwargs)
+
+
+def test_who_finds_the_queue_full_is_refused_before_the_body_is_read_and_loses_nobody_else() -> None:
+    captioner = SlowCaptioner()
+    app = create_app(ServiceConfig(queue=0), captioner)
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(post(app.test_client(), picture(), overlays="none").status_code)
+
+    worker = threading.Thread(target=ask)
+    worker.start()
+    assert captioner.begun.acquire(timeout=30)
+
+    class UnreadBody(io.BytesIO):
+        def read(self, *args: Any) -> bytes:
+            raise AssertionError("the body is not to be read")
+
+    client = app.test_client()
+    for route in ("/v1/captions", "/v1/captions:batch", "/v1/overlays", "/model/predict"):
+        refused = client.post(
+            route,
+            input_stream=UnreadBody(),
+            headers={"Content-Type": "multipart/form-data; boundary=x", "Content-Length": "1000"},
+        )
+        assert_problem(refused, 503, "try again")
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert refused.get_json()["type"] == "/problems/busy"
+    assert client.get("/healthz").status_code == 200
+    captioner.go.set()
+    worker.join()
+    assert answers == [200]
+    assert post(client, picture(), overlays="none").status_code == 200
+
+
+def test_an_answer_says_how_long_every_stage_took(client: FlaskClient) -> None:
+    timing = post(client, picture()).headers["Server-Timing"]
+    stages = dict(re.findall(r"(\w+);dur=([\d.]+)", timing))
+    assert set(stages) == {"queue", "decode", "encode", "text", "draw"}
+    assert "Server-Timing" not in client.get("/healthz").headers
+
+
+# Clients of the MAX Image Caption Generator
+
+
+def test_a_client_of_max_gets_three_predictions_in_its_form(client: FlaskClient) -> None:
+    response = post(client, picture("green"), "/model/predict")
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    answer = response.get_json()
+    assert list(answer) == ["status", "predictions"]
+    assert answer["status"] == "ok"
+    assert [list(one) for one in answer["predictions"]] == [["index", "caption", "probability"]] * 3
+    assert [one["index"] for one in answer["predictions"]] == ["0", "1", "2"]
+    assert answer["predictions"][0]["caption"] == "a green wide picture"
+    probabilities = [one["probability"] for one in answer["predictions"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert 0 < probabilities[-1] < probabilities[0] < 1
+
+
+def test_a_client_of_max_gets_its_metadata(client: FlaskClient) -> None:
+    metadata = client.get("/model/metadata").get_json()
+    assert list(metadata) == ["id", "name", "description", "type", "license", "source"]
+    assert all(isinstance(value, str) and value for value in metadata.values())
+    assert metadata["license"] == "CC0-1.0"
+
+
+@pytest.mark.parametrize(("data", "status"), [(b"", 400), (b"text", 415), (picture()[:300], 422)])
+def test_a_client_of_max_is_told_what_is_wrong(client: FlaskClient, data: bytes, status: int) -> None:
+    assert_problem(post(client, data, "/model/predict"), status)
+
+
+# The specification
+
+
+def test_the_specification_has_every_route_but_pages(app: Flask, client: FlaskClient) -> None:
+    pages = ("/", "/static", "/examples", "/docs", "/openapi.json", "/metrics")
+    routes = {rule.rule for rule in app.url_map.iter_rules()}
+    specified = set(client.get("/openapi.json").get_json()["paths"])
+    assert specified == {rule for rule in routes if rule not in pages and not rule.startswith(pages[1:])}
+
+
+def test_every_problem_of_the_specification_is_a_problem_document(client: FlaskClient) -> None:
+    document = client.get("/openapi.json").get_json()
+    responses = document["components"]["responses"]
+    assert {HTTPStatus.SERVICE_UNAVAILABLE.name, HTTPStatus.UNSUPPORTED_MEDIA_TYPE.name} <= set(responses)
+    for response in responses.values():
+        assert list(response["content"]) == ["application/problem+json"]
+    for path in ("/v1/captions", "/v1/captions:batch", "/v1/overlays", "/model/predict"):
+        stated = set(document["paths"][path]["post"]["responses"])
+        assert {"200", "400", "411", "413", "415", "422", "503"} <= stated
+
+
+def test_the_specification_says_whether_a_key_is_needed(client: FlaskClient) -> None:
+    guarded = create_app(ServiceConfig(api_key="a-secret"), FakeCaptioner()).test_client()
+    document = guarded.get("/openapi.json").get_json()
+    assert document["security"] == [{"bearer": []}, {"header": []}]
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+    assert "a-secret" not in guarded.get("/openapi.json").text
+    assert "security" not in client.get("/openapi.json").get_json()
+
+
+def test_the_browser_of_the_specification_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
+    text = client.get("/docs").get_data(as_text=True)
+    addresses = re.findall(r'(?:src|href|data-url)="([^"]+)"', text)
+    assert len(addresses) >= 5
+    for address in addresses:
+        assert address.startswith("/")
+        with client.get(address) as response:
+            assert response.status_code == 200, address
+    assert "<style" not in text
+    assert not re.search(r"<script(?![^>]*src)", text)
+    assert_problem(client.get("/docs/index.html"), 404)
+
+
+def test_the_documentation_names_every_route_and_every_status(client: FlaskClient) -> None:
+    text = API.read_text(encoding="utf-8")
+    for path, operations in client.get("/openapi.json").get_json()["paths"].items():
+        assert path in text
+        for operation in operations.values():
+            for status in operation["responses"]:
+                assert status in text, (path, status)
+
+
+# Nothing is kept
+
+
+def test_a_large_photograph_is_never_written_to_a_disk(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a temporary file was opened")
+
+    for name in ("SpooledTemporaryFile", "TemporaryFile", "NamedTemporaryFile"):
+        monkeypatch.setattr(f"tempfile.{name}", refuse)
+    monkeypatch.setattr("werkzeug.formparser.SpooledTemporaryFile", refuse)
+    stream = io.BytesIO()
+    Image.effect_noise((700, 680), 90).save(stream, "PNG")
+    assert 400_000 < len(stream.getvalue()) < 500_000
+    assert post(client, stream.getvalue(), overlays="none").status_code == 200

@@ -1,0 +1,212 @@
+"""The command that looks whether the service can run here."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from processes import free_port
+
+from service import doctor
+
+
+class Report(dict[str, tuple[str, str]]):
+    """Verdict and finding of every check."""
+
+    status: int
+
+
+@pytest.fixture(autouse=True)
+def _ordinary_computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing set, a free port, memory enough and the packages as they should be."""
+    for name in [name for name in os.environ if name.startswith("CAPTION_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CAPTION_BIND", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("CAPTION_WORKERS", "1")
+    monkeypatch.setattr(doctor, "_available_memory", lambda: 2_000_000_000)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("# these\npytest\n")
+    monkeypatch.setattr(doctor, "REQUIREMENTS", requirements)
+
+
+Examine = Callable[[], Report]
+
+
+@pytest.fixture
+def examine(capsys: pytest.CaptureFixture[str], checkpoint: Path) -> Examine:
+    """What the doctor says of this computer, with a small captioner."""
+
+    def report() -> Report:
+        found = Report()
+        found.status = doctor.main(["--checkpoint", str(checkpoint)])
+        *lines, last = capsys.readouterr().out.splitlines()
+        for line in lines:
+            found[line[9:20].strip()] = (line[:9].strip(), line[21:])
+        problems = sum(verdict == "problem" for verdict, _ in found.values())
+        assert last == {0: "all is well", 1: "1 problem"}.get(problems, f"{problems} problems")
+        assert found.status == (1 if problems else 0)
+        return found
+
+    return report
+
+
+def problem(report: Report, name: str) -> str:
+    """The only problem, which must be this one."""
+    assert [check for check, (verdict, _) in report.items() if verdict == "problem"] == [name], report
+    return report[name][1]
+
+
+def test_a_computer_that_can_serve_is_well(examine: Examine) -> None:
+    report = examine()
+    assert report.status == 0
+    assert {verdict for verdict, _ in report.values()} == {"ok"}
+    assert len(report) == 10
+    assert report["checkpoint"][1].startswith("tiny, ")
+    assert "not measured" in report["checkpoint"][1]
+
+
+def test_the_scores_of_a_captioner_are_told(examine: Examine, checkpoint: Path) -> None:
+    scores = {"bleu_4": 27.26, "cider": 71.8}
+    (checkpoint / "scores.json").write_text(json.dumps(scores))
+    assert "bleu_4 27.3, cider 71.8" in examine()["checkpoint"][1]
+
+
+def test_every_wrong_setting_is_told_and_the_other_checks_go_on(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTION_THREADS", "many")
+    monkeypatch.setenv("CAPTION_QUEU", "3")
+    monkeypatch.setattr(doctor, "_listen", lambda host, port: None)  # the default port may be taken here
+    found = problem(examine(), "settings")
+    assert "CAPTION_THREADS" in found
+    assert "CAPTION_QUEUE" in found
+
+
+def test_the_values_of_settings_are_not_shown(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTION_API_KEY", "hush")
+    report = examine()
+    assert "CAPTION_API_KEY" in report["settings"][1]
+    assert "hush" not in str(report)
+
+
+def test_a_missing_or_another_package_is_told_by_name(examine: Examine) -> None:
+    doctor.REQUIREMENTS.write_text("pytest==0.1\nno-such-package==1\nflask\n")
+    found = problem(examine(), "packages")
+    assert "pytest is " in found
+    assert "no-such-package is missing" in found
+    assert "flask" not in found
+    assert "pip install" in found
+
+
+def test_more_processes_than_cores_are_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.config.usable_cores", lambda: 2)
+    monkeypatch.setattr(doctor, "_available_memory", lambda: 10**12)
+    monkeypatch.setenv("CAPTION_WORKERS", "3")
+    assert "CAPTION_WORKERS is 3" in problem(examine(), "processes")
+
+
+@pytest.mark.parametrize(("pixels", "is_enough"), [("50000000", False), ("1000000", True)])
+def test_memory_must_suffice_for_the_largest_photographs(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, pixels: str, is_enough: bool
+) -> None:
+    monkeypatch.setattr(doctor, "_available_memory", lambda: 600_000_000)
+    monkeypatch.setenv("CAPTION_MAX_PIXELS", pixels)
+    report = examine()
+    if is_enough:
+        assert report.status == 0
+    else:
+        assert "CAPTION_WORKERS" in problem(report, "memory")
+
+
+def test_the_memory_of_this_computer_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert 0 < doctor._available_memory() < 10**15
+
+
+def test_a_taken_port_is_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.2)  # this one never answers
+        monkeypatch.setenv("CAPTION_BIND", f"127.0.0.1:{other.getsockname()[1]}")
+        assert "CAPTION_BIND" in problem(examine(), "address")
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers as the service does."""
+
+    def do_GET(self) -> None:  # named by the library
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"status": "ok"}')
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+
+def test_a_port_that_the_service_itself_has_is_no_problem(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        serving = Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        monkeypatch.setenv("CAPTION_BIND", f"127.0.0.1:{server.server_port}")
+        report = examine()
+        server.shutdown()
+        serving.join()
+    assert report.status == 0
+    assert "a service that runs" in report["address"][1]
+
+
+def test_a_socket_in_a_folder_that_is_not_there_is_told(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTION_BIND", "unix:/no/such/folder/caption.sock")
+    assert "/no/such/folder" in problem(examine(), "address")
+
+
+def test_a_redis_that_does_not_answer_is_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTION_RATE_LIMIT", "60/minute")
+    assert "each process" in examine()["rate limit"][1]
+    monkeypatch.setenv("CAPTION_RATE_LIMIT_STORAGE", f"redis://127.0.0.1:{free_port()}")
+    assert "CAPTION_RATE_LIMIT_STORAGE" in problem(examine(), "rate limit")
+
+
+def test_a_damaged_captioner_is_told_and_not_tried(examine: Examine, checkpoint: Path) -> None:
+    weights = checkpoint / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    report = examine()
+    assert {name for name, (verdict, _) in report.items() if verdict == "problem"} == {
+        "checkpoint",
+        "caption",
+    }
+    assert "weights.safetensors" in report["checkpoint"][1]
+
+
+def test_the_checkpoint_of_the_settings_is_looked_at_unless_another_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
+    monkeypatch.setenv("CAPTION_CHECKPOINT", "/nowhere/at/all")
+    assert doctor.main([]) == 1
+    assert "/nowhere/at/all" in capsys.readouterr().out
+    assert doctor.main(["--checkpoint", str(checkpoint)]) == 0
+
+
+def test_a_check_that_breaks_is_a_problem_and_the_others_go_on(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_available_memory", lambda: 1 // 0)
+    assert "ZeroDivisionError" in problem(examine(), "memory")
+
+
+def test_its_help_shows_how_to_use_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        doctor.main(["--help"])
+    assert ending.value.code == 0
+    shown = capsys.readouterr().out
+    for word in ("--checkpoint", "CAPTION_BIND=", "exit status"):
+        assert word in shown

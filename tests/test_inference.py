@@ -1,0 +1,157 @@
+"""The queue before the captioner, and whether the process says truly that it gets on."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import pytest
+from fake_captioner import FakeCaptioner, picture
+from PIL import Image
+
+from model import Caption, DecodingOptions, ImageLimits, UnsupportedImageError
+from service import inference as module
+from service.inference import BusyError, Inference
+
+
+def inference(captioner: Any = None, queue: int = 2) -> Inference:
+    return Inference(captioner or FakeCaptioner(), ImageLimits(), queue)
+
+
+def in_time(condition: Callable[[], bool]) -> bool:
+    """Whether ``condition`` comes true before anybody would lose patience."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_one_works_two_wait_and_the_next_is_refused_until_somebody_leaves() -> None:
+    service = inference(queue=2)
+    with ExitStack() as first:
+        first.enter_context(service.place())
+        with service.place(), service.place():
+            assert service.waiting == 2
+            with pytest.raises(BusyError, match="waiting") as refused:
+                service.refuse_if_full()
+            assert refused.value.retry_after >= 1
+            with pytest.raises(BusyError), service.place():
+                pass
+            first.close()
+            service.refuse_if_full()
+    assert service.waiting == 0
+
+
+def test_a_place_is_given_back_by_those_who_fail() -> None:
+    service = inference(queue=0)
+    for _ in range(3):
+        with pytest.raises(UnsupportedImageError), service.place(), service.turn(nullcontext()):
+            service.caption(b"no picture", DecodingOptions())
+    with service.place(), service.turn(nullcontext()):
+        _, [caption] = service.caption(picture("blue"), DecodingOptions())
+    assert caption.text == "a blue wide picture"
+
+
+def test_turns_do_not_overlap() -> None:
+    inside, most = [0], [0]
+
+    class CountingCaptioner(FakeCaptioner):
+        def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.005)
+            inside[0] -= 1
+            return super().caption(*args, **kwargs)
+
+    service = inference(CountingCaptioner(), queue=8)
+
+    def ask() -> None:
+        with service.place(), service.turn(nullcontext()):
+            service.caption(picture(), DecodingOptions())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+
+
+def test_it_is_ready_after_its_first_caption_and_asking_makes_it_try() -> None:
+    service = inference()
+    assert "warms up" in str(service.why_not_ready())
+    assert in_time(lambda: service.why_not_ready() is None)
+
+
+def test_a_forked_child_starts_unready(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = inference()
+    assert in_time(lambda: service.why_not_ready() is None)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert service.why_not_ready() is not None
+
+
+def test_it_is_unready_from_a_failure_until_it_captions_again() -> None:
+    class MoodyCaptioner(FakeCaptioner):
+        is_broken = False
+
+        def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+            if self.is_broken:
+                raise RuntimeError("broken")
+            return super().caption(*args, **kwargs)
+
+    captioner = MoodyCaptioner()
+    service = inference(captioner)
+    assert in_time(lambda: service.why_not_ready() is None)
+    captioner.is_broken = True
+    with pytest.raises(RuntimeError), service.turn(nullcontext()):
+        service.caption(picture(), DecodingOptions())
+    assert "failed" in str(service.why_not_ready())
+    captioner.is_broken = False
+    assert in_time(lambda: service.why_not_ready() is None)
+
+
+def test_a_bad_photograph_says_nothing_of_the_captioner() -> None:
+    service = inference()
+    assert in_time(lambda: service.why_not_ready() is None)
+    with pytest.raises(UnsupportedImageError), service.turn(nullcontext()):
+        service.caption(b"no picture", DecodingOptions())
+    assert service.why_not_ready() is None
+
+
+def test_a_photograph_that_never_ends_makes_it_unready(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = inference()
+    assert in_time(lambda: service.why_not_ready() is None)
+    with service.turn(nullcontext()):
+        assert service.why_not_ready() is None
+        monkeypatch.setattr(module, "STUCK_SECONDS", 0.0)
+        assert "does not get on" in str(service.why_not_ready())
+    assert service.why_not_ready() is None
+
+
+def test_a_silent_captioner_is_tried_out_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+
+    class WatchedCaptioner(FakeCaptioner):
+        def caption(self, images: Any, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+            seen.extend(image.size for image in images)
+            assert isinstance(images[0], Image.Image)
+            return super().caption(images, *args, **kwargs)
+
+    service = inference(WatchedCaptioner())
+    assert in_time(lambda: service.why_not_ready() is None)
+    monkeypatch.setattr(module, "FRESH_SECONDS", 0.0)
+    assert service.why_not_ready() is None
+    assert in_time(lambda: len(seen) >= 2)
+
+
+def test_it_is_unready_while_it_stops() -> None:
+    service = inference()
+    assert in_time(lambda: service.why_not_ready() is None)
+    service.is_draining = True
+    assert "stopping" in str(service.why_not_ready())
