@@ -1,4 +1,4 @@
-"""Captions a photograph over HTTP: python examples/client.py examples/cat.jpg (needs `pip install requests`)."""
+"""Captions a photograph over HTTP: python examples/client.py examples/cat.jpg. Needs `pip install requests`."""
 
 import sys
 import time

@@ -1,0 +1,259 @@
+"""The page with one photograph, in a real browser."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_captioner import FakeCaptioner, assert_problem
+from flask.testing import FlaskClient
+from page_actions import MAX_BYTES, choose, focused, photograph, readout, words
+from PIL import Image
+
+from service.app import create_app
+from service.config import ServiceConfig
+from service.page import EXAMPLES
+
+pytest_plugins = ["browser"]
+
+
+# Photographs come in
+
+
+def test_a_chosen_photograph_becomes_words(page: Any) -> None:
+    choose(page, photograph(colour="blue"))
+    assert words(page).all_inner_texts() == ["a", "blue", "wide", "picture"]
+    assert page.locator("#caption").inner_text() == "a blue wide picture"
+    assert page.get_attribute("#shown", "alt") == "a blue wide picture"
+    page.locator("#announcement", has_text="Caption: a blue wide picture.").wait_for(state="attached")
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_dropped_or_pasted_photograph_is_captioned(page: Any, way: str) -> None:
+    data = list(photograph(colour="green")["buffer"])
+    page.evaluate(
+        """([way, data]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(data)], "a.jpg", { type: "image/jpeg" }));
+            const options = { bubbles: true, cancelable: true };
+            document.body.dispatchEvent(way === "drop"
+                ? new DragEvent("drop", { ...options, dataTransfer: transfer })
+                : new ClipboardEvent("paste", { ...options, clipboardData: transfer }));
+        }""",
+        [way, data],
+    )
+    page.locator("body[data-state=done]").wait_for()
+    assert page.locator("#caption").inner_text() == "a green wide picture"
+
+
+def test_text_can_be_pasted_and_dragged_as_ever(page: Any) -> None:
+    choose(page, photograph())
+    is_left_alone = page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.setData("text/plain", "a word");
+            const options = { bubbles: true, cancelable: true };
+            return document.getElementById("text").dispatchEvent(
+                new DragEvent("drop", { ...options, dataTransfer: transfer }));
+        }"""
+    )
+    assert is_left_alone
+    assert page.get_attribute("body", "data-state") == "done"
+
+
+def test_the_camera_takes_a_photograph_and_is_let_go(open_page: Callable[..., Any]) -> None:
+    page = open_page(permissions=["camera"])
+    page.click("#film")
+    page.wait_for_selector("#finder")
+    page.locator("#shoot").wait_for()
+    while not page.evaluate("document.getElementById('finder').videoWidth"):
+        page.wait_for_timeout(50)
+    track = page.evaluate_handle("document.getElementById('finder').srcObject.getTracks()[0]")
+    page.click("#shoot")
+    page.locator("body[data-state=done]").wait_for()
+    assert track.evaluate("track => track.readyState") == "ended"
+    assert page.evaluate("document.getElementById('shown').naturalWidth") > 100
+
+
+def test_a_camera_that_is_refused_is_said_to_be(page: Any) -> None:
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error()); }")
+    page.click("#film")
+    page.locator("#problem", has_text="The camera cannot be used.").wait_for()
+
+
+def test_a_phone_takes_it_with_its_own_camera(open_page: Callable[..., Any]) -> None:
+    phone = """
+        const ask = window.matchMedia.bind(window);
+        window.matchMedia = (query) => (query.includes("coarse") ? { matches: true } : ask(query));
+    """
+    page = open_page(script=phone)
+    assert page.locator("#snap-label").is_visible()
+    assert not page.locator("#film").is_visible()
+    assert page.get_attribute("#snap", "capture") == "environment"
+    page.set_input_files("#snap", photograph(colour="green"))
+    page.locator("body[data-state=done]").wait_for()
+    assert page.locator("#caption").inner_text() == "a green wide picture"
+
+
+def test_an_example_is_captioned_with_one_press(page: Any) -> None:
+    page.get_by_role("button", name="People on stairs").press("Enter")
+    page.locator("body[data-state=done]").wait_for()
+    assert page.locator("#caption").inner_text().endswith("square picture")
+    assert focused(page) == "result"
+
+
+def test_without_javascript_the_form_answers_with_a_picture(open_page: Callable[..., Any]) -> None:
+    page = open_page(java_script_enabled=False)
+    page.set_input_files("#file", photograph())
+    with page.expect_response("**/v1/overlays") as answer:
+        page.get_by_role("button", name="Draw where it looks").click()
+    assert answer.value.header_value("content-type") == "image/png"
+
+
+# Words show where they looked
+
+
+def peak(page: Any) -> list[int]:
+    """Row and column, of three each, where the heat map differs most from the photograph's own grey."""
+    found: list[int] = page.evaluate(
+        """() => {
+            const canvas = document.getElementById("heat");
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const light = (row, column) => {
+                const x = Math.round(((column + 0.5) * canvas.width) / 3);
+                const y = Math.round(((row + 0.5) * canvas.height) / 3);
+                const at = 4 * (y * canvas.width + x);
+                return data[at] + data[at + 1] + data[at + 2];
+            };
+            const cells = [0, 1, 2, 3, 4, 5, 6, 7, 8].map((cell) => [Math.floor(cell / 3), cell % 3]);
+            return cells.sort((a, b) => light(...b) - light(...a))[0];
+        }"""
+    )
+    return found
+
+
+def test_every_word_lights_up_where_it_looked(open_page: Callable[..., Any]) -> None:
+    page = open_page(reduced_motion="reduce")  # no glide: what is drawn is drawn at once
+    choose(page, photograph(colour="grey"))
+    assert page.locator("#heat.lit").count() == 0
+    for index, place in enumerate(["top left", "top", "top right", "on the left"]):
+        words(page).nth(index).hover()
+        assert f"looked {place if place.startswith('on') else f'at the {place}'}" in readout(page)
+        assert peak(page) == list(divmod(index, 3))
+    page.mouse.move(1, 1)
+    assert page.locator("#heat.lit").count() == 0
+
+
+def test_the_keys_walk_through_the_words(page: Any) -> None:
+    choose(page, photograph())
+    walked = []
+    for key in ("ArrowRight", "ArrowRight", "End", "ArrowRight", "ArrowLeft", "Home"):
+        page.keyboard.press(key)
+        walked.append(focused(page))
+    assert walked == ["a", "red", "picture", "picture", "wide", "a"]
+    page.keyboard.press("Escape")
+    assert page.locator("#heat.lit").count() == 0
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#caption .current").inner_text() == "a"
+
+
+def test_keys_that_edit_text_or_move_the_slider_are_left_to_them(page: Any) -> None:
+    choose(page, photograph())
+    for part in ("#text", "#strength"):
+        page.focus(part)
+        page.keyboard.press("ArrowLeft")
+        assert page.locator("#caption .current").count() == 0
+    assert page.input_value("#strength") == "95"
+
+
+def test_playing_goes_through_all_words_and_can_be_stopped(page: Any) -> None:
+    choose(page, photograph())
+    play = page.locator("#play")
+    page.evaluate(
+        """() => {
+            window.played = [];
+            new MutationObserver(() => {
+                const word = document.querySelector("#caption .current")?.textContent ?? "none";
+                if (window.played.at(-1) !== word) window.played.push(word);
+            }).observe(document.getElementById("caption"), { subtree: true, attributeFilter: ["class"] });
+        }"""
+    )
+    play.press("Enter")
+    assert play.inner_text() == "Stop"
+    page.locator("#play", has_text="Play").wait_for()
+    assert page.evaluate("window.played") == ["a", "red", "wide", "picture", "none"]
+    play.press("Enter")
+    play.press("Enter")
+    assert play.inner_text() == "Play"
+    assert page.locator("#heat.lit").count() == 0
+
+
+def test_the_heat_can_be_made_fainter(open_page: Callable[..., Any]) -> None:
+    page = open_page(reduced_motion="reduce")
+    choose(page, photograph())
+    page.locator("#strength").fill("40")
+    words(page).first.focus()
+    assert page.evaluate("getComputedStyle(document.getElementById('heat')).opacity") == "0.4"
+
+
+# What goes wrong is said
+
+
+def test_too_large_a_photograph_is_refused_before_it_is_sent(page: Any) -> None:
+    page.route("**/v1/captions", lambda route: pytest.fail("it was sent"))
+    choose(page, {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": bytes(MAX_BYTES + 1)}, until="failed")
+    assert page.locator("#problem").inner_text() == "This photograph has 0.5 MB; at most 0.5 MB are accepted."
+
+
+def test_the_sentence_of_the_service_is_shown(page: Any) -> None:
+    choose(page, {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}, until="failed")
+    assert "not a picture of an accepted type" in page.locator("#problem").inner_text()
+    assert not page.locator("#retry").is_visible()
+    choose(page, photograph())
+    assert page.locator("#problem").inner_text() == ""
+
+
+def test_a_service_that_is_away_can_be_asked_again(page: Any) -> None:
+    page.route("**/v1/captions", lambda route: route.abort())
+    page.route("**/healthz", lambda route: route.abort())
+    choose(page, photograph(), until="failed")
+    assert "does not answer" in page.locator("#problem").inner_text()
+    page.unroute("**/v1/captions")
+    page.click("#retry")
+    page.locator("body[data-state=done]").wait_for()
+
+
+def test_a_photograph_can_be_given_up(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.route("**/v1/captions", lambda route: None)  # never answers
+    choose(page, photograph(), until="busy")
+    page.locator("#cancel").press("Enter")
+    page.locator("body[data-state=empty]").wait_for()
+    assert focused(page) == "file"
+
+
+# What is served
+
+
+@pytest.fixture(scope="module")
+def client() -> FlaskClient:
+    return create_app(ServiceConfig(), FakeCaptioner()).test_client()
+
+
+def test_the_examples_are_served_to_be_kept_a_while(client: FlaskClient) -> None:
+    listed = client.get("/").text
+    for name in EXAMPLES:
+        assert f"/examples/{name}" in listed
+        with client.get(f"/examples/{name}") as answer:
+            assert min(Image.open(io.BytesIO(answer.data)).size) >= 224
+            assert "max-age=86400" in answer.headers["Cache-Control"]
+            tag = answer.headers["ETag"]
+        with client.get(f"/examples/{name}", headers={"If-None-Match": tag}) as again:
+            assert again.status_code == 304
+
+
+@pytest.mark.parametrize("name", ["README.md", "nothing.jpg", "..%2fREADME.md", "../README.md"])
+def test_nothing_else_is_served_as_an_example(client: FlaskClient, name: str) -> None:
+    assert_problem(client.get(f"/examples/{name}"), 404)

@@ -1,0 +1,164 @@
+"""The page for everyone: what a program can check of WCAG 2.2 AA, keys alone, small screens, stillness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from page_actions import choose, focused, photograph, words
+
+pytest_plugins = ["browser"]
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+BAD = {"name": "bad.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}
+STATES = ("empty", "busy", "done", "many", "failed", "camera")
+
+
+def bring(page: Any, state: str) -> None:
+    """Bring the page to a state, as people do."""
+    if state == "busy":
+        page.route("**/v1/captions", lambda route: None)
+        choose(page, photograph(), until="busy")
+    elif state == "done":
+        choose(page, photograph())
+        words(page).nth(1).focus()
+        page.fill("#text", "x" * 130)
+        words(page).nth(1).focus()
+    elif state == "many":
+        choose(page, photograph("a.jpg"), BAD, photograph("b.jpg", "blue"), until="many")
+        page.get_by_text("captioned, 1 failed").wait_for()
+    elif state == "failed":
+        choose(page, BAD, until="failed")
+    elif state == "camera":
+        page.click("#film")
+        page.locator("#camera[open]").wait_for()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_checker_of_accessibility_finds_nothing_by_day_and_night(
+    open_page: Callable[..., Any], state: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = open_page(reduced_motion="reduce", permissions=["camera"])
+    bring(page, state)
+    papers = []
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        papers.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        options = {"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}
+        found = axe.run(page, options=options).response
+        assert len(found["passes"]) > 10
+        assert [
+            (rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found["violations"]
+        ] == []
+    assert papers[0] != papers[1]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_needs_scrolling_sideways_on_a_small_screen(
+    open_page: Callable[..., Any], state: str
+) -> None:
+    page = open_page(viewport={"width": 320, "height": 568}, permissions=["camera"])
+    bring(page, state)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_text_twice_as_large_fits_a_small_screen_too(open_page: Callable[..., Any]) -> None:
+    page = open_page(viewport={"width": 640, "height": 800})
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    for state in ("empty", "done", "many"):
+        bring(page, state)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 640
+
+
+def test_everything_can_be_pressed_with_24_pixels(open_page: Callable[..., Any]) -> None:
+    page = open_page(viewport={"width": 320, "height": 568})
+    for state in ("empty", "done", "many"):
+        bring(page, state)
+        targets = page.locator(
+            "main button, main textarea, #strength, #drop, #clear, #choices label, #caption button"
+        ).filter(visible=True)
+        sizes = targets.evaluate_all(
+            "all => all.map((e) => [e.id || e.textContent, e.offsetWidth, e.offsetHeight])"
+        )
+        assert len(sizes) > 5
+        assert [target for target in sizes if min(target[1:]) < 24] == []
+
+
+def test_a_panorama_keeps_its_height_on_a_phone_and_scrolls_to_where_it_looked(
+    open_page: Callable[..., Any],
+) -> None:
+    page = open_page(viewport={"width": 320, "height": 568}, reduced_motion="reduce")
+    choose(page, photograph(size=(2400, 300)))
+    page.locator("#frame[tabindex='0']").wait_for()
+    box = page.locator("#photo").bounding_box()
+    assert box["height"] > 100
+    assert box["width"] / box["height"] == pytest.approx(8, rel=0.02)
+    words(page).nth(2).focus()  # looks at the top right
+    assert page.evaluate("document.getElementById('frame').scrollLeft") > 500
+    words(page).nth(0).focus()
+    assert page.evaluate("document.getElementById('frame').scrollLeft") < 300
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_for_those_who_want_it_still(open_page: Callable[..., Any], motion: str) -> None:
+    count = """
+        window.frames_asked = 0;
+        const ask = window.requestAnimationFrame.bind(window);
+        window.requestAnimationFrame = (step) => (window.frames_asked++, ask(step));
+    """
+    page = open_page(reduced_motion=motion, script=count)
+    choose(page, photograph())
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.locator("#heat.lit").wait_for()
+    assert (page.evaluate("window.frames_asked") == 0) == (motion == "reduce")
+    duration = page.evaluate("getComputedStyle(document.getElementById('heat')).transitionDuration")
+    assert (duration == "0s") == (motion == "reduce")
+
+
+def test_the_keyboard_alone_is_enough(page: Any) -> None:
+    reached = []
+    while "cat.jpg" not in reached[-1:]:
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.dataset.name ?? document.activeElement.id"))
+        assert len(reached) < 20
+    assert reached[:2] == ["file", "film"]
+    page.keyboard.press("Enter")
+    page.locator("body[data-state=done]").wait_for()
+    assert focused(page) == "result"
+    passed = []
+    while "csv" not in passed:
+        page.keyboard.press("Tab")
+        passed.append(focused(page))
+        assert len(passed) < 20
+    assert passed[:3] == ["a", "play", "strength"]
+    assert {"text", "sheet", "gif", "Copy text", "Copy <img alt>", "Copy Markdown"} <= set(passed)
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_nothing_is_kept(page: Any) -> None:
+    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    page.get_by_text("2 of 2 captioned", exact=True).wait_for()
+    page.locator("#rows textarea").first.fill("Mine")
+    kept = page.evaluate(
+        """async () => [
+            localStorage.length, sessionStorage.length, document.cookie, (await caches.keys()).length,
+            (await indexedDB.databases()).length, (await navigator.serviceWorker.getRegistrations()).length,
+        ]"""
+    )
+    assert kept == [0, 0, "", 0, 0, 0]
+    assert page.context.cookies() == []
+    page.reload()
+    assert page.locator("#rows tr").count() == 0
+    assert page.get_attribute("body", "data-state") == "empty"
+
+
+def test_what_was_said_is_in_the_words_of_the_page_for_those_who_do_not_see(page: Any) -> None:
+    choose(page, photograph(colour="green"))
+    described = words(page).nth(0).get_attribute("aria-describedby")
+    words(page).nth(0).focus()
+    assert "looked at the top left" in page.locator(f"#{described}").inner_text()
+    assert page.get_by_role("img", name="a green wide picture").is_visible()

@@ -1,0 +1,76 @@
+"""The page with captioners of every kind: without maps, with heads, of characters and pieces of words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_captioner import FakeCaptioner
+from page_actions import choose, photograph, readout, served, words
+
+from model import Caption
+
+pytest_plugins = ["browser"]
+
+
+class OtherCaptioner(FakeCaptioner):
+    """Changes every caption of the usual one with ``change``."""
+
+    def __init__(self, change: Callable[[Caption], Caption], attention: str = "additive") -> None:
+        self.change = change
+        self.config = SimpleNamespace(attention=attention)
+
+    def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        n_best = super().caption(*args, **kwargs)
+        return [[self.change(caption) for caption in captions] for captions in n_best]
+
+
+def without_maps(caption: Caption) -> Caption:
+    return replace(caption, words=tuple(replace(word, attention=None) for word in caption.words))
+
+
+def test_a_model_without_attention_promises_and_shows_no_maps(open_page: Callable[..., Any]) -> None:
+    with served(OtherCaptioner(without_maps, attention="none")) as address:
+        page = open_page(address=address)
+        assert page.locator(".promise").inner_text() == "Says what is in a photograph."
+        choose(page, photograph())
+        assert page.locator("#no-map").is_visible()
+        assert not page.locator("#play").is_visible()
+        words(page).first.hover()
+        assert "probability" in readout(page)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [list("a red fox"), ["a", "red", "fo", "x"], ["a ", "re", "d fox"], [" ", "a", " ", "red", " ", "fox"]],
+)
+def test_spaces_stand_only_where_the_caption_has_them(
+    open_page: Callable[..., Any], tokens: list[str]
+) -> None:
+    def cut(caption: Caption) -> Caption:
+        return replace(
+            caption, text="a red fox", words=tuple(replace(caption.words[0], word=token) for token in tokens)
+        )
+
+    with served(OtherCaptioner(cut)) as address:
+        page = open_page(address=address)
+        choose(page, photograph())
+        assert words(page).all_text_contents() == tokens
+        assert page.locator("#caption").text_content().strip() == "a red fox"
+
+
+def test_heads_are_looked_through_one_by_one(open_page: Callable[..., Any]) -> None:
+    def with_heads(caption: Caption) -> Caption:
+        heads = tuple(word.attention for word in caption.words[1:3])
+        return replace(caption, words=tuple(replace(word, heads=heads) for word in caption.words[:1] * 3))
+
+    with served(OtherCaptioner(with_heads)) as address:
+        page = open_page(address=address)
+        choose(page, photograph())
+        words(page).first.focus()
+        assert "looked at the top left" in readout(page)
+        page.get_by_label("2", exact=True).check()
+        assert "head 2 looked at the top right" in readout(page)

@@ -1,0 +1,191 @@
+"""The page with several photographs: a row each, captioned one at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fake_captioner import FakeCaptioner
+from page_actions import choose, focused, photograph, served, words
+
+from model import Caption
+
+pytest_plugins = ["browser"]
+
+BAD = {"name": "bad.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}
+
+
+def row(page: Any, name: str) -> Any:
+    return page.locator("#rows tr", has_text=name)
+
+
+def tallied(page: Any, tally: str) -> None:
+    """Wait until so many are captioned."""
+    page.get_by_text(tally, exact=True).wait_for()
+
+
+def three(page: Any) -> None:
+    """Have a red, a blue and a grey photograph captioned."""
+    files = [photograph(f"{colour}.jpg", colour) for colour in ("red", "blue", "grey")]
+    choose(page, *files, until="many")
+    tallied(page, "3 of 3 captioned")
+
+
+def refuse(page: Any, times: int, status: int = 503) -> list[int]:
+    """Let the service refuse the next ``times`` photographs as busy; gives a list that grows with each."""
+    refused: list[int] = []
+
+    def answer(route: Any) -> None:
+        if len(refused) == times:
+            return route.fallback()
+        refused.append(status)
+        problem = '{"detail": "Busy."}'
+        route.fulfill(
+            status=status,
+            headers={"Retry-After": "1"},
+            content_type="application/problem+json",
+            body=problem,
+        )
+
+    page.route("**/v1/captions", answer)
+    return refused
+
+
+def test_each_has_a_row_and_a_failed_one_stops_no_other(page: Any) -> None:
+    choose(page, photograph("red.jpg"), BAD, photograph("blue.jpg", "blue"), until="many")
+    tallied(page, "2 of 3 captioned, 1 failed")
+    assert page.locator("#rows tr").count() == 3
+    for colour in ("red", "blue"):
+        assert row(page, f"{colour}.jpg").locator("textarea").input_value() == f"A {colour} wide picture"
+        assert row(page, f"{colour}.jpg").locator("img").evaluate("image => image.naturalWidth") == 480
+    failed = row(page, "bad.txt")
+    assert "not a picture of an accepted type" in failed.inner_text()
+    assert failed.locator("textarea, .retry").filter(visible=True).count() == 0
+    page.locator("#announcement", has_text="2 of 3 captioned, 1 failed.").wait_for(state="attached")
+
+
+def test_they_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
+    class CountingCaptioner(FakeCaptioner):
+        def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+            release.wait(30)
+            return super().caption(*args, **kwargs)
+
+    release = threading.Event()
+    with served(CountingCaptioner()) as address:
+        page = open_page(address=address)
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url))
+        choose(page, *[photograph(f"{i}.jpg") for i in range(4)], until="many")
+        row(page, "0.jpg").get_by_text("looking").wait_for()
+        assert [row(page, f"{i}.jpg").locator(".state").inner_text() for i in (1, 2, 3)] == ["waiting"] * 3
+        assert sum(url.endswith("/v1/captions") for url in sent) == 1
+        release.set()
+        tallied(page, "4 of 4 captioned")
+
+
+def test_a_busy_service_is_waited_for(page: Any) -> None:
+    refused = refuse(page, times=2)
+    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    row(page, "a.jpg").get_by_text("waiting for the service").wait_for()
+    tallied(page, "2 of 2 captioned")
+    assert refused == [503, 503]
+
+
+def test_a_service_that_finds_one_too_fast_is_waited_for(page: Any) -> None:
+    refused = refuse(page, times=1, status=429)
+    choose(page, photograph())
+    assert refused == [429]
+    assert words(page).count() == 4
+
+
+def test_a_row_can_be_tried_again_after_the_service_was_away(page: Any) -> None:
+    page.route("**/v1/captions", lambda route: route.abort())
+    page.route("**/healthz", lambda route: route.abort())
+    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    tallied(page, "0 of 2 captioned, 2 failed")
+    page.unroute("**/v1/captions")
+    row(page, "b.jpg").get_by_role("button", name="Try again").press("Enter")
+    tallied(page, "1 of 2 captioned, 1 failed")
+    assert focused(page) == "b.jpg"
+
+
+def test_a_row_opens_large_and_leads_back(page: Any) -> None:
+    three(page)
+    row(page, "blue.jpg").locator(".open").press("Enter")
+    page.locator("body[data-state=done]").wait_for()
+    assert words(page).all_inner_texts() == ["a", "blue", "wide", "picture"]
+    assert page.locator("#which").inner_text() == "2 of 3, blue.jpg"
+    assert focused(page) == "result"
+    page.locator("#next").press("Enter")
+    assert page.locator("#which").inner_text() == "3 of 3, grey.jpg"
+    page.locator("#back").press("Enter")
+    assert page.get_attribute("body", "data-state") == "many"
+    assert focused(page) == "grey.jpg"
+
+
+def test_a_caption_is_the_same_wherever_it_is_edited(page: Any) -> None:
+    three(page)
+    field = row(page, "blue.jpg").locator("textarea")
+    field.fill("x" * 130)
+    assert "130 characters, more than" in row(page, "blue.jpg").locator(".length.long").inner_text()
+    row(page, "blue.jpg").locator(".open").click()
+    assert page.input_value("#text") == "x" * 130
+    page.fill("#text", "Sky")
+    page.click("#back")
+    assert field.input_value() == "Sky"
+    assert row(page, "red.jpg").locator("textarea").input_value() == "A red wide picture"
+
+
+def test_one_more_opens_large_and_joins_the_others(page: Any) -> None:
+    three(page)
+    choose(page, photograph("green.jpg", "green"))
+    assert page.locator("#caption").inner_text() == "a green wide picture"
+    page.click("#back")
+    assert page.locator("#rows tr").count() == 4
+
+
+def test_all_captions_are_saved_as_they_are_edited(page: Any) -> None:
+    choose(page, photograph("red.jpg"), BAD, photograph("blue.jpg", "blue"), until="many")
+    tallied(page, "2 of 3 captioned, 1 failed")
+    row(page, "blue.jpg").locator("textarea").fill("The sea")
+    with page.expect_download() as download:
+        page.click("#csv-all")
+    text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    assert list(csv.reader(io.StringIO(text))) == [
+        ["image", "caption"],
+        ["red.jpg", "A red wide picture"],
+        ["blue.jpg", "The sea"],
+    ]
+
+
+def test_what_is_removed_is_gone_and_the_focus_goes_to_the_next(page: Any) -> None:
+    three(page)
+    for name, then in (("blue.jpg", "grey.jpg"), ("grey.jpg", "red.jpg"), ("red.jpg", "file")):
+        row(page, name).get_by_role("button", name="Remove").press("Enter")
+        assert row(page, name).count() == 0
+        assert focused(page) == then
+    assert page.get_attribute("body", "data-state") == "empty"
+
+
+def test_the_one_that_is_worked_on_can_be_removed(page: Any) -> None:
+    page.route("**/v1/captions", lambda route: None, times=1)  # never answers
+    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    row(page, "a.jpg").get_by_role("button", name="Remove").click()
+    tallied(page, "1 of 1 captioned")
+
+
+def test_starting_again_asks_before_it_drops_what_was_edited(page: Any) -> None:
+    three(page)
+    row(page, "red.jpg").locator("textarea").fill("Mine")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.click("#clear")
+    assert page.locator("#rows tr").count() == 3
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#clear")
+    page.locator("body[data-state=empty]").wait_for()
+    assert page.locator("#rows tr").count() == 0
+    assert focused(page) == "file"

@@ -1,0 +1,190 @@
+"""What people take away from the page: the caption as they edit it, copied in three forms or saved."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_actions import choose, photograph
+from PIL import Image
+
+from training.captions import list_sets
+
+pytest_plugins = ["browser"]
+
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
+
+
+def in_page(page: Any, call: str, *arguments: Any) -> Any:
+    """What a function of formats.js returns."""
+    return page.evaluate(
+        "async ([name, given]) => (await import('/static/formats.js'))[name](...given)",
+        [call, list(arguments)],
+    )
+
+
+# Editing
+
+
+def test_the_text_starts_with_a_capital_and_can_be_edited(page: Any) -> None:
+    choose(page, photograph())
+    assert page.input_value("#text") == "A red wide picture"
+    page.fill("#text", "A plain red card")
+    assert page.locator("#length").inner_text() == "16 characters of 125 advised"
+    assert page.locator("#caption").inner_text() == "a red wide picture"  # what was said stays what was said
+
+
+def test_above_125_characters_there_is_a_mark_and_no_more(page: Any) -> None:
+    choose(page, photograph())
+    page.fill("#text", "x" * 125)
+    assert "more than" not in page.locator("#length").inner_text()
+    page.locator("#text").press_sequentially("yz")
+    assert page.input_value("#text").endswith("yz")
+    assert (
+        page.locator("#length.long").inner_text()
+        == "127 characters, more than the 125 that are usually advised"
+    )
+
+
+def test_every_alternative_keeps_what_was_made_of_it(page: Any) -> None:
+    choose(page, photograph())
+    choices = page.locator("#choices input")
+    assert choices.count() == 3
+    page.fill("#text", "Mine")
+    choices.nth(1).check()
+    assert page.input_value("#text") == "A red wide"
+    page.fill("#text", "Other")
+    assert page.locator("#caption").inner_text() == "a red wide"
+    choices.nth(0).check()
+    assert page.input_value("#text") == "Mine"
+    choices.nth(1).check()
+    assert page.input_value("#text") == "Other"
+
+
+@pytest.mark.parametrize(
+    ("caption", "start"),
+    [("a dog runs .", "A dog runs"), ("éclair", "Éclair"), ("狗在跑。", "狗在跑。"), (" ", ""), ("𐐨b", "𐐀b")],
+)
+def test_a_starting_text_is_tidy_in_any_script(page: Any, caption: str, start: str) -> None:
+    assert in_page(page, "startingText", caption) == start
+
+
+# Copying
+
+TEXT = 'A "tall" <b>dog</b> & [his] *cat*\nat 5 o\'clock'
+
+
+@pytest.mark.parametrize(
+    ("button", "copied"),
+    [
+        ("Copy text", TEXT),
+        (
+            "Copy <img alt>",
+            '<img src="my%20dog%20(1).jpg" alt="A &quot;tall&quot; &lt;b&gt;dog&lt;/b&gt; &amp; [his] *cat*'
+            " at 5 o'clock\">",
+        ),
+        (
+            "Copy Markdown",
+            '![A "tall" \\<b\\>dog\\</b\\> \\& \\[his\\] \\*cat\\* at 5 o\'clock](my%20dog%20%281%29.jpg)',
+        ),
+    ],
+)
+def test_the_text_is_copied_in_the_form_asked_for(
+    open_page: Callable[..., Any], button: str, copied: str
+) -> None:
+    page = open_page(permissions=CLIPBOARD)
+    choose(page, photograph("my dog (1).jpg"))
+    page.fill("#text", TEXT)
+    page.get_by_role("button", name=button).press("Enter")
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("() => navigator.clipboard.readText()") == copied
+    page.get_by_role("button", name=button).wait_for()
+
+
+def test_an_image_element_holds_the_text_it_was_made_of(page: Any) -> None:
+    html = in_page(page, "asHtml", TEXT, 'a"&<b.jpg')
+    attributes = page.evaluate(
+        """html => {
+            const body = new DOMParser().parseFromString(html, "text/html").body;
+            return [body.children.length, body.firstChild.alt, body.firstChild.getAttribute("src")];
+        }""",
+        html,
+    )
+    assert attributes == [1, TEXT.replace("\n", " "), "a%22%26%3Cb.jpg"]
+
+
+def test_copying_works_where_the_browser_has_only_the_old_way(open_page: Callable[..., Any]) -> None:
+    hidden = """
+        window.clipboard = navigator.clipboard;
+        Object.defineProperty(navigator, "clipboard", { value: undefined });
+    """
+    page = open_page(permissions=CLIPBOARD, script=hidden)
+    choose(page, photograph())
+    page.get_by_role("button", name="Copy text").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("() => window.clipboard.readText()") == "A red wide picture"
+
+
+# Saving
+
+
+def saved(page: Any, button: str) -> tuple[str, bytes]:
+    """Name and content of the file that a button saves."""
+    with page.expect_download() as download:
+        page.locator(button).click()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+def test_the_contact_sheet_of_the_chosen_caption_is_saved(page: Any) -> None:
+    choose(page, photograph("dog.jpg"))
+    name, best = saved(page, "#sheet")
+    assert name == "dog-sheet.jpg"
+    page.locator("#choices input").nth(2).check()
+    _, other = saved(page, "#sheet")
+    assert min(Image.open(io.BytesIO(best)).size) > 300
+    assert other != best
+
+
+def test_the_walk_is_saved_of_the_best_caption_which_it_shows(page: Any) -> None:
+    choose(page, photograph("dog.jpg"))
+    name, data = saved(page, "#gif")
+    assert name == "dog-walk.gif"
+    assert Image.open(io.BytesIO(data)).n_frames > 3
+    page.locator("#choices input").nth(1).check()
+    assert not page.locator("#gif").is_visible()
+
+
+def test_a_file_that_cannot_be_drawn_leaves_its_reason_and_the_focus(page: Any) -> None:
+    choose(page, photograph())
+    problem = '{"detail": "No ink."}'
+    answer = {"status": 500, "content_type": "application/problem+json", "body": problem}
+    page.route("**/v1/overlays", lambda route: route.fulfill(**answer))
+    page.locator("#gif").press("Enter")
+    page.locator("#problem", has_text="No ink.").wait_for()
+    assert page.evaluate("document.activeElement.id") == "gif"
+
+
+def test_the_caption_is_saved_as_the_csv_that_training_reads(page: Any, tmp_path: Path) -> None:
+    choose(page, photograph("a, b.jpg"))
+    page.fill("#text", 'Ein Hund sagt "wau",\nungefähr')
+    name, data = saved(page, "#csv")
+    assert name == "captions.csv"
+    assert data.startswith(b"\xef\xbb\xbf")
+    [row] = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    assert row == {"image": "a, b.jpg", "caption": 'Ein Hund sagt "wau", ungefähr'}
+    (tmp_path / name).write_bytes(data)
+    [listed] = list_sets([tmp_path / name], [tmp_path])
+    assert listed.path == tmp_path / "a, b.jpg"
+    assert "ungefähr" in listed.captions[0]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_no_cell_of_the_csv_is_a_formula(page: Any, start: str) -> None:
+    rows = [{"name": f'{start}cmd,".jpg', "text": f"{start}1+1"}]
+    text = in_page(page, "asCsv", rows)
+    [_, row] = csv.reader(io.StringIO(text, newline=""))
+    assert row == [f'./{start}cmd,".jpg', f"'{start}1+1"]
