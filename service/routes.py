@@ -13,6 +13,7 @@ from service.answers import BatchRecord, ModelRecord, PhotographRecord
 from service.captioning import admit, captioned, current_inference
 from service.errors import problem_of
 from service.fields import BatchForm, CaptionFields, CaptionForm, OverlayFields, OverlayForm
+from service.metrics import observe_rejected
 from service.parsing import decoding_options, merged
 from service.payload import caption_record, draw, model_record
 from service.specification import REFUSALS, ApiBlueprint, refuses
@@ -64,7 +65,9 @@ def _result(upload: FileStorage, options: DecodingOptions, overlays: str) -> dic
     try:
         return captioned(upload, options, partial(caption_record, overlays=overlays))
     except CaptioningError as error:  # one bad photograph does not lose the others
-        return problem_of(error)
+        problem = problem_of(error)
+        observe_rejected(problem)
+        return problem
 
 
 @captioning.post("/overlays")

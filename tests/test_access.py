@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from processes import free_port
 from werkzeug.test import TestResponse
 
+from service import access
 from service.app import create_app
 from service.config import ServiceConfig
 
@@ -172,7 +173,9 @@ def redis() -> Iterator[str]:
         serving.join()
 
 
-def test_processes_that_share_a_redis_count_together(redis: str) -> None:
+def test_processes_that_share_a_redis_count_together(redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = dict.fromkeys(access._REDIS_WAITS, 60)  # on a busy machine too, it is the Redis that counts
+    monkeypatch.setattr(access, "_REDIS_WAITS", patient)
     clients = [application(rate_limit="3/hour", rate_limit_storage=redis).test_client() for _ in range(2)]
     statuses = [caption(clients[turn % 2]).status_code for turn in range(4)]
     assert statuses == [200, 200, 200, 429]

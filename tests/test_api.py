@@ -58,6 +58,9 @@ def test_a_bad_photograph_does_not_lose_the_others_of_its_batch(client: FlaskCli
     assert fifth["captions"][0]["caption"] == "a blue wide picture"
     assert [problem["status"] for problem in (second, third, fourth)] == [415, 400, 422]
     assert second["request_id"] == response.headers["X-Request-Id"]
+    figures = client.get("/metrics").text
+    for reason in ("unsupported", "malformed", "image_limit"):
+        assert re.search(rf'caption_rejected_total{{reason="{reason}"}} [1-9]', figures)
 
 
 def test_a_batch_takes_sixteen_photographs_and_no_more(client: FlaskClient) -> None:

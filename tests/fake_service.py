@@ -1,0 +1,30 @@
+"""The service with a captioner that needs no weights, for gunicorn and nginx to run.
+
+    PYTHONPATH=tests gunicorn -c service/gunicorn_config.py fake_service:app
+
+``FAKE_CAPTION_SECONDS`` in the environment makes every caption take that long.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from fake_captioner import FakeCaptioner
+
+from model import Caption
+from service.app import create_app
+
+
+class SlowCaptioner(FakeCaptioner):
+    """Takes its time over every call, as a real one does."""
+
+    seconds = float(os.environ.get("FAKE_CAPTION_SECONDS", "0"))
+
+    def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        time.sleep(self.seconds)
+        return super().caption(*args, **kwargs)
+
+
+app = create_app(captioner=SlowCaptioner())

@@ -1,0 +1,190 @@
+"""What is logged, as the lines that come out."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from fake_captioner import FakeCaptioner, picture, post
+from flask.testing import FlaskClient
+from processes import ask, ask_for_caption, free_port, running, wait_for
+
+from model import Caption
+from service.app import create_app
+from service.config import ServiceConfig
+from service.logs import LineFormatter
+
+Line = dict[str, Any]
+
+
+@contextmanager
+def logged() -> Iterator[list[Line]]:
+    """The lines that the service logs meanwhile; complete at the end."""
+    stream, lines = io.StringIO(), list[Line]()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LineFormatter())
+    logger = logging.getLogger("service")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        lines += map(json.loads, stream.getvalue().splitlines())
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return create_app(ServiceConfig(), FakeCaptioner()).test_client()  # type: ignore[arg-type]
+
+
+def test_a_captioned_photograph_is_one_line_with_what_there_is_to_know(client: FlaskClient) -> None:
+    data = picture(size=(60, 40), kind="PNG")
+    with logged() as lines:
+        response = post(client, data, overlays="none")
+    [line] = lines
+    assert (line["level"], line["logger"]) == ("INFO", "service.access")
+    assert line["request_id"] == response.headers["X-Request-Id"]
+    assert (line["route"], line["method"], line["code"]) == ("/v1/captions", "POST", 200)
+    assert set(line["stages"]) == {"queue", "decode", "encode", "text", "draw"}
+    assert sum(line["stages"].values()) <= line["ms"] + 0.5  # each is rounded
+    assert line["bytes"] > len(data)
+    about = {"width": 60, "height": 40, "format": "PNG", "words": 4}
+    assert line["photographs"] == [about | {"sha256": sha256(data).hexdigest()[:12]}]
+    assert line["ts"].endswith("+00:00")
+
+
+def test_every_photograph_of_a_batch_is_told(client: FlaskClient) -> None:
+    pictures = [(io.BytesIO(picture(size=(side, 40))), "a.jpg") for side in (50, 60)]
+    with logged() as lines:
+        client.post("/v1/captions:batch", data={"image": pictures})
+    assert [photograph["width"] for photograph in lines[0]["photographs"]] == [50, 60]
+
+
+def test_a_refusal_says_which_problem_it_was(client: FlaskClient) -> None:
+    with logged() as lines:
+        post(client, picture()[:-100])
+        client.get("/nowhere")
+    assert [(line["code"], line["problem"]) for line in lines] == [
+        (422, "/problems/undecodable-image"),
+        (404, "Not Found"),
+    ]
+
+
+def test_nothing_that_is_the_clients_own_is_logged(client: FlaskClient) -> None:
+    private = "private-matter"
+    with logged() as lines:
+        for data in (picture(), b"no picture"):
+            client.post(
+                "/v1/captions",
+                data={"image": (io.BytesIO(data), f"{private}.jpg")},
+                query_string={"overlays": "none"},
+                headers={"Authorization": f"Bearer {private}", "User-Agent": private, "Referer": private},
+                environ_base={"REMOTE_ADDR": "192.0.2.77"},
+            )
+        client.post("/v1/captions", data={private: "1"}, query_string={private: "1"})
+        client.get(f"/{private}?{private}=1")
+    text = json.dumps(lines)
+    assert len(lines) == 4
+    assert private not in text
+    assert "192.0.2.77" not in text
+
+
+def test_a_forged_line_stays_within_its_own(client: FlaskClient) -> None:
+    with logged() as lines:
+        client.get("/%0a%7b%22level%22:%22ERROR%22%7d", headers={"X-Request-Id": 'a"}{"b'})
+    [line] = lines
+    assert (line["level"], line["route"]) == ("INFO", "none")
+
+
+def test_probes_and_scrapes_are_logged_only_when_they_fail(client: FlaskClient) -> None:
+    with logged() as lines:
+        for path in ("/healthz", "/metrics", "/readyz"):
+            client.get(path)
+    assert [(line["route"], line["code"]) for line in lines] == [("/readyz", 503)]  # it has not captioned yet
+
+
+class BrokenCaptioner(FakeCaptioner):
+    """Cannot caption."""
+
+    def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        raise RuntimeError("the reason")
+
+
+def test_a_fault_of_ours_is_logged_once_with_its_traceback_and_the_request() -> None:
+    client = create_app(ServiceConfig(), BrokenCaptioner()).test_client()  # type: ignore[arg-type]
+    with logged() as lines:
+        response = post(client, picture())
+    [error] = [line for line in lines if line["level"] == "ERROR"]
+    assert "RuntimeError: the reason" in error["traceback"]
+    assert "Traceback" in error["traceback"]
+    [answered] = [line for line in lines if line["level"] == "INFO"]
+    assert answered["code"] == 500
+    assert {line["request_id"] for line in lines} == {response.headers["X-Request-Id"]}
+
+
+# As gunicorn writes them
+
+
+@pytest.fixture(scope="module")
+def log_of_a_service(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
+    """The log of a service that captioned, was sent what is no HTTP, lost a client, and was stopped."""
+    port, log = free_port(), tmp_path_factory.mktemp("service") / "log"
+    command = [sys.executable, "-m", "gunicorn", "-c", "service/gunicorn_config.py", "fake_service:app"]
+    environment = {"CAPTION_BIND": f"127.0.0.1:{port}", "CAPTION_WORKERS": "1", "PYTHONPATH": "tests"}
+    with running(command, log, environment) as master:
+        wait_for(port, "/readyz", master, log)
+        assert ask_for_caption(port, picture()).status == 200
+        assert b" 400 " in sent(port, b"GET /private-matter HTTP/7.7\r\nHost: x\r\n\r\n")
+        head = b"POST /v1/captions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
+        go_away_while(port, head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n")
+        assert ask_for_caption(port, picture()).status == 200
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def sent(port: int, request: bytes) -> bytes:
+    """The answer to these bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(request)
+        return client.recv(1000)
+
+
+def go_away_while(port: int, request: bytes) -> None:
+    """Send the first part of a request, and reset the connection when the service waits for the rest."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(request)
+        assert ask(port, "/healthz").status == 200
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_every_line_is_json_with_a_time_a_level_and_a_logger(log_of_a_service: list[Line]) -> None:
+    assert all({"ts", "level", "logger", "message"} <= set(line) for line in log_of_a_service)
+    assert {line["logger"] for line in log_of_a_service} == {"gunicorn.error", "service.access"}
+
+
+def test_a_request_is_one_line_not_two(log_of_a_service: list[Line]) -> None:
+    routes = [line["route"] for line in log_of_a_service if line["logger"] == "service.access"]
+    answered = [route for route in routes if route == "/v1/captions"]
+    assert len(answered) in (2, 3)  # the one that went away may be gone before it is understood
+
+
+def test_a_client_that_goes_away_is_no_error(log_of_a_service: list[Line]) -> None:
+    assert not [line for line in log_of_a_service if line["level"] in ("ERROR", "CRITICAL")]
+    assert not [line for line in log_of_a_service if "traceback" in line]
+
+
+def test_what_is_no_http_is_told_without_its_content(log_of_a_service: list[Line]) -> None:
+    [warning] = [line for line in log_of_a_service if line["level"] == "WARNING"]
+    assert warning["message"] == "Invalid request"
+    assert "private-matter" not in json.dumps(log_of_a_service)

@@ -1,0 +1,293 @@
+"""What Prometheus is told, by one process and by several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
+
+import pytest
+from fake_captioner import FakeCaptioner, picture, post
+from flask.testing import FlaskClient
+from processes import ask, ask_for_caption, free_port, running, wait_for
+from prometheus_client.parser import text_string_to_metric_families
+
+from model import Caption
+from service.app import create_app
+from service.config import ServiceConfig
+from service.metrics import observe_rejected
+
+PATIENCE_SECONDS = 120
+
+
+def figures(text: str) -> dict[str, float]:
+    """Every figure of an exposition, by its name with its labels in alphabetical order."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+# One process
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    config = ServiceConfig(max_bytes=100_000, max_pixels=10_000)
+    return create_app(config, FakeCaptioner()).test_client()  # type: ignore[arg-type]
+
+
+def scraped(client: FlaskClient) -> dict[str, float]:
+    response = client.get("/metrics")
+    assert response.status_code == 200
+    assert response.content_type.startswith("text/plain")
+    return figures(response.text)
+
+
+def test_requests_are_counted_by_route_and_status(client: FlaskClient) -> None:
+    for _ in range(2):
+        post(client, picture())
+    post(client, b"no picture")
+    client.get("/healthz")
+    found = scraped(client)
+    assert found['caption_requests_total{code="200",route="/v1/captions"}'] == 2
+    assert found['caption_requests_total{code="415",route="/v1/captions"}'] == 1
+    assert found['caption_requests_total{code="200",route="/healthz"}'] == 1
+
+
+def test_a_path_of_the_client_never_becomes_a_label(client: FlaskClient) -> None:
+    for path in ("/nowhere/at/all", "/wp-login.php?x=1"):
+        client.get(path)
+    client.delete("/v1/captions")
+    assert "nowhere" not in client.get("/metrics").text
+    found = scraped(client)
+    assert found['caption_requests_total{code="404",route="none"}'] == 2
+    assert found['caption_requests_total{code="405",route="none"}'] == 1
+
+
+def test_the_time_and_the_stages_of_requests_for_captions_are_observed(client: FlaskClient) -> None:
+    post(client, picture())
+    client.get("/healthz")
+    found = scraped(client)
+    assert found['caption_request_duration_seconds_count{route="/v1/captions"}'] == 1
+    assert not [name for name in found if "duration" in name and "healthz" in name]
+    for stage in ("queue", "decode", "encode", "text", "draw"):
+        assert found[f'caption_stage_seconds_count{{stage="{stage}"}}'] == 1
+
+
+def test_what_was_captioned_is_observed(client: FlaskClient) -> None:
+    post(client, picture(size=(100, 80)), num_captions="3")
+    found = scraped(client)
+    assert (found["caption_words_count"], found["caption_words_sum"]) == (1, 4)  # the best of the three
+    assert found["caption_image_megapixels_sum"] == pytest.approx(0.008)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "malformed"),
+        (bytes(200_000), "too_large"),
+        (b"no picture", "unsupported"),
+        (picture()[:-100], "undecodable"),
+        (picture(size=(200, 200)), "image_limit"),
+        (picture(size=(8, 8)), "image_limit"),
+    ],
+    ids=["empty", "bytes", "text", "cut", "pixels", "tiny"],
+)
+def test_a_refused_photograph_is_counted_under_its_reason(
+    client: FlaskClient, data: bytes, reason: str
+) -> None:
+    post(client, data)
+    rejected = {name: value for name, value in scraped(client).items() if "rejected_total" in name}
+    assert rejected == {f'caption_rejected_total{{reason="{reason}"}}': 1}
+
+
+def test_a_wrong_key_and_too_many_requests_have_reasons_too() -> None:
+    config = ServiceConfig(api_key="k", rate_limit="1/hour")
+    client = create_app(config, FakeCaptioner()).test_client()  # type: ignore[arg-type]
+    assert [post(client, picture()).status_code for _ in range(2)] == [401, 429]
+    found = scraped(client)
+    assert found['caption_rejected_total{reason="unauthorized"}'] == 1
+    assert found['caption_rejected_total{reason="rate_limited"}'] == 1
+
+
+def test_a_fault_of_ours_is_no_refusal(client: FlaskClient) -> None:
+    with client.application.app_context():
+        observe_rejected({"type": "about:blank", "status": 500})
+    assert not [name for name in scraped(client) if "rejected_total" in name]
+
+
+def test_the_captioner_is_named_by_its_hash(client: FlaskClient) -> None:
+    assert scraped(client)[f'caption_model_info{{sha="{FakeCaptioner.info.sha256}"}}'] == 1
+
+
+def test_two_applications_in_a_process_do_not_mix(client: FlaskClient) -> None:
+    other = create_app(ServiceConfig(), FakeCaptioner()).test_client()  # type: ignore[arg-type]
+    post(other, picture())
+    assert 'caption_requests_total{code="200",route="/v1/captions"}' not in scraped(client)
+
+
+class HeldCaptioner(FakeCaptioner):
+    """Goes on when it is let."""
+
+    def __init__(self) -> None:
+        self.may_go_on = Event()
+
+    def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        assert self.may_go_on.wait(PATIENCE_SECONDS)
+        return super().caption(*args, **kwargs)
+
+
+def test_what_waits_and_what_is_in_flight_shows_while_it_lasts() -> None:
+    captioner = HeldCaptioner()
+    app = create_app(ServiceConfig(queue=2), captioner)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(4) as pool:
+        first = [pool.submit(post, app.test_client(), picture()) for _ in range(3)]
+        try:
+            until(lambda: scraped(app.test_client())["caption_queue_depth"] == 2)
+            assert scraped(app.test_client())["caption_inflight"] == 3
+            assert post(app.test_client(), picture()).status_code == 503
+        finally:
+            captioner.may_go_on.set()
+        assert [answer.result().status_code for answer in first] == [200, 200, 200]
+    found = scraped(app.test_client())
+    assert (found["caption_queue_depth"], found["caption_inflight"]) == (0, 0)
+    assert found['caption_rejected_total{reason="busy"}'] == 1
+
+
+# Several processes
+
+
+class Service(NamedTuple):
+    """A service that runs."""
+
+    port: int
+    master: subprocess.Popen[bytes]
+
+    def scrape(self) -> dict[str, float]:
+        return figures(ask(self.port, "/metrics").body.decode())
+
+    @property
+    def workers(self) -> list[int]:
+        """Their process numbers."""
+        children = Path(f"/proc/{self.master.pid}/task/{self.master.pid}/children")
+        return [int(number) for number in children.read_text().split()]
+
+    @property
+    def folder(self) -> Path:
+        """Where the processes add up."""
+        [folder] = [
+            folder
+            for parent in ("/dev/shm", "/tmp")
+            for folder in Path(parent).glob(f"sightline-{self.master.pid}-*")
+        ]
+        return folder
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Service]:
+    """Two processes with a captioner that takes a while."""
+    port, log = free_port(), folder / "log"
+    command = [sys.executable, "-m", "gunicorn", "-c", "service/gunicorn_config.py", "fake_service:app"]
+    environment = {
+        "CAPTION_BIND": f"127.0.0.1:{port}",
+        "CAPTION_WORKERS": "2",
+        "PYTHONPATH": "tests",
+        "FAKE_CAPTION_SECONDS": "0.2",
+    }
+    with running(command, log, environment) as master:
+        wait_for(port, "/readyz", master, log)
+        yield Service(port, master)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One for many tests; no test may count on its first figures."""
+    with started(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+def captions_at_once(port: int, count: int) -> Sequence[int]:
+    with ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(lambda _: ask_for_caption(port, picture()), range(count)))
+    return [answer.status for answer in answers]
+
+
+def replace_worker(service: Service, how: signal.Signals) -> None:
+    """Stop one process and wait for the one that comes instead."""
+    before = set(service.workers)
+    os.kill(min(before), how)
+    until(lambda: len(service.workers) == 2 and set(service.workers) != before)
+    until(lambda: ask(service.port, "/readyz").status == 200)
+
+
+def captioned(service: Service) -> float:
+    return service.scrape().get('caption_requests_total{code="200",route="/v1/captions"}', 0)
+
+
+def test_processes_add_up_and_a_killed_one_takes_nothing_along(service: Service) -> None:
+    before = captioned(service)
+    assert set(captions_at_once(service.port, 8)) == {200}
+    assert captioned(service) == before + 8
+    for _ in range(3):
+        replace_worker(service, signal.SIGKILL)
+    assert set(captions_at_once(service.port, 4)) == {200}
+    assert captioned(service) == before + 12
+
+
+def test_what_a_killed_process_had_in_flight_is_forgotten(service: Service) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        doomed = [pool.submit(ask_for_caption, service.port, picture()) for _ in range(12)]
+        until(lambda: service.scrape()["caption_inflight"] > 2)
+        for worker in service.workers:
+            os.kill(worker, signal.SIGKILL)
+        for answer in doomed:
+            answer.exception()  # most were cut off
+    until(lambda: ask(service.port, "/readyz").status == 200)
+    found = service.scrape()
+    assert (found["caption_inflight"], found["caption_queue_depth"]) == (0, 0)
+
+
+def test_processes_that_come_and_go_leave_no_files_behind(service: Service) -> None:
+    for how in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+        replace_worker(service, how)
+        assert set(captions_at_once(service.port, 4)) == {200}
+    writers = {file.stem.rpartition("_")[2] for file in service.folder.iterdir()}
+    # Twice as many as there are processes: when reloading, the old and the new live side by side.
+    assert writers <= {str(service.master.pid), "worker1", "worker2", "worker3", "worker4"}
+
+
+def test_a_reload_keeps_the_figures(service: Service) -> None:
+    captions_at_once(service.port, 3)
+    figure, before = captioned(service), set(service.workers)
+    service.master.send_signal(signal.SIGHUP)
+    until(lambda: len(service.workers) == 2 and not before & set(service.workers))
+    until(lambda: ask(service.port, "/readyz").status == 200)
+    assert captioned(service) == figure > 0
+
+
+def test_the_folder_of_the_figures_is_private_and_goes_with_the_service(tmp_path: Path) -> None:
+    with started(tmp_path) as service:
+        folder = service.folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+        service.master.terminate()
+        assert service.master.wait(PATIENCE_SECONDS) == 0
+        assert not folder.exists()
