@@ -1,4 +1,4 @@
-"""Captions a photograph over HTTP: python examples/client.py examples/cat.jpg. Needs `pip install requests`."""
+"""Captions a photograph over HTTP: python examples/client.py photo.jpg. It needs `pip install requests`."""
 
 import sys
 import time

@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 
 OPACITY = 0.7  # of the heat colour where the heat is full; more hides what was looked at
 WORD_SIDE = 768  # pixels, longest side of the overlay of one word
-SMALL_SIDE = 384  # the same where every word has one: drawing them must cost little beside captioning
+SMALL_SIDE = 320  # the same where every word has one: drawing them must cost little beside captioning
 JPEG_QUALITY = 82
 
 # Full heat is a map's own maximum, or this many times the even share 1 / L if the maximum is less: a word

@@ -27,6 +27,9 @@ except ConfigError as error:
 
 _memory = Path("/dev/shm")  # files here are never written to a disk, which could stall
 _has_memory = os.access(_memory, os.W_OK)
+# torch asks for a folder for temporary files when it is imported; on a read-only disk there may be no other.
+if _has_memory:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_memory))
 # The processes add up their figures in files of this folder. Before prometheus_client is imported: it reads
 # this once.
 _OWN_FIGURES = f"sightline-{os.getpid()}-"

@@ -1,11 +1,17 @@
-"""The headers every answer carries: the id of the request, its stages, and what a browser may do with it."""
+"""What every answer goes through: the id of its request, its stages, what a browser may do with it.
+
+An answer that refuses a request takes the rest of its body along.
+"""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from uuid import uuid4
 
 from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wsgi import get_input_stream
 
 from service.stages import server_timing
 
@@ -17,6 +23,8 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+MOST_DISCARDED = 40_000_000  # bytes; who sends more than that in spite of a refusal may lose it
+_CHUNK = 100_000  # bytes
 # Anything else could forge lines of a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -25,12 +33,25 @@ def register_headers(app: Flask) -> None:
     """Let every answer of ``app``, errors too, carry these headers."""
     app.before_request(_name_request)
     app.after_request(_add_headers)
+    app.after_request(_discard_body)
 
 
 def _name_request() -> None:
     sent = request.headers.get("X-Request-Id", "")
     g.stages = {}
     g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid4().hex
+
+
+def _discard_body(response: Response) -> Response:
+    """Read the rest of a refused body: to close on unread bytes resets the connection, answer and all."""
+    if response.status_code < 400:
+        return response
+    stream = vars(request).get("stream") or get_input_stream(request.environ)  # what reads it already goes on
+    with suppress(OSError, HTTPException):  # the client is gone, or sends more than it said
+        for _ in range(MOST_DISCARDED // _CHUNK):
+            if not stream.read(_CHUNK):
+                break
+    return response
 
 
 def _add_headers(response: Response) -> Response:

@@ -17,6 +17,7 @@ health = ApiBlueprint("health", __name__)
 
 
 @health.get("/healthz")
+@health.doc(security=[])
 @health.response(200, StatusRecord)
 def healthz() -> Response:
     """Whether the process answers; it touches nothing that could be busy."""
@@ -24,6 +25,7 @@ def healthz() -> Response:
 
 
 @health.get("/readyz")
+@health.doc(security=[])
 @refuses(health, HTTPStatus.SERVICE_UNAVAILABLE)
 @health.response(200, StatusRecord)
 def readyz() -> Response:

@@ -40,6 +40,7 @@ def _predictions(data: bytes, photograph: Photograph, captions: list[Caption]) -
 
 
 @max_routes.get("/metadata")
+@max_routes.doc(security=[])
 @max_routes.response(200, MetadataRecord)
 def metadata() -> dict[str, str]:
     """What the model is."""

@@ -66,7 +66,7 @@ class StrictParser(FlaskParser):
         given: dict[str, Any] = _options(_form_of(req), schema)
         parts = req.files.getlist(IMAGE_FIELD)
         if strays := [name for name in req.files if name != IMAGE_FIELD]:
-            raise BadRequest(f"The form has a file named {shown(strays[0])}; only image may be one.")
+            raise BadRequest(f"The form has a file named {shown(strays[0] or '')}; only image may be one.")
         if not parts:
             raise BadRequest(f"The form has no file named image. {_NO_UPLOAD}")
         if isinstance(schema.fields[IMAGE_FIELD], fields.List):
@@ -107,6 +107,8 @@ def _options(pairs: Iterable[tuple[str, str]], schema: Schema) -> dict[str, str]
     known = [name for name in schema.fields if name != IMAGE_FIELD]
     given: dict[str, str] = {}
     for name, value in pairs:
+        if not name:
+            raise BadRequest("A field of the form has no name; every field must have one.")
         if name == IMAGE_FIELD:
             raise BadRequest(f"The field image is text. {_NO_UPLOAD}")
         if name not in known:

@@ -94,6 +94,7 @@ def overlays(query: dict[str, Any], form: dict[str, Any]) -> Response:
 
 
 @information.get("/model")
+@information.doc(security=[])
 @information.response(200, ModelRecord)
 def model() -> Response:
     """The model card as data."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-import struct
 import time
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -61,24 +59,6 @@ def test_every_accepted_format_is_captioned(client: FlaskClient, kind: str) -> N
     assert record["captions"][0]["caption"] == "a green wide picture"
 
 
-@pytest.mark.parametrize(
-    ("data", "size", "caption"),
-    [
-        (picture("grey", mode="L"), (48, 32), "a grey wide picture"),
-        (picture("red", mode="CMYK"), (48, 32), "a red wide picture"),
-        (picture("blue", mode="RGBA", kind="PNG"), (48, 32), "a blue wide picture"),
-        (picture("green", size=(4000, 300)), (4000, 300), "a green wide picture"),
-    ],
-    ids=["grey", "cmyk", "transparent", "panorama"],
-)
-def test_unusual_photographs_are_captioned(
-    client: FlaskClient, data: bytes, size: tuple[int, int], caption: str
-) -> None:
-    record = post(client, data).get_json()
-    assert (record["width"], record["height"]) == size
-    assert record["captions"][0]["caption"] == caption
-
-
 def test_a_photograph_turned_by_exif_is_captioned_and_drawn_upright(client: FlaskClient) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
@@ -116,16 +96,9 @@ def test_a_sheet_can_be_had_with_every_caption(client: FlaskClient) -> None:
 
 
 def test_a_photograph_of_some_size_passes_the_limits_on_fields(client: FlaskClient) -> None:
-    data = noisy("BMP", (380, 380))
+    data = picture(size=(380, 380), kind="BMP")
     assert len(data) > 400_000
     assert post(client, data, overlays="none").status_code == 200
-
-
-def test_the_file_name_is_neither_used_nor_shown(client: FlaskClient) -> None:
-    name = "../../<img src=x onerror=alert(1)>.jpg"
-    response = client.post("/v1/captions", data={"image": (io.BytesIO(picture()), name)})
-    assert response.status_code == 200
-    assert "onerror" not in response.text
 
 
 def test_every_thread_gets_the_answer_for_its_own_photograph(app: Flask) -> None:
@@ -163,60 +136,6 @@ def test_overlays_walks_through_the_words(client: FlaskClient) -> None:
 
 
 # What is refused
-
-
-def huge_png() -> bytes:
-    """A small file that claims, truly, 100 megapixels."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    rows = zlib.compress(bytes(1251) * 10_000, 9)
-    header = struct.pack(">IIBBBBB", 10_000, 10_000, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-def noisy(kind: str, size: tuple[int, int] = (200, 160)) -> bytes:
-    """A picture that does not compress, as the bytes of a file."""
-    stream = io.BytesIO()
-    Image.effect_noise(size, 80).convert("RGB").save(stream, kind)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (b"", 400),
-        (b"not a photograph at all\n" * 20, 415),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", 415),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415),
-        (picture(kind="TIFF"), 415),
-        (noisy("JPEG")[:20], 415),
-        (noisy("JPEG")[:2000], 422),
-        (noisy("PNG")[:2000], 422),
-        (noisy("WEBP")[:2000], 422),
-        (huge_png(), 422),
-        (picture(size=(8, 8)), 422),
-    ],
-    ids=[
-        "empty",
-        "text",
-        "svg",
-        "eps",
-        "tiff",
-        "jpeg-head",
-        "jpeg-cut",
-        "png-cut",
-        "webp-cut",
-        "huge",
-        "tiny",
-    ],
-)
-@pytest.mark.parametrize("route", ["/v1/captions", "/v1/overlays"])
-def test_what_is_no_good_photograph_is_refused(
-    client: FlaskClient, route: str, data: bytes, status: int
-) -> None:
-    assert_problem(post(client, data, route), status)
 
 
 def file(name: str = "a.jpg") -> tuple[io.BytesIO, str]:

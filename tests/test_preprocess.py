@@ -95,6 +95,18 @@ def test_cmyk_grey_and_one_bit_pictures_keep_their_colours() -> None:
     assert open_image(encoded(Image.new("1", (20, 20), 1))).image.getpixel((5, 5)) == (255, 255, 255)
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "RGB"])
+def test_a_tall_picture_is_the_same_as_its_parts(mode: str) -> None:
+    """Pictures are converted a band at a time; no seam may show."""
+    tall = draw_photo(7, (48, 600)).convert("RGBA")
+    tall.putalpha(tall.convert("L"))
+    tall = tall.convert(mode)
+    whole = np.asarray(open_image(encoded(tall)).image)
+    for top in range(0, 600, 50):
+        part = encoded(tall.crop((0, top, 48, top + 50)))
+        assert (np.asarray(open_image(part).image) == whole[top : top + 50]).all()
+
+
 def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     opened = open_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))

@@ -1,0 +1,279 @@
+"""Files that a stranger might upload and that must be refused, and the list of everything that is tried.
+
+Each ``File`` says which case of ``CASES`` it belongs to and which statuses are right. Files are made when
+they are asked for, the same bytes every time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from conftest import draw_photo
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import TestResponse, encode_multipart
+
+# What is tried against the service. Tests name the case they prove.
+CASES = {
+    1: "a form without the field image",
+    2: "the field image as text",
+    3: "an empty file",
+    4: "two files named image",
+    5: "more than a thousand parts",
+    6: "a text field of 600 kB",
+    7: "a body longer than allowed, of stated length",
+    8: "a raw body in chunks, longer than allowed",
+    9: "a form in chunks, longer than allowed",
+    10: "a stated length longer than what is sent",
+    11: "lengths and hosts that contradict",
+    12: "an endless URL and endless headers",
+    13: "a wrong method",
+    14: "an Accept header that asks for a picture",
+    15: "JSON in place of a form",
+    16: "a missing and an endless boundary",
+    17: "hostile file names",
+    18: "text, HTML and scripts named .jpg",
+    19: "SVG, with scripts and with entities",
+    20: "EPS and PDF",
+    21: "picture types that are not accepted",
+    22: "archives",
+    23: "the very beginning of a picture",
+    24: "half a JPEG",
+    25: "half a PNG, WebP and GIF",
+    26: "a PNG with a flipped byte of pixels",
+    27: "a PNG with a wrong header",
+    28: "a JPEG with a scrambled scan",
+    29: "a small PNG that claims 900 megapixels",
+    30: "a small PNG that truly has 100 megapixels",
+    31: "the largest sizes a format can claim",
+    32: "a JPEG that claims to be larger than it is",
+    33: "a PNG of 49 megapixels, which is allowed",
+    34: "one pixel high, one wide, and both",
+    35: "PNG texts that unpack without end",
+    36: "a PNG colour profile that unpacks without end",
+    37: "a PNG with 100,000 texts",
+    38: "a PNG of 16-bit grey",
+    39: "a PNG of 16-bit colours",
+    40: "palettes, transparency and one bit",
+    41: "CMYK, grey and progressive JPEG",
+    42: "turned by EXIF, all eight ways",
+    43: "EXIF that makes no sense",
+    44: "MPO, two pictures in one",
+    45: "animations",
+    46: "a GIF frame larger than its canvas",
+    47: "pictures with something else behind them",
+    48: "a script that begins as a GIF",
+    49: "metadata that is a script",
+    50: "the place where a photograph was taken",
+    51: "a colour profile of a wide gamut",
+    52: "options out of range",
+    53: "a URL in place of a file",
+    54: "forged ids of the request",
+    55: "a page of another origin",
+    56: "a foreign host name",
+    57: "a client that asks before it sends too much",
+    58: "slow sockets",
+    59: "clients that go away",
+    60: "many uploads of the largest size at once",
+    61: "a full or read-only disk",
+    62: "a checkpoint that is broken or hostile",
+}
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, RGBA = 0, 2, 6  # colour types of PNG
+
+
+class File(NamedTuple):
+    """A file to upload, and the statuses that are right for it."""
+
+    case: int
+    name: str
+    make: Callable[[], bytes]
+    statuses: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"case {self.case}: {self.name}"
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
+    """A picture as the bytes of a file."""
+    stream = io.BytesIO()
+    image.save(stream, kind, **how)
+    return stream.getvalue()
+
+
+@cache
+def photo(kind: str, **how: Any) -> bytes:
+    """A drawn picture of a few thousand pixels as the bytes of a file."""
+    return encoded(draw_photo(1, (120, 90)), kind, **how)
+
+
+def form(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A form as the test client takes it; by itself it would put a large one into a temporary file."""
+    boundary, body = encode_multipart(fields, "boundary-of-the-form")
+    return {"data": body, "content_type": f"multipart/form-data; boundary={boundary}"}
+
+
+def upload(data: bytes, name: str = "a.jpg") -> FileStorage:
+    """A file as ``form`` takes it."""
+    return FileStorage(io.BytesIO(data), name)
+
+
+def post(client: FlaskClient, data: bytes, route: str = "/v1/captions", **fields: str) -> TestResponse:
+    """Upload a file of any size, with options."""
+    return client.post(route, **form({"image": upload(data), **fields}))
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of PNG with its checksum."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png(width: int, height: int, rows: bytes, *before: bytes, depth: int = 8, colour: int = RGB) -> bytes:
+    """A PNG of the given header, whatever the rows hold (each begins with its filter); other chunks first."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(rows, 9))
+    return PNG_START + header + b"".join(before) + pixels + chunk(b"IEND", b"")
+
+
+def blank_png(width: int, height: int, *before: bytes, depth: int = 8, colour: int = RGB) -> bytes:
+    """A black PNG that truly has its size."""
+    bits = {GREY: 1, RGB: 3, RGBA: 4}[colour] * depth
+    return png(
+        width, height, bytes(1 + (width * bits + 7) // 8) * height, *before, depth=depth, colour=colour
+    )
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def patched(data: bytes, at: int, new: bytes) -> bytes:
+    assert 0 <= at <= len(data) - len(new)
+    return data[:at] + new + data[at + len(new) :]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return patched(data, at, bytes([data[at] ^ 0xFF]))
+
+
+def claiming(width: int, height: int) -> Callable[[], bytes]:
+    """A JPEG whose header claims this size."""
+
+    def make() -> bytes:
+        data = photo("JPEG")
+        return patched(data, data.index(b"\xff\xc0") + 5, struct.pack(">HH", height, width))
+
+    return make
+
+
+def scrambled(start: bytes) -> Callable[[], bytes]:
+    """A JPEG with 40 other bytes in its scan, which begin with ``start``."""
+
+    def make() -> bytes:
+        data = encoded(draw_photo(1, (400, 300)), "JPEG", quality=95)
+        rest = bytes((37 * n + 11) % 255 for n in range(40 - len(start)))
+        return patched(data, data.index(b"\xff\xda") + 214, start + rest)
+
+    return make
+
+
+def gif_canvas() -> bytes:
+    return b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\x00\x00\x00," + bytes(8) + b"\x02\x01\x00\x00;"
+
+
+def bmp_canvas() -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 2835, 2835, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header
+
+
+def zipped(data: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a.png"), data)
+    return stream.getvalue()
+
+
+def tarred(data: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        entry = tarfile.TarInfo("a.png")
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def packed(name: bytes, length: int) -> bytes:
+    """A chunk of PNG that unpacks to so many bytes."""
+    return chunk(name, b"Comment\0\0" + zlib.compress(bytes(length), 9))
+
+
+SVG = b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg' width='64' height='64'>%s</svg>"
+ENTITY = b"<!DOCTYPE svg [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>"
+
+REFUSED = (
+    File(3, "no bytes", bytes, (400,)),
+    File(18, "text", lambda: b"not a photograph at all\n" * 20, (415,)),
+    File(18, "HTML", lambda: b"<!doctype html><html><body onload=alert(1)></body></html>", (415,)),
+    File(18, "JavaScript", lambda: b"document.title = 'photograph';\n", (415,)),
+    File(19, "SVG", lambda: SVG % b"<rect width='9' height='9'/>", (415,)),
+    File(19, "SVG with a script", lambda: SVG % b"<script>alert(1)</script>", (415,)),
+    File(19, "SVG with an entity", lambda: ENTITY + SVG % b"<text>&x;</text>", (415,)),
+    File(20, "EPS", lambda: photo("EPS"), (415,)),
+    File(20, "PDF", lambda: photo("PDF"), (415,)),
+    File(21, "TIFF", lambda: photo("TIFF"), (415,)),
+    File(21, "ICO", lambda: photo("ICO"), (415,)),
+    File(
+        21,
+        "PSD",
+        lambda: b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 90, 120, 8, 3) + bytes(99),
+        (415,),
+    ),
+    File(21, "PPM", lambda: photo("PPM"), (415,)),
+    File(21, "TGA", lambda: photo("TGA"), (415,)),
+    File(21, "JPEG 2000", lambda: photo("JPEG2000"), (415,)),
+    File(21, "AVIF", lambda: photo("AVIF"), (415,)),
+    File(21, "HEIC", lambda: struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(99), (415,)),
+    File(22, "ZIP", lambda: zipped(photo("PNG")), (415,)),
+    File(22, "gzip", lambda: gzip.compress(photo("PNG"), mtime=0), (415,)),
+    File(22, "tar", lambda: tarred(photo("PNG")), (415,)),
+    File(23, "20 bytes of JPEG", lambda: photo("JPEG")[:20], (415,)),
+    File(23, "beginning and end of JPEG", lambda: b"\xff\xd8\xff\xd9", (415,)),
+    File(23, "signature of PNG", lambda: PNG_START, (415,)),
+    File(24, "half a JPEG", lambda: half(photo("JPEG")), (422,)),
+    File(25, "half a PNG", lambda: half(photo("PNG")), (422,)),
+    File(25, "half a WebP", lambda: half(photo("WEBP")), (422,)),
+    File(25, "half a GIF", lambda: half(photo("GIF")), (422,)),
+    File(
+        26,
+        "a flipped byte of pixels",
+        lambda: flipped(photo("PNG"), photo("PNG").index(b"IDAT") + 40),
+        (422,),
+    ),
+    File(27, "checksum of the header", lambda: flipped(photo("PNG"), 29), (415,)),
+    File(27, "0 x 10 pixels", lambda: png(0, 10, b""), (415,)),
+    File(28, "40 scrambled bytes with a marker", scrambled(b"\xff\xc4"), (422,)),
+    File(29, "30000 x 30000 in few bytes", lambda: png(30_000, 30_000, b""), (422,)),
+    File(30, "10000 x 10000 of one bit", lambda: blank_png(10_000, 10_000, depth=1, colour=GREY), (422,)),
+    File(31, "PNG", lambda: png(2**31 - 1, 2**31 - 1, b""), (422,)),
+    File(31, "GIF", gif_canvas, (422,)),
+    File(31, "BMP", bmp_canvas, (422,)),
+    File(32, "65500 x 65500", claiming(65_500, 65_500), (422,)),
+    File(32, "9000 x 9000", claiming(9_000, 9_000), (422,)),
+    File(34, "20000 x 1", lambda: blank_png(20_000, 1), (422,)),
+    File(34, "1 x 20000", lambda: blank_png(1, 20_000), (422,)),
+    File(34, "1 x 1", lambda: blank_png(1, 1), (422,)),
+    File(35, "2 MB of text", lambda: blank_png(64, 48, packed(b"zTXt", 2_000_000)), (422,)),
+    File(35, "100 texts of 900 kB", lambda: blank_png(64, 48, *[packed(b"zTXt", 900_000)] * 100), (422,)),
+    File(36, "50 MB of profile", lambda: blank_png(64, 48, packed(b"iCCP", 50_000_000)), (422,)),
+    File(48, "GIF and script", lambda: b"GIF89a/*" + bytes(8) + b"*/=1;alert(1)//;", (415,)),
+)

@@ -1,0 +1,179 @@
+"""The service under load and in trouble: a real gunicorn whose workers are stopped, killed and starved."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from random import Random
+
+import pytest
+from conftest import draw_photo
+from fake_captioner import picture
+from processes import free_port, running, wait_for
+
+from benchmarks.service_client import BROKEN, Answer, Upload, ask, crowd, get
+from benchmarks.service_process import Service
+from model import Captioner, open_image
+
+ONE = Upload.of(picture(), overlays="none")
+MANY = Upload.of(*[picture()] * 8, path="/v1/captions:batch", overlays="none")
+SLOW = {"FAKE_CAPTION_SECONDS": "0.2"}  # a photograph
+FAKE = "fake_service:app"
+PATIENCE = 60  # seconds to wait for what takes one on an idle machine
+# Commands to run another in: with a standard error that takes nothing, and where nothing but the memory can
+# be written to, with folders for temporary files that are full.
+FULL_LOG = ("sh", "-ec", 'exec "$@" 2> /dev/full', "sh")
+_FULL_FOLDERS = """
+mount -o remount,bind,ro /
+for folder in /tmp /var/tmp; do
+    mount -t tmpfs -o size=4k tmpfs $folder
+    head -c 4096 /dev/zero > $folder/all
+done
+exec "$@"
+"""
+FULL_DISKS = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", _FULL_FOLDERS, "sh")
+
+
+@contextmanager
+def service(
+    folder: Path, application: str = FAKE, within: Sequence[str] = (), **settings: str
+) -> Iterator[Service]:
+    """A gunicorn, as it ships, that is ready."""
+    port = free_port()
+    environment = {"CAPTION_BIND": f"127.0.0.1:{port}", "CAPTION_WORKERS": "2", "PYTHONPATH": "tests"}
+    command = [*within, "gunicorn", "-c", "service/gunicorn_config.py", application]
+    with running(command, folder / "log", environment | settings) as process:
+        wait_for(port, "/readyz", process, folder / "log")
+        yield Service(process, port, folder / "log")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that outlives what is done to it."""
+    with service(tmp_path_factory.mktemp("drills"), **SLOW) as started:
+        yield started
+
+
+@contextmanager
+def six_in_flight(started: Service) -> Iterator[list[Future[Answer]]]:
+    """The answers to come to requests of many photographs, when none has been answered yet."""
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(ask, started.port, MANY) for _ in range(6)]
+        wait_until(lambda: started.metric("caption_inflight") == 6)
+        yield answers
+
+
+def test_who_is_in_flight_is_answered_before_the_service_stops(tmp_path: Path) -> None:
+    with service(tmp_path, **SLOW) as started:
+        with six_in_flight(started) as answers:
+            assert started.stop() == 0
+        assert [answer.result().status for answer in answers] == [200] * 6
+
+
+def test_only_the_requests_of_a_killed_worker_fail_and_another_takes_its_place(two_workers: Service) -> None:
+    with six_in_flight(two_workers) as answers:
+        worker = max(two_workers.workers(), key=two_workers.connections)
+        os.kill(worker, signal.SIGSTOP)  # or it might finish one while they are counted
+        owned = two_workers.connections(worker)
+        os.kill(worker, signal.SIGKILL)
+        statuses = Counter(answer.result().status for answer in answers)
+    assert owned > 0
+    assert statuses == Counter({BROKEN: owned}) + Counter({200: 6 - owned})
+    wait_until(lambda: len(set(two_workers.workers()) - {worker}) == 2)
+    assert [ask(two_workers.port, ONE).status for _ in range(4)] == [200] * 4
+    assert two_workers.metric("caption_inflight") == 0  # nothing of the dead one is left
+
+
+def test_a_crowd_is_captioned_or_told_when_to_come_again_and_nobody_hangs(two_workers: Service) -> None:
+    before = two_workers.metric("caption_rejected_total")
+    with ThreadPoolExecutor(48) as pool:
+        asking = [pool.submit(ask, two_workers.port, ONE) for _ in range(120)]
+        assert get(two_workers.port, "/healthz").status == 200
+        answers = [each.result() for each in asking]
+    refused = [answer for answer in answers if answer.status != 200]
+    assert 0 < len(refused) < len(answers)
+    for answer in refused:
+        assert (answer.status, json.loads(answer.body)["status"]) == (503, 503)
+        assert answer.retry_after is not None
+        assert answer.retry_after >= 1
+    assert two_workers.metric("caption_rejected_total") - before == len(refused)
+    assert ask(two_workers.port, ONE).status == 200
+
+
+def test_a_reload_under_load_fails_nobody(two_workers: Service) -> None:
+    before = set(two_workers.workers())
+    with crowd(two_workers.port, [ONE], clients=4) as result:
+        wait_until(lambda: len(result.answers) > 4)
+        two_workers.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: not before & set(two_workers.workers()))
+        count = len(result.answers)
+        wait_until(lambda: len(result.answers) > count + 4)
+    assert set(result.statuses()) == {"200"}
+
+
+def test_of_many_at_the_same_time_everybody_gets_the_caption_of_their_own(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    """A real network, and 16 clients who send the same photographs in orders of their own."""
+    photographs = [file_of(seed) for seed in range(12)]
+    captioner = Captioner.load(checkpoint)
+    expected = [captioner.caption([open_image(each).image])[0][0] for each in photographs]
+    assert len({caption.log_prob for caption in expected}) == len(expected)
+    uploads = [Upload.of(each, overlays="none") for each in photographs]
+    settings = {"CAPTION_CHECKPOINT": str(checkpoint), "CAPTION_QUEUE": "16", "CAPTION_THREADS": "20"}
+    with service(tmp_path, "service.app:create_app()", **settings) as started:
+
+        def check(client: int) -> None:
+            for place in Random(client).sample(range(12), 12):
+                [caption] = json.loads(ask(started.port, uploads[place]).body)["captions"]
+                assert caption["caption"] == expected[place].text
+                assert caption["log_prob"] == pytest.approx(expected[place].log_prob, abs=1e-3)
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(check, range(16)))
+
+
+def file_of(seed: int) -> bytes:
+    stream = BytesIO()
+    draw_photo(seed).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def mounts_are_allowed() -> bool:
+    try:
+        return subprocess.run([*FULL_DISKS, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        pytest.param(FULL_LOG, id="log"),
+        pytest.param(
+            FULL_DISKS,
+            id="disks",
+            marks=pytest.mark.skipif(not mounts_are_allowed(), reason="file systems cannot be mounted here"),
+        ),
+    ],
+)
+def test_what_is_full_or_read_only_costs_no_caption(tmp_path: Path, within: Sequence[str]) -> None:
+    with service(tmp_path, within=within, HOME="/tmp") as started:
+        assert [ask(started.port, ONE).status for _ in range(6)] == [200] * 6
+        assert started.metric("caption_words_count") == 6
