@@ -10,17 +10,17 @@ SERVICE = "http://127.0.0.1:8000"
 
 
 def caption(photograph: Path, service: str = SERVICE) -> dict:
-    """The record of a photograph; while the service is busy, ask again when it says."""
-    while True:
+    """The record of a photograph; a service that is busy is asked again when it says, ten times at most."""
+    for _ in range(10):
         with photograph.open("rb") as file:
             answer = requests.post(
                 f"{service}/v1/captions", files={"image": file}, data={"overlays": "none"}, timeout=60
             )
-        if answer.status_code != 503:
+        if "Retry-After" not in answer.headers:
             break
         time.sleep(int(answer.headers["Retry-After"]))
     if not answer.ok:
-        raise SystemExit(answer.json()["detail"])  # one sentence about what is wrong
+        raise SystemExit(answer.json()["detail"])  # what is wrong, in a sentence
     return answer.json()
 
 

@@ -57,9 +57,9 @@ def _check_host(trusted: tuple[str, ...]) -> None:
 def _check_key(key: bytes) -> None:
     if not _asks_for_captions():
         return
-    sent = request.headers.get("X-API-Key", "")
-    if request.authorization and request.authorization.type == "bearer":
-        sent = request.authorization.token or ""
+    # Not request.authorization, which takes a key with an equals sign for something else.
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    sent = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
     if not secrets.compare_digest(sent.encode(), key):
         raise Unauthorized(
             "Send the API key of this service as Authorization: Bearer KEY, or as X-API-Key: KEY.",

@@ -101,7 +101,13 @@ class PhotographForm(Schema):
     image = _photograph()
 
 
-class BatchForm(CaptionFields):
+class BatchFields(DecodingFields):
+    """How to caption several photographs: without pictures, which would be hundreds in one answer."""
+
+    overlays = Choice(("none",), "pictures are drawn of one photograph a request")
+
+
+class BatchForm(BatchFields):
     """Photographs, and how to caption them."""
 
     image = fields.List(_photograph(), required=True, validate=validate.Length(1, MOST_PHOTOGRAPHS))

@@ -6,6 +6,7 @@ that health checks and slow uploads always find one.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -48,8 +49,10 @@ timeout = 60  # seconds without a sign of life of the process; a slow request do
 graceful_timeout = 30  # seconds for requests in flight when stopping
 keepalive = 5  # seconds
 limit_request_line = 4094  # bytes
-max_requests = 2000  # then a fresh process: a belt against leaks
-max_requests_jitter = 200
+max_requests = (
+    50_000  # then a fresh process: a belt against leaks; refusals count too, and a crowd makes many
+)
+max_requests_jitter = 5_000
 control_socket_disable = True  # nobody needs it, and it would write to the home folder
 # A line of JSON for everything. The application tells of every request; gunicorn's own line stays off.
 logconfig_dict = {
@@ -85,6 +88,7 @@ def post_fork(server: Any, worker: Any) -> None:
     from service.metrics import share_by_name
 
     share_by_name(f"worker{worker.number}")
+    logging.captureWarnings(True)
 
 
 def post_worker_init(worker: Any) -> None:

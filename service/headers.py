@@ -6,14 +6,19 @@ An answer that refuses a request takes the rest of its body along.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException
 from werkzeug.wsgi import get_input_stream
 
 from service.stages import server_timing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -23,8 +28,9 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-MOST_DISCARDED = 40_000_000  # bytes; who sends more than that in spite of a refusal may lose it
-_CHUNK = 100_000  # bytes
+PAUSE_SECONDS = 0.5  # between two bytes of a refused body
+DISCARDING_SECONDS = 5  # who goes on sending for longer in spite of a refusal may lose it
+_CHUNK = 16_384  # bytes
 # Anything else could forge lines of a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -47,11 +53,27 @@ def _discard_body(response: Response) -> Response:
     if response.status_code < 400:
         return response
     stream = vars(request).get("stream") or get_input_stream(request.environ)  # what reads it already goes on
-    with suppress(OSError, HTTPException):  # the client is gone, or sends more than it said
-        for _ in range(MOST_DISCARDED // _CHUNK):
-            if not stream.read(_CHUNK):
-                break
+    until = time.monotonic() + DISCARDING_SECONDS
+    # The answer stands, whatever is wrong with the body.
+    with suppress(Exception), _impatient(request.environ):
+        while stream.read(_CHUNK) and time.monotonic() < until:
+            pass
     return response
+
+
+@contextmanager
+def _impatient(environment: WSGIEnvironment) -> Iterator[None]:
+    """Give up reading from a client that sends nothing: it may wait for the answer before it does."""
+    connection = environment.get("gunicorn.socket")
+    if connection is None:
+        yield
+        return
+    usual = connection.gettimeout()
+    connection.settimeout(PAUSE_SECONDS)
+    try:
+        yield
+    finally:
+        connection.settimeout(usual)
 
 
 def _add_headers(response: Response) -> Response:

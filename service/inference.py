@@ -9,9 +9,10 @@ import logging
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from threading import BoundedSemaphore, Lock, Thread
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from threading import Lock, Thread
 
 from PIL import Image
 
@@ -42,6 +43,38 @@ class BusyError(CaptioningError):
         self.retry_after = retry_after
 
 
+class FairLock:
+    """A lock that is handed to those who wait in the order they came.
+
+    The locks of ``threading`` are not: who releases one and asks again gets it before those who waited, and
+    sixteen photographs in one request would go before the one of everybody else.
+    """
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._line: deque[Lock] = deque()  # of those who wait, each on a lock of its own
+        self._guard = Lock()
+
+    def acquire(self) -> None:
+        """Wait until it is this thread's turn."""
+        mine = Lock()
+        with self._guard:
+            if not self._is_taken:
+                self._is_taken = True
+                return
+            mine.acquire()
+            self._line.append(mine)
+        mine.acquire()
+
+    def release(self) -> None:
+        """Hand it to the next."""
+        with self._guard:
+            if self._line:
+                self._line.popleft().release()
+            else:
+                self._is_taken = False
+
+
 class Inference:
     """A captioner with the slot that its work is done in and the queue before it."""
 
@@ -55,7 +88,7 @@ class Inference:
         self._count = Lock()
         # Held from decoding to drawing. One torch thread fills the core a process has, so a second
         # photograph at a time would gain nothing and double the memory that large ones take.
-        self._slot = BoundedSemaphore(1)
+        self._slot = FairLock()
         self._turn_began: float | None = None  # seconds of the monotonic clock, while the slot is held
         self._turn_seconds = 0.0  # what a turn takes, a moving average
         self._warming_up = Lock()
@@ -96,16 +129,17 @@ class Inference:
     @contextmanager
     def turn(self, waiting: AbstractContextManager[None]) -> Iterator[None]:
         """The slot, as soon as it is free; take a ``place`` first. Inside ``waiting`` is the wait for it."""
-        with waiting:
-            self._slot.acquire()
-        began = self._turn_began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._turn_began = None
-            spent = time.monotonic() - began
-            self._turn_seconds = _MEMORY * (self._turn_seconds or spent) + (1 - _MEMORY) * spent
-            self._slot.release()
+        with ExitStack() as held:
+            with waiting:
+                self._slot.acquire()
+                held.callback(self._slot.release)
+            began = self._turn_began = time.monotonic()
+            try:
+                yield
+            finally:
+                self._turn_began = None
+                spent = time.monotonic() - began
+                self._turn_seconds = _MEMORY * (self._turn_seconds or spent) + (1 - _MEMORY) * spent
 
     def caption(
         self, data: bytes, options: DecodingOptions, measure: Measure = unmeasured

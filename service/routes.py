@@ -12,7 +12,7 @@ from model import Caption, CaptioningError, DecodingOptions, OptionsError, Photo
 from service.answers import BatchRecord, ModelRecord, PhotographRecord
 from service.captioning import admit, captioned, current_inference
 from service.errors import problem_of
-from service.fields import BatchForm, CaptionFields, CaptionForm, OverlayFields, OverlayForm
+from service.fields import BatchFields, BatchForm, CaptionFields, CaptionForm, OverlayFields, OverlayForm
 from service.metrics import observe_rejected
 from service.parsing import decoding_options, merged
 from service.payload import caption_record, draw, model_record
@@ -46,7 +46,7 @@ def captions(query: dict[str, Any], form: dict[str, Any]) -> Response:
 
 @captioning.post("/captions:batch")
 @refuses(captioning, *REFUSALS)
-@captioning.arguments(CaptionFields, location="query")
+@captioning.arguments(BatchFields, location="query")
 @captioning.arguments(BatchForm, location="files")
 @captioning.response(200, BatchRecord)
 def captions_of_several(query: dict[str, Any], form: dict[str, Any]) -> Response:
@@ -55,15 +55,14 @@ def captions_of_several(query: dict[str, Any], form: dict[str, Any]) -> Response
     Each has a result of its own, in order: the record, or the problem with this photograph. They are
     captioned one after the other, and other requests have their turns in between.
     """
-    given = merged(query, form)
-    options, overlays = decoding_options(given), given.get("overlays", "words")
+    options = decoding_options(merged(query, form))
     with current_inference().place():
-        return jsonify(results=[_result(upload, options, overlays) for upload in form["image"]])
+        return jsonify(results=[_result(upload, options) for upload in form["image"]])
 
 
-def _result(upload: FileStorage, options: DecodingOptions, overlays: str) -> dict[str, Any]:
+def _result(upload: FileStorage, options: DecodingOptions) -> dict[str, Any]:
     try:
-        return captioned(upload, options, partial(caption_record, overlays=overlays))
+        return captioned(upload, options, partial(caption_record, overlays="none"))
     except CaptioningError as error:  # one bad photograph does not lose the others
         problem = problem_of(error)
         observe_rejected(problem)

@@ -182,7 +182,7 @@ WRONG_OPTIONS = [
     ],
     *[("num_captions", value, "from 1 to") for value in ("0", "-1", "11", "99999999999999999999")],
     *[("max_length", value, "from 1 to 200") for value in ("0", "10000", "Infinity", "0x10")],
-    ("overlays", "all", "words, sheet, none"),
+    ("overlays", "all", "none"),
     ("max_words", "10", "known are beam_size"),
 ]
 

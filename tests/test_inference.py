@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -81,6 +81,39 @@ def test_turns_do_not_overlap() -> None:
     for thread in threads:
         thread.join()
     assert most == [1]
+
+
+def test_turns_go_round_in_the_order_of_asking() -> None:
+    service = inference(queue=8)
+    order: list[str] = []
+
+    def ask(name: str, times: int) -> None:
+        for _ in range(times):
+            with service.turn(nullcontext()):
+                order.append(name)
+                time.sleep(0.01)
+
+    with service.turn(nullcontext()):
+        threads = [threading.Thread(target=ask, args=("batch", 8))]
+        threads += [threading.Thread(target=ask, args=(name, 1)) for name in ("one", "two")]
+        for thread in threads:
+            thread.start()
+            assert in_time(lambda: len(service._slot._line) == len([t for t in threads if t.is_alive()]))
+    for thread in threads:
+        thread.join()
+    assert order[:4] == ["batch", "one", "two", "batch"]
+
+
+def test_a_wait_that_ends_in_an_error_leaves_the_slot_free() -> None:
+    class Broken(AbstractContextManager[None]):
+        def __exit__(self, *error: object) -> None:
+            raise RuntimeError("broken")
+
+    service = inference()
+    with pytest.raises(RuntimeError), service.turn(Broken()):
+        pass
+    with service.turn(nullcontext()):
+        pass
 
 
 def test_it_is_ready_after_its_first_caption_and_asking_makes_it_try() -> None:

@@ -230,7 +230,7 @@ def test_an_address_that_sends_too_many_photographs_at_a_time_is_told_so(
 ) -> None:
     _, port = recorder
     with ExitStack() as open_sockets:
-        for _ in range(32):
+        for _ in range(16):
             client = open_sockets.enter_context(socket.create_connection(("127.0.0.1", port)))
             client.sendall(head(1000))
         time.sleep(1)

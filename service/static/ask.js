@@ -40,6 +40,7 @@ function ask(route, file, fields, signal, onProgress) {
   form.append("image", file, file.name || "photograph");
   for (const [name, value] of Object.entries(fields)) form.append(name, value);
   return new Promise((resolve, reject) => {
+    if (signal?.aborted) return void reject(new Refusal("This was cancelled."));
     const request = new XMLHttpRequest(); // fetch() does not tell how much of an upload is sent
     request.open("POST", route);
     request.responseType = "blob";
@@ -60,7 +61,7 @@ async function read(request) {
   if (request.status === 200) return answer;
   const { status } = request;
   const isBusy = status === 429 || status === 503;
-  const retryAfter = isBusy ? Number(request.getResponseHeader("Retry-After")) || PAUSE : null;
+  const retryAfter = Number(request.getResponseHeader("Retry-After")) || (isBusy ? PAUSE : null);
   throw new Refusal(answer.detail ?? `The captioning service answered with status ${status}.`, { status, retryAfter });
 }
 
