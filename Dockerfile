@@ -28,6 +28,7 @@ COPY service service
 # read-only, so Python must not try to keep compiled files beside the sources.
 ENV CAPTION_BIND=0.0.0.0:8000 \
     MALLOC_MMAP_THRESHOLD_=8000000 \
+    MALLOC_ARENA_MAX=2 \
     PYTHONDONTWRITEBYTECODE=1
 # By number: Kubernetes can tell only of a number that it is not root.
 USER 10001:10001
@@ -36,7 +37,7 @@ RUN ["env", "CAPTION_WORKERS=1", "python", "-m", "service.doctor"]
 
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Ready, not only alive: a container that answers but does not caption is to be replaced. A full queue is ready.
+# Ready, not only alive: one that answers but does not caption is unhealthy. A full queue is ready.
 # No proxy of the environment is asked, as urllib would.
 HEALTHCHECK --start-period=60s --interval=30s --timeout=10s CMD ["python", "-c", "import http.client as h, sys; c = h.HTTPConnection('127.0.0.1', 8000, timeout=8); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 CMD ["gunicorn", "-c", "service/gunicorn_config.py", "service.app:create_app()"]
