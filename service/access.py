@@ -18,6 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from service.config import ServiceConfig, listed
+from service.stages import asks_for_captions
 
 # Probes and scrapers come by the address of a container, which no list of names can hold.
 _ASKED_BY_ADDRESS = ("/healthz", "/readyz", "/metrics")
@@ -44,10 +45,6 @@ def register_access(app: Flask, config: ServiceConfig) -> None:
         app.before_request(partial(_check_key, config.api_key.encode()))
 
 
-def _asks_for_captions() -> bool:
-    return request.method == "POST" and request.url_rule is not None
-
-
 def _check_host(trusted: tuple[str, ...]) -> None:
     route = request.url_rule.rule if request.url_rule else None
     if route not in _ASKED_BY_ADDRESS and not host_is_trusted(request.host, trusted):
@@ -55,7 +52,7 @@ def _check_host(trusted: tuple[str, ...]) -> None:
 
 
 def _check_key(key: bytes) -> None:
-    if not _asks_for_captions():
+    if not asks_for_captions():
         return
     # Not request.authorization, which takes a key with an equals sign for something else.
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -107,7 +104,7 @@ def _register_limit(app: Flask, config: ServiceConfig) -> None:
     in_memory = config.rate_limit_storage.startswith("memory")
     limit = ApplicationLimit(
         config.rate_limit,
-        exempt_when=lambda: not _asks_for_captions(),
+        exempt_when=lambda: not asks_for_captions(),
         error_message=f"The limit for a client is {config.rate_limit}; Retry-After says when to go on.",
     )
     Limiter(

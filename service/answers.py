@@ -6,6 +6,8 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+PROBLEM_TYPE = "application/problem+json"  # RFC 9457
+
 
 def _number(meaning: str, **more: Any) -> fields.Float:
     return fields.Float(metadata={"description": meaning}, **more)

@@ -16,6 +16,7 @@ from model import (
     UndecodableImageError,
     UnsupportedImageError,
 )
+from service.answers import PROBLEM_TYPE
 from service.inference import BusyError
 
 # Class, status, type, title. What is not here is our own fault: 500, and the client is told nothing.
@@ -68,4 +69,4 @@ def _problem(kind: str, title: str, status: int, detail: str) -> dict[str, Any]:
 
 def _as_response(problem: dict[str, Any]) -> Response:
     body = json.dumps(problem)
-    return Response(body, status=problem["status"], content_type="application/problem+json")
+    return Response(body, status=problem["status"], content_type=PROBLEM_TYPE)

@@ -15,7 +15,7 @@ from uuid import uuid4
 from flask import Flask, Response, g, request
 from werkzeug.wsgi import get_input_stream
 
-from service.stages import server_timing
+from service.stages import arrive, server_timing
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -44,7 +44,7 @@ def register_headers(app: Flask) -> None:
 
 def _name_request() -> None:
     sent = request.headers.get("X-Request-Id", "")
-    g.stages = {}
+    arrive()
     g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid4().hex
 
 

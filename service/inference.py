@@ -96,11 +96,6 @@ class Inference:
         self._succeeded: tuple[int, float] | None = None  # process, seconds of the monotonic clock
         self._has_failed = False
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for the slot."""
-        return max(0, self._taken - 1)
-
     def refuse_if_full(self) -> None:
         """Refuse early what could not be taken in; nothing is held by those who pass.
 

@@ -6,7 +6,6 @@ No photograph, file name, query or address of a client is ever written.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -15,8 +14,9 @@ from flask import Flask, Response, g, has_request_context, request
 from pythonjsonlogger.json import JsonFormatter
 
 from model import Caption, Photograph
+from service.answers import PROBLEM_TYPE
+from service.stages import seconds_since_arrival
 
-PROBLEM_TYPE = "application/problem+json"
 SHOWN_DIGITS = 12  # of a sha256: enough to find a photograph again, in hexadecimal
 _UNREMARKABLE = ("/healthz", "/readyz", "/metrics")  # asked every few seconds; told only if they fail
 # What gunicorn says in these words goes on with the address, the query or a header of the request.
@@ -73,7 +73,6 @@ def log_photograph(data: bytes, photograph: Photograph, captions: Sequence[Capti
 
 
 def _begin() -> None:
-    g.arrived = time.perf_counter()
     g.photographs = []
 
 
@@ -85,7 +84,7 @@ def _log_answer(response: Response) -> Response:
         "route": route,
         "method": request.method,
         "code": response.status_code,
-        "ms": _milliseconds(time.perf_counter() - g.arrived),
+        "ms": _milliseconds(seconds_since_arrival()),
         "stages": {name: _milliseconds(seconds) for name, seconds in g.stages.items()},
         "bytes": request.content_length or 0,
     }

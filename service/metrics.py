@@ -7,7 +7,6 @@ GET /metrics answers with the sum of all of them; without it, with those of this
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +24,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from model import Caption, Photograph
+from service.stages import asks_for_captions, seconds_since_arrival
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -138,13 +138,8 @@ def _metrics() -> Metrics:
     return metrics
 
 
-def _asks_for_captions() -> bool:
-    return request.method == "POST" and request.url_rule is not None
-
-
 def _begin() -> None:
-    g.began = time.perf_counter()
-    if _asks_for_captions():
+    if asks_for_captions():
         g.is_inflight = True
         _metrics().inflight.inc()
 
@@ -152,8 +147,8 @@ def _begin() -> None:
 def _observe_answer(response: Response) -> Response:
     metrics, route = _metrics(), request.url_rule.rule if request.url_rule else "none"
     metrics.requests.labels(route, response.status_code).inc()
-    if _asks_for_captions():
-        metrics.seconds.labels(route).observe(time.perf_counter() - g.began)
+    if asks_for_captions():
+        metrics.seconds.labels(route).observe(seconds_since_arrival())
         for name, seconds in g.stages.items():
             metrics.stages.labels(name).observe(seconds)
         if response.status_code >= 400 and response.is_json:

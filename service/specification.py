@@ -11,11 +11,10 @@ import flask_smorest
 import flask_swagger_ui
 from flask import Blueprint, Flask, Response, abort, render_template, send_from_directory
 
-from service.answers import Problem
+from service.answers import PROBLEM_TYPE, Problem
 from service.parsing import StrictParser
 
 API_VERSION = "1.0.0"
-PROBLEM_TYPE = "application/problem+json"
 # What every request for captions may be answered with instead.
 REFUSALS = {
     HTTPStatus.BAD_REQUEST: "Malformed, or an option is not as it must be.",

@@ -1,4 +1,7 @@
-"""How long the stages of answering a request take: queue, decode, encode, text, draw. Of HTTP alone."""
+"""A request on its way: whether it is one for captions, since when, and how long its stages take.
+
+The stages are queue, decode, encode, text and draw.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flask import g
+from flask import g, request
+
+
+def arrive() -> None:
+    """Begin to keep the time of a request."""
+    g.arrived, g.stages = time.perf_counter(), {}
+
+
+def seconds_since_arrival() -> float:
+    """Since the head of the request was read."""
+    passed: float = time.perf_counter() - g.arrived
+    return passed
+
+
+def asks_for_captions() -> bool:
+    """Whether the request is one for captions, whatever it looks like inside."""
+    return request.method == "POST" and request.url_rule is not None
 
 
 @contextmanager
