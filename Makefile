@@ -5,8 +5,8 @@ BIN = $(VENV)/bin
 export CAPTION_BIND ?= 127.0.0.1:8000
 # For glibc, which reads them when a process starts: large photographs go back to the system when they are done
 # with, and threads do not keep memory each.
-export MALLOC_MMAP_THRESHOLD_ ?= 8000000
-export MALLOC_ARENA_MAX ?= 2
+run: export MALLOC_MMAP_THRESHOLD_ ?= 8000000
+run: export MALLOC_ARENA_MAX ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: run test check format caption reproduce install install-dev

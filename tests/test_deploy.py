@@ -17,7 +17,6 @@ from compose_spec import PyCompose
 from dockerfile_parse import DockerfileParser
 from processes import PATH, ROOT
 
-from service import gunicorn_config
 from service.config import ServiceConfig
 
 DEPLOY = ROOT / "deploy"
@@ -30,6 +29,12 @@ CONTAINERS = {container["name"]: container for container in POD["containers"]}
 DOCKERFILE = {step["instruction"]: step["value"] for step in DockerfileParser(path=str(ROOT)).structure}
 SETTINGS = {f"CAPTION_{name.upper()}" for name in ServiceConfig.__dataclass_fields__}
 OLDEST_KUBERNETES, NEWEST_KUBERNETES = "1.29", "1.37"
+
+
+def gunicorn_setting(name: str) -> int:
+    """Read, not imported: to import it prepares the process for gunicorn."""
+    text = (ROOT / "service" / "gunicorn_config.py").read_text(encoding="utf-8")
+    return int(re.search(rf"^{name} = (\d+)", text, re.MULTILINE)[1])
 
 
 def bytes_of(text: str) -> int:
@@ -154,11 +159,13 @@ def test_nginx_lets_a_little_more_through_than_the_service_takes() -> None:
 
 
 def test_nginx_gives_a_connection_up_before_gunicorn_does() -> None:
-    assert seconds_in((DEPLOY / "upstream.conf").read_text(), "keepalive_timeout") < gunicorn_config.keepalive
+    assert seconds_in((DEPLOY / "upstream.conf").read_text(), "keepalive_timeout") < gunicorn_setting(
+        "keepalive"
+    )
 
 
 def test_nobody_is_killed_before_requests_in_flight_are_answered() -> None:
-    graceful = gunicorn_config.graceful_timeout
+    graceful = gunicorn_setting("graceful_timeout")
     assert int(re.search(r"TimeoutStopSec=(\d+)", UNIT)[1]) > graceful
     for service in COMPOSE["services"].values():
         assert int(service["stop_grace_period"].rstrip("s")) > graceful
