@@ -26,6 +26,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.errors import CheckpointError
+from model.files import write_whole
 from model.network import CaptionNetwork
 from model.tokens import Pieces, Tokens, plain_tokens
 from model.vocabulary import Vocabulary
@@ -124,8 +125,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def write_scores(folder: Path, scores: dict[str, Any]) -> None:
     """Keep the scores of a checkpoint beside it."""
-    _write_json_tmp(folder / SCORES, scores)
-    os.replace(folder / f"{SCORES}.tmp", folder / SCORES)
+    write_whole(folder / SCORES, _as_json(scores))
 
 
 def _identity_files(tokens: object) -> tuple[str, ...]:
@@ -141,7 +141,11 @@ def _half_precision(network: CaptionNetwork) -> dict[str, Tensor]:
 
 
 def _write_json_tmp(path: Path, value: object) -> None:
-    _write_tmp(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+    _write_tmp(path, f"{_as_json(value)}\n".encode())
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1)
 
 
 def _write_tmp(path: Path, data: bytes) -> None:

@@ -28,8 +28,9 @@ from model import (
     open_image,
     photograph_record,
 )
+from model.files import replacing
 from service.inputs import Source, find_sources
-from service.records import Records, append_lines, keep_settings, replace_file
+from service.records import Records, append_lines, keep_settings
 
 ALL_CAPTIONED, WRONG_USAGE, FINISHED_WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130  # exit statuses
 
@@ -148,7 +149,8 @@ class Run:
     def _draw(self, item: Opened, caption: Caption) -> None:
         path = self._overlays / f"{item.source.image}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, [encode_png(contact_sheet(item.photograph.image, caption))])
+        with replacing(path) as file:
+            file.write(encode_png(contact_sheet(item.photograph.image, caption)))
 
     def _record(self, item: Opened, captions: Sequence[Caption]) -> dict[str, Any]:
         return photograph_record(

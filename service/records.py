@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model import CaptioningError
+from model.files import replacing, write_whole
 
 
 class OutputError(CaptioningError):
@@ -50,7 +51,8 @@ class Records:
     def drop_superseded(self) -> None:
         """Leave one record a photograph: that of the content it has now."""
         if self._lines != len(self._sha256):
-            replace_file(self._path, self._current_lines())
+            with replacing(self._path) as file:
+                file.writelines(self._current_lines())
             self._lines = len(self._sha256)
 
     def _current_lines(self) -> Iterator[bytes]:
@@ -90,7 +92,7 @@ def keep_settings(path: Path, settings: dict[str, Any]) -> None:
                 f"{path.parent} was captioned with another {', '.join(changed)}; "
                 "continue with the same, or choose another --output."
             )
-    replace_file(path, [(json.dumps(settings, indent=1) + "\n").encode()])
+    write_whole(path, json.dumps(settings, indent=1))
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -106,13 +108,3 @@ def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
         file.write(lines)
         file.flush()
         os.fsync(file.fileno())
-
-
-def replace_file(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write the whole of ``path`` or nothing of it, even when killed."""
-    temporary = path.with_name(".part")  # short, so that every name that fits can be written
-    with temporary.open("wb") as file:
-        file.writelines(chunks)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -237,7 +237,7 @@ def test_a_photograph_that_changed_is_done_again_and_has_one_record(captioner, p
     [record] = [r for r in lines(output / "captions.jsonl") if r["image"] == "a.png"]
     assert record["captions"][0]["caption"] == "red 200"
     assert len(captioner.seen) == 6
-    assert not list(output.rglob(".part"))
+    assert not list(output.rglob("*.part"))
 
 
 def test_a_photograph_that_changed_for_the_worse_loses_its_record(captioner, photographs, output):

@@ -15,7 +15,7 @@ from training import evaluate, java_metrics
 from training.captions import read_photographs
 from training.evaluate import describe_attention, evaluate_captioner, is_constant
 from training.java_metrics import JavaScore
-from training.metrics import score_captions
+from training.metrics import Tally
 from training.shapes import draw_world, write_world
 
 SCORES = {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
@@ -112,7 +112,7 @@ def test_scores_are_of_the_words_shown_against_every_reference(world, checkpoint
     monkeypatch.setattr(Captioner, "caption", recite)
     assert evaluate.main(command(world, checkpoint, "--split", "test")) == 0
     scores = json.loads(capsys.readouterr().out)
-    expected = score_captions(said, [list(scene.captions) for scene in scenes])
+    expected = Tally.of(said, [list(scene.captions) for scene in scenes]).scores()
     assert scores["bleu_4"] == 100.0
     assert {name: scores[name] for name in expected} == expected
 
@@ -209,9 +209,9 @@ def test_captions_are_kept_in_the_one_record_with_what_they_were_scored_by(
         assert set(caption) >= {"caption", "log_prob", "words", "grid"}
         assert "attention" not in caption["words"][0]
     assert fmean(record["cider"] for record in records) == pytest.approx(scores["cider"], abs=0.01)
-    again = score_captions(
+    again = Tally.of(
         [record["captions"][0]["caption"] for record in records], [record["references"] for record in records]
-    )
+    ).scores()
     assert {name: scores[name] for name in again} == again
 
 

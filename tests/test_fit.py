@@ -388,6 +388,18 @@ def test_a_run_begun_before_a_network_field_was_new_can_be_resumed(world, whole,
     assert fit.main(command(world, run, "--resume", "--score-blur", "1")) == 2
 
 
+def test_a_state_whose_parameters_came_in_another_order_is_refused(world, whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    state = torch.load(run / "state.pt", weights_only=True)
+    moments = state["optimizer"]["state"]
+    first, second = (number for number in list(moments)[:2])
+    moments[first], moments[second] = moments[second], moments[first]
+    torch.save(state, run / "state.pt")
+    assert fit.main(command(world, run, "--resume", "--epochs", "3")) == 2
+    assert "state.pt is not the state of this network" in one_line(capsys.readouterr().err)
+
+
 def test_a_run_whose_origin_is_damaged_is_named(world, whole, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(whole, run)

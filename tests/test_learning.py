@@ -15,7 +15,7 @@ from model.vocabulary import Vocabulary, tokenize
 from training.config import TrainConfig
 from training.data import Example, collate
 from training.loop import Trainer
-from training.metrics import score_captions
+from training.metrics import Tally
 from training.shapes import COLOURS, SHAPES, Scene, Shape, draw_world
 
 SCENES, HELD_OUT, SIZE, STEPS, BATCH = 5000, 200, 48, 900, 16
@@ -81,8 +81,8 @@ def train_captioner(scenes: list[Scene]) -> Captioner:
 def test_captions_fit_their_own_scenes_and_not_others(learned: Learned) -> None:
     captions = [caption.text for caption in learned.captions]
     references = [list(scene.captions) for scene in learned.scenes]
-    own = score_captions(captions, references)["cider"]
-    others = score_captions(captions[1:] + captions[:1], references)["cider"]
+    own = Tally.of(captions, references).scores()["cider"]
+    others = Tally.of(captions[1:] + captions[:1], references).scores()["cider"]
     assert own > 1.5 * others
 
 

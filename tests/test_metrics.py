@@ -1,13 +1,14 @@
 """Scores: those of the COCO evaluation to the last digit shown, and intervals one can believe."""
 
 import random
+from typing import Any
 
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from training.metrics import Tally, score_captions
+from training.metrics import Tally
 
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "grass", "the", "brown", "water", "over", "two"]
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
@@ -29,6 +30,10 @@ def write_corpus(seed: int, photographs: int) -> tuple[list[str], list[list[str]
         candidates.append(" ".join(copied[: rng.randint(1, len(copied))] + sentence()[: rng.randint(0, 4)]))
         references.append([" ".join(text) for text in texts])
     return candidates, references
+
+
+def score(candidates: list[str], references: list[list[str]]) -> dict[str, Any]:
+    return Tally.of(candidates, references).scores()
 
 
 def coco_scores(candidates: list[str], references: list[list[str]]) -> dict[str, float]:
@@ -107,35 +112,34 @@ def test_a_perfect_caption_of_every_photograph_scores_bleu_100():
     _, references = write_corpus(1, photographs=20)
     references = [[*texts, "a brown dog runs over grass"] for texts in references]
     candidates = [texts[number % len(texts)] for number, texts in enumerate(references)]
-    scores = score_captions(candidates, references)
+    scores = score(candidates, references)
     assert [scores[f"bleu_{n}"] for n in range(1, 5)] == [100.0] * 4
     assert scores["rouge_l"] == 100.0
 
 
 def test_captions_that_share_no_word_score_nothing():
-    scores = score_captions(["x y z w v", "u t s r q"], [["a dog runs on grass"], ["a cat sits on grass"]])
+    scores = score(["x y z w v", "u t s r q"], [["a dog runs on grass"], ["a cat sits on grass"]])
     assert [scores[name] for name in SCORES] == [0.0] * 6
 
 
 def test_corpus_bleu_is_not_the_mean_of_the_photographs_bleus():
     candidates, references = write_corpus(2, photographs=15)
-    corpus = score_captions(candidates, references)["bleu_4"]
+    corpus = score(candidates, references)["bleu_4"]
     alone = [
-        score_captions([candidate], [texts])["bleu_4"]
-        for candidate, texts in zip(candidates, references, strict=True)
+        score([candidate], [texts])["bleu_4"] for candidate, texts in zip(candidates, references, strict=True)
     ]
     assert abs(corpus - sum(alone) / len(alone)) > 1
 
 
 def test_the_closest_reference_sets_the_length_and_of_two_the_shorter():
     # Four words said; references of three and five are equally close: the shorter exacts no penalty.
-    scores = score_captions(["a dog runs on"], [["a dog runs", "a dog runs on grass"]])
+    scores = score(["a dog runs on"], [["a dog runs", "a dog runs on grass"]])
     assert scores["bleu_1"] == 100.0
 
 
 def test_a_caption_too_short_is_punished():
-    full = score_captions(["a brown dog runs on grass"], [["a brown dog runs on grass"]])["bleu_1"]
-    short = score_captions(["a brown dog"], [["a brown dog runs on grass"]])["bleu_1"]
+    full = score(["a brown dog runs on grass"], [["a brown dog runs on grass"]])["bleu_1"]
+    short = score(["a brown dog"], [["a brown dog runs on grass"]])["bleu_1"]
     assert full == 100
     assert short == pytest.approx(100 * 2.718281828 ** (1 - 6 / 3), abs=0.01)
 
@@ -143,28 +147,28 @@ def test_a_caption_too_short_is_punished():
 def test_every_reference_counts():
     candidates, references = write_corpus(3, photographs=12)
     references = [[texts[0], *texts] for texts in references]
-    fewer = score_captions(candidates, [texts[:1] for texts in references])
-    assert score_captions(candidates, references)["bleu_1"] > fewer["bleu_1"]
+    fewer = score(candidates, [texts[:1] for texts in references])
+    assert score(candidates, references)["bleu_1"] > fewer["bleu_1"]
 
 
 def test_cider_depends_on_the_set_it_is_measured_on():
     candidates, references = write_corpus(4, photographs=20)
-    whole, half = score_captions(candidates, references), score_captions(candidates[:10], references[:10])
-    rest = score_captions(candidates[10:], references[10:])
+    whole, half = score(candidates, references), score(candidates[:10], references[:10])
+    rest = score(candidates[10:], references[10:])
     assert abs(whole["cider"] - (half["cider"] + rest["cider"]) / 2) > 0.5
-    assert score_captions(candidates[:1], references[:1])["cider"] == 0
+    assert score(candidates[:1], references[:1])["cider"] == 0
 
 
 def test_intervals_contain_their_scores():
-    scores = score_captions(*write_corpus(5, photographs=40))
+    scores = score(*write_corpus(5, photographs=40))
     assert tuple(scores["intervals"]) == SCORES
     for name, (low, high) in scores["intervals"].items():
         assert low < scores[name] < high, name
 
 
 def test_intervals_shrink_with_more_photographs():
-    few = score_captions(*write_corpus(6, photographs=20))["intervals"]
-    many = score_captions(*write_corpus(6, photographs=320))["intervals"]
+    few = score(*write_corpus(6, photographs=20))["intervals"]
+    many = score(*write_corpus(6, photographs=320))["intervals"]
     for name in SCORES:
         width = few[name][1] - few[name][0]
         assert many[name][1] - many[name][0] < width / 2, name
@@ -174,7 +178,7 @@ def test_intervals_of_a_mean_are_those_that_statistics_expects():
     # Half of the photographs score 1, half 0: the mean of n has a standard deviation of 0.5 / sqrt(n).
     references = [["a dog runs on grass"]] * 100
     candidates = ["a dog runs on grass", "x y z w v"] * 50
-    low, high = score_captions(candidates, references)["intervals"]["rouge_l"]
+    low, high = score(candidates, references)["intervals"]["rouge_l"]
     assert low == pytest.approx(50 - 1.96 * 5, abs=1.5)
     assert high == pytest.approx(50 + 1.96 * 5, abs=1.5)
 
@@ -182,25 +186,19 @@ def test_intervals_of_a_mean_are_those_that_statistics_expects():
 def test_the_order_of_the_photographs_does_not_matter():
     candidates, references = write_corpus(7, photographs=30)
     order = random.Random(0).sample(range(30), 30)
-    scores = score_captions(candidates, references)
-    shuffled = score_captions([candidates[i] for i in order], [references[i] for i in order])
+    scores = score(candidates, references)
+    shuffled = score([candidates[i] for i in order], [references[i] for i in order])
     for name in SCORES:
         assert shuffled[name] == pytest.approx(scores[name], abs=0.011), name
-    assert shuffled["distinct_captions"] == scores["distinct_captions"]
 
 
 def test_the_same_captions_get_the_same_intervals_every_time():
     corpus = write_corpus(8, photographs=10)
-    assert score_captions(*corpus) == score_captions(*corpus)
-
-
-def test_distinct_captions_counts_different_captions():
-    scores = score_captions(["a dog", "a dog", "a cat"], [["a dog"], ["a dog runs"], ["a cat"]])
-    assert scores["distinct_captions"] == 2
+    assert score(*corpus) == score(*corpus)
 
 
 def test_scoring_prints_nothing(capsys):
-    score_captions(*write_corpus(9, photographs=5))
+    score(*write_corpus(9, photographs=5))
     assert capsys.readouterr() == ("", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -13,10 +14,9 @@ import pytest
 from conftest import config_of_kind, draw_photo, loud_network
 from PIL import Image
 
-from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig
+from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig, files
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training import samples
 from training.data import CaptionedPhotograph
 from training.samples import choose_samples, write_samples
 
@@ -222,13 +222,12 @@ def test_pictures_of_large_photographs_are_small(folder, captioner, tmp_path):
 def test_a_full_disk_is_an_oserror_and_leaves_earlier_epochs_whole(folder, captioner, val, monkeypatch):
     write_samples(folder, captioner, val[:2], log(1))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    write = Path.write_bytes
 
-    def run_out(path: Path, data: bytes) -> int:
-        write(path, data[: len(data) // 2])
+    def run_out(number: int) -> None:
+        os.truncate(number, os.fstat(number).st_size // 2)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(samples.Path, "write_bytes", run_out)
+    monkeypatch.setattr(files.os, "fsync", run_out)
     with pytest.raises(OSError, match="No space left"):
         write_samples(folder, captioner, val[:2], log(1, 2))
     assert {path: path.read_bytes() for path in before} == before

@@ -28,6 +28,7 @@ from model.attention import ATTENTION_KINDS
 from model.captioner import check_device
 from model.checkpoint import MANIFEST
 from model.decoder import Decoder
+from model.files import write_whole
 from training.captions import CaptionedPhotograph, DataError
 from training.check import read_checked
 from training.comparison import COMPARISON, as_markdown, compare
@@ -46,7 +47,7 @@ from training.options import (
     chosen_recipe,
     network_fields,
 )
-from training.results import RESULT, RUNS, keep_settings, locked, read_results, sha256_of_file, write_whole
+from training.results import RESULT, RUNS, keep_settings, locked, read_results, sha256_of_file
 from training.run import Run
 
 FEATURES = "features.npy"

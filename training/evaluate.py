@@ -36,6 +36,7 @@ from model import (
 )
 from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
+from model.files import write_whole
 from model.tokens import cut_for_scoring
 from model.vocabulary import detokenize
 from training.breakdown import by_category, by_length, count_faults
@@ -44,7 +45,6 @@ from training.java_metrics import JAVA_METRICS, JavaError
 from training.loop import DivergedError
 from training.metrics import Tally, percent
 from training.options import add_captioner_options
-from training.results import write_whole
 
 # Distance of successive maps under which they count as one map; of maps that learn, the first epoch has ten
 # times that.

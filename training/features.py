@@ -62,6 +62,7 @@ def cached_features(
     shape = (len(photographs), 2, *encoder.feature_shape)
     features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
     _fill(features, encoder.eval(), Preprocess(config), photographs)
+    features.flush()
     label.unlink(missing_ok=True)
     os.replace(temporary, path)
     label.write_text(f"{fingerprint}\n")

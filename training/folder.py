@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint import MANIFEST
+from model.files import write_whole
 from training.config import network_defaults
 from training.loop import TrainingError
-from training.results import write_whole
 
 STATE, LOG, LAST, ORIGIN = "state.pt", "log.jsonl", "last", "origin.json"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from model import CaptioningError
+from model.files import replacing
 from model.network import CaptionNetwork
 from training import parallel
 from training.config import TrainConfig
@@ -255,12 +255,8 @@ class Trainer:
             "baseline": self._baseline,
             "progress": progress,
         }
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
 
     def restore(self, path: Path) -> dict[str, Any]:
         """Go on from ``save``; its ``progress``.
@@ -280,6 +276,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
+            self._check_moments()
             self._scaler.load_state_dict(state["scaler"])
             for group in self._optimizer.param_groups:
                 group["weight_decay"] = self.config.weight_decay  # which may be another from here on
@@ -289,5 +286,11 @@ class Trainer:
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             raise TrainingError(
                 f"{path} is not the state of this network ({type(error).__name__}); "
-                "--resume needs the data and the options the run was started with."
+                "--resume needs the data, the options and the program the run was started with."
             ) from None
+
+    def _check_moments(self) -> None:
+        """Refuse those of parameters in another order, which the optimizer itself would take."""
+        for parameter, moments in self._optimizer.state.items():
+            if moments["exp_avg"].shape != parameter.shape:
+                raise ValueError("moments of other parameters")

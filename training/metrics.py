@@ -103,11 +103,6 @@ class Tally(NamedTuple):
         }
 
 
-def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Corpus scores of one caption a photograph (see ``Tally``), and ``distinct_captions``, their number."""
-    return {**Tally.of(candidates, references).scores(), "distinct_captions": len(set(candidates))}
-
-
 def bootstrap_draws(photographs: int) -> NDArray[np.int64]:
     """The photographs of every bootstrap sample, (RESAMPLES, photographs): the same at every call."""
     return np.random.default_rng(0).integers(photographs, size=(RESAMPLES, photographs))

@@ -6,7 +6,6 @@ This file knows nothing of networks or of how a run goes on; the lines are those
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -17,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from model.files import replacing
 
 Line = Mapping[str, Any]  # of the log: one epoch
 
@@ -77,9 +78,8 @@ def write_plot(path: Path, log_lines: Sequence[Line]) -> None:
     """
     assert log_lines, "nothing to draw"
     figure = _draw(log_lines)
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, format="png", dpi=DOTS)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=DOTS)
 
 
 def _draw(lines: Sequence[Line]) -> Figure:

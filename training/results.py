@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from hashlib import sha256
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model import OptionsError
+from model.files import write_whole
 from training.captions import DataError
 from training.config import TrainConfig, network_defaults
 
@@ -101,16 +101,6 @@ def read_record(path: Path, advice: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"{path} is damaged (it holds no JSON object); {advice}.")
     return record
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All of the file or nothing of it, even when the power fails."""
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(f"{text.rstrip()}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def sha256_of_file(path: Path | None) -> str | None:

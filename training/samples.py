@@ -8,25 +8,21 @@ goes on.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
-from io import BytesIO
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from model import Caption, Captioner, DecodingOptions, contact_sheet
+from model.files import replacing, write_whole
 from model.overlay import bounded, encode_jpeg
 from model.vocabulary import detokenize
 from training.captions import CaptionedPhotograph
 from training.evaluate import caption_photographs
-from training.results import write_whole
 
 COUNT = 8  # photographs
 PHOTOGRAPH_SIDE, SHEET_SIDE = 480, 1100  # pixels, the longest side
@@ -151,25 +147,14 @@ def _draw(folder: Path, own: Path, number: int, photograph: CaptionedPhotograph,
     image = photograph.read()
     data = encode_jpeg(bounded(image, PHOTOGRAPH_SIDE))
     picture = f"{sha256(data).hexdigest()[:12]}.jpg"
-    _write_bytes(folder / PHOTOGRAPHS / picture, data)
+    with replacing(folder / PHOTOGRAPHS / picture) as file:  # which earlier pages may show
+        file.write(data)
     sheet = own / f"{number}.jpg"
     has_maps = any(word.attention is not None for word in caption.words)
     if has_maps:
-        _write_bytes(sheet, _encode_sheet(contact_sheet(image, caption)))
+        with replacing(sheet) as file:
+            bounded(contact_sheet(image, caption), SHEET_SIDE).save(file, "JPEG", quality=SHEET_QUALITY)
     return Sample(photograph, caption, picture, f"{own.name}/{sheet.name}" if has_maps else None)
-
-
-def _encode_sheet(sheet: Image.Image) -> bytes:
-    stream = BytesIO()
-    bounded(sheet, SHEET_SIDE).save(stream, "JPEG", quality=SHEET_QUALITY)
-    return stream.getvalue()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    # Earlier pages may show this file: a full disk must not leave half of it.
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _epoch_page(line: Line, samples: Sequence[Sample]) -> str:
