@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WORDS, draw_photo
+from conftest import WORDS, config_of_kind, draw_photo, loud_network
 
-from model import Captioner, DecodingOptions, OptionsError
-from model.checkpoint import load_checkpoint
+from model import Captioner, CheckpointInfo, DecodingOptions, OptionsError
+from model.checkpoint import load_checkpoint, save_checkpoint
 from training import fit
 from training.start import WORD_ROWS, continued_config, grown_network
 
@@ -75,6 +75,19 @@ def zoo(tmp_path: Path) -> list[str]:
     return ["--captions", str(tmp_path / "mine.csv"), "--images", str(tmp_path)]
 
 
+@pytest.fixture
+def save_kind(tmp_path, config, vocabulary):
+    """Writes a captioner with a kind of attention."""
+
+    def write(kind: str) -> Path:
+        chosen = config_of_kind(config, kind)
+        info = CheckpointInfo(name=kind, licence="none", trained_on="nothing")
+        save_checkpoint(tmp_path / kind, loud_network(chosen), chosen, vocabulary, info)
+        return tmp_path / kind
+
+    return write
+
+
 def test_one_command_trains_it_on_captioned_photographs(zoo, checkpoint, tmp_path):
     run = tmp_path / "run"
     more = [
@@ -104,6 +117,15 @@ def test_an_option_of_another_network_stops_the_command_before_it_begins(zoo, ch
     assert fit.main(arguments) == 2
     assert "--attention is dot, but the captioner to start from has additive" in capsys.readouterr().err
     assert not run.exists()
+
+
+def test_photographs_may_be_larger_where_no_weight_belongs_to_a_place(zoo, save_kind, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = [*zoo, "--image-size", "64", "--epochs", "1", "--workers", "0", "--output", str(run)]
+    assert fit.main([*arguments, "--start-from", str(save_kind("location"))]) == 2
+    assert "--image-size is 64" in capsys.readouterr().err
+    assert fit.main([*arguments, "--start-from", str(save_kind("additive"))]) == 0
+    assert Captioner.load(run).config.image_size == 64
 
 
 def test_a_checkpoint_that_is_none_stops_it_in_one_line(zoo, tmp_path, capsys):

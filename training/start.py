@@ -21,7 +21,7 @@ from training.captions import DataError
 from training.config import RunOptions, as_option
 
 # What does not decide what the weights mean.
-FREE = ("dropout", "score_blur")
+FREE = ("dropout", "score_blur", "image_size")
 Captions = Sequence[Sequence[str]]
 WORD_ROWS = ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias")
 
@@ -110,6 +110,9 @@ def grown_network(
         config: ``continued_config`` with the size of ``vocabulary``.
         vocabulary: begins with the words of ``start``.
         captions: of the training photographs, as words.
+
+    Raises:
+        OptionsError: photographs of the size of ``config`` have a grid that the weights are not of.
     """
     assert vocabulary.words[: len(start.vocabulary.words)] == start.vocabulary.words
     network = CaptionNetwork(config)
@@ -122,8 +125,13 @@ def grown_network(
             known = old[name]
             if name in WORD_ROWS:
                 value[: len(known)] = known
-            else:
+            elif value.shape == known.shape:
                 value.copy_(known)
+            else:
+                raise OptionsError(
+                    f"--image-size is {config.image_size}, but this captioner has weights for places of its "
+                    "grid; leave the option out."
+                )
     return network
 
 
