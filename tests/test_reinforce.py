@@ -434,7 +434,7 @@ def test_it_learns_where_to_look(
     # Of narrower networks, or with fewer steps, only some learn it, by the luck of their seed.
     sizes = {"attention_dim": 16, "annotation_dim": 24, "hidden_dim": 20, "embedding_dim": 28}
     network = CaptionNetwork(replace(hard_config, **sizes))
-    assert names_and_finds(network)[1] < 0.6
+    assert names_and_finds(network)[0] < 0.6
     recipe = replace(STILL, epochs=steps, frozen_epochs=steps, learning_rate=0.01)
     trainer = Trainer(network, recipe, steps_per_epoch=1, precision="fp32")
     losses = []
