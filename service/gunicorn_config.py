@@ -49,9 +49,8 @@ timeout = 60  # seconds without a sign of life of the process; a slow request do
 graceful_timeout = 30  # seconds for requests in flight when stopping
 keepalive = 5  # seconds
 limit_request_line = 4094  # bytes
-max_requests = (
-    50_000  # then a fresh process: a belt against leaks; refusals count too, and a crowd makes many
-)
+# Then a fresh process: a belt against leaks. Refusals count too, and a crowd makes many.
+max_requests = 50_000
 max_requests_jitter = 5_000
 control_socket_disable = True  # nobody needs it, and it would write to the home folder
 # A line of JSON for everything. The application tells of every request; gunicorn's own line stays off.
