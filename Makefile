@@ -34,14 +34,18 @@ caption: install  ## make caption INPUT="photos/" OUTPUT=captions
 DATA ?= ../shared/data
 WEIGHTS ?= ../shared/weights/efficientnet_v2_b0.safetensors
 
-reproduce: install  ## train the shipped captioner from the data, into runs/reproduced
+reproduce: install  ## train the shipped captioner from the data, into runs/reproduced-phrases
 	$(BIN)/python -m training.fit --output runs/reproduced $(RESUME) \
 	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images \
 	    --captions $(DATA)/more_photos/captions.json --images $(DATA)/more_photos/images \
 	    --encoder efficientnet_v2_b0 --encoder-weights $(WEIGHTS) \
 	    --grid joined --query state_and_word --score-blur 2 --precision bf16 --cache-features \
 	    --epochs 14 --frozen-epochs 4 --self-critical-epochs 5 --self-critical-learning-rate 1e-4
-	$(BIN)/python -m training.evaluate --checkpoint runs/reproduced \
+	$(BIN)/python -m training.phrases --checkpoint runs/reproduced --output runs/reproduced-phrases \
+	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images \
+	    --captions $(DATA)/more_photos/captions.json --images $(DATA)/more_photos/images \
+	    --image-size 256 --precision bf16
+	$(BIN)/python -m training.evaluate --checkpoint runs/reproduced-phrases \
 	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images --split test --save
 
 install: $(VENV)/installed-run

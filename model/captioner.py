@@ -22,10 +22,11 @@ from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
 from model.errors import OptionsError
 from model.network import CaptionNetwork
+from model.phrases import PhraseJudge
 from model.preprocess import Preprocess
 from model.record import Caption, Grid, Map, Word
 from model.repeats import linking_ids
-from model.search import DecodingOptions, Hypothesis, beam_search
+from model.search import DecodingOptions, Hypothesis, JudgeFunction, beam_search
 from model.vocabulary import Vocabulary, detokenize
 
 # Photographs encoded and searched for at once; beyond this a CPU gains nothing and memory grows.
@@ -56,6 +57,7 @@ class Captioner:
         self._grid = self._preprocess.grid(network.encoder.rows, network.encoder.columns)
         # Characters and pieces of words must come again.
         self._linking = linking_ids(vocabulary) if config.tokens == "words" else None
+        self._judge = PhraseJudge(network.phrases) if network.phrases else None
         self._device = next(network.parameters()).device
 
     @classmethod
@@ -109,11 +111,23 @@ class Captioner:
     ) -> list[list[Caption]]:
         with measure("encode"):
             batch = torch.stack([self._preprocess(image) for image in images]).to(self._device)
-            memory = self.network.remember(batch, draw_seed=options.draw_seed)  # (B, L, D)
+            features = self.network.encoder(batch)  # (B, L, F)
+            memory = self.network.remember_features(features, draw_seed=options.draw_seed)  # (B, L, D)
+            judge = self._judging(features, options.phrase_weight)
         with measure("text"):
-            return self._search(memory, len(batch), options)
+            return self._search(memory, len(batch), options, judge)
 
-    def _search(self, memory: Memory, count: int, options: DecodingOptions) -> list[list[Caption]]:
+    def _judging(self, features: Tensor, weight: float) -> JudgeFunction | None:
+        """What speaks for a caption of one of these photographs beside its probability."""
+        head, judge = self.network.phrases, self._judge
+        if head is None or judge is None or weight == 0:
+            return None
+        shares = head(features).tolist()  # (B, P)
+        return lambda photograph, ids: weight * judge.agreement(ids, shares[photograph])
+
+    def _search(
+        self, memory: Memory, count: int, options: DecodingOptions, judge: JudgeFunction | None
+    ) -> list[list[Caption]]:
         """The captions of ``count`` photographs; ``memory`` has a row for each."""
         rows = torch.arange(count, device=self._device).repeat_interleave(options.beam_size)
         memory = memory.select(rows)
@@ -124,7 +138,7 @@ class Captioner:
 
         start = decoder.initial_state(memory)
         linking = None if options.allow_repeats else self._linking
-        found = beam_search(step, start, count, options, linking)
+        found = beam_search(step, start, count, options, linking, judge)
         return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     @torch.inference_mode()

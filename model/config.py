@@ -62,6 +62,8 @@ class ModelConfig:
     hidden_dim: int = _option(512, "width H of the decoder's state")
     cell: str = _option("lstm", "recurrent cell of the decoder")
     gate: str = _option("scalar", "gate beta on the context: a number, one for each unit, or none")
+    phrases: int = 0  # P of the phrase head, which training.phrases adds; 0: there is none
+    phrase_dim: int = 512  # width of the layer before it
     dropout: float = _option(0.4, "share of units dropped in training, of word embedding and deep output")
 
     def as_record(self) -> dict[str, Any]:
@@ -99,6 +101,7 @@ class ModelConfig:
             "attention_heads",
             "embedding_dim",
             "hidden_dim",
+            "phrase_dim",
         ):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= LARGEST:
@@ -106,12 +109,12 @@ class ModelConfig:
                     f"The model configuration has {name} = {value!r}; "
                     f"it must be a positive whole number, at most {LARGEST}."
                 )
-        for name in ("score_blur", "grid_layers"):
+        for name, most in (("score_blur", MOST_LAYERS), ("grid_layers", MOST_LAYERS), ("phrases", LARGEST)):
             value = getattr(self, name)
-            if type(value) is not int or not 0 <= value <= MOST_LAYERS:
+            if type(value) is not int or not 0 <= value <= most:
                 raise CheckpointError(
                     f"The model configuration has {name} = {value!r}; "
-                    f"it must be a whole number from 0 to {MOST_LAYERS}."
+                    f"it must be a whole number from 0 to {most}."
                 )
         if type(self.caption_length) is not int or not 1 <= self.caption_length <= MOST_TOKENS:
             raise CheckpointError(

@@ -12,6 +12,7 @@ from model.config import ModelConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
 from model.grid import GridLayers, JoinedProjection, Projection
+from model.phrases import PhraseHead
 
 # Ended captions leave the batch so many at a time: a matrix product of a size not met before has to be
 # prepared anew on a CPU, which costs more than a few rows too many.
@@ -39,6 +40,11 @@ class CaptionNetwork(nn.Module):
         )
         self.grid_layers = GridLayers(config, rows, columns) if config.grid_layers else nn.Identity()
         self.decoder = Decoder(config, rows, columns)
+        self.phrases = (
+            PhraseHead(self.encoder.feature_shape[1], config.phrases, config.phrase_dim)
+            if config.phrases
+            else None
+        )
 
     def remember(self, images: Tensor, *, draw_seed: int | None = None) -> Memory:
         """Photographs (B, 3, S, S) as memory, one row a photograph; see ``Decoder.remember``."""

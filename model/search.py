@@ -12,17 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.attention import Look, Memory
+from model.attention import Look
 from model.config import MOST_TOKENS
 from model.decoder import DecoderState, DecoderStep
 from model.errors import OptionsError
 from model.repeats import without_repeats
 from model.vocabulary import Vocabulary
 
-# Rows of ``sample`` are let go when less than this share of them goes on.
-KEPT = 0.75
-
 StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
+
+# What speaks for a caption, or its beginning, beside its probability: from a photograph's place and ids.
+JudgeFunction = Callable[[int, tuple[int, ...]], float]
 
 # Ids that say nothing in a caption and are never emitted.
 BANNED_IDS = (Vocabulary.pad_id, Vocabulary.start_id, Vocabulary.unk_id)
@@ -38,6 +38,7 @@ class DecodingOptions:
     num_captions: int = 1  # captions returned per photograph, 1 to beam_size
     max_length: int | None = None  # tokens, the end not counted, 1 to 200; None: the checkpoint's own
     length_penalty: float = 0.7  # hypotheses rank by log_prob / length ** this; 0 to 2, chosen on val
+    phrase_weight: float = 2.0  # times PhraseJudge.agreement, added to that; 0 to 100, chosen on val
     allow_repeats: bool = False  # may a caption say a pair of words twice that do not merely link others
     draw_seed: int | None = None  # lets an attention that can draw where it looks do so; None: it never does
 
@@ -62,6 +63,8 @@ class DecodingOptions:
             raise OptionsError(f"draw_seed is {self.draw_seed!r}; it must be a whole number from 0, or None.")
         if not 0 <= self.length_penalty <= 2:
             raise OptionsError(f"length_penalty is {self.length_penalty!r}; it must be a number from 0 to 2.")
+        if not 0 <= self.phrase_weight <= 100:
+            raise OptionsError(f"phrase_weight is {self.phrase_weight!r}; it must be a number from 0 to 100.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +94,13 @@ class _Ending:
     beam: int
     length: int  # words
     log_prob: float
+    score: float  # log_prob / tokens ** length_penalty, the end counted, plus what was judged
     is_finished: bool
 
-    def rank(self, length_penalty: float) -> tuple[bool, float]:
-        """Sorts finished before unfinished, then by log-probability per emitted token."""
-        emitted = self.length + self.is_finished  # the end token is emitted too
-        return self.is_finished, self.log_prob / emitted**length_penalty
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Sorts finished before unfinished, then by score."""
+        return self.is_finished, self.score
 
 
 @torch.no_grad()
@@ -106,6 +110,7 @@ def beam_search(
     photographs: int,
     options: DecodingOptions,
     linking: frozenset[int] | None = None,
+    judge: JudgeFunction | None = None,
 ) -> list[list[Hypothesis]]:
     """The best captions of several photographs, searched for at once.
 
@@ -119,11 +124,12 @@ def beam_search(
         photographs: B.
         options: sizes and limits of the search; they name a ``max_length``.
         linking: ids of which pairs may come twice in a caption, where no other pair may; None: all may.
+        judge: has a say in which beginnings go on and which captions are best; None: nothing has.
 
     Returns:
         For each photograph ``num_captions`` different hypotheses (fewer only if there are no more),
         best first: finished before unfinished, then by log_prob / length ** length_penalty, where the
-        length counts the end token.
+        length counts the end token, plus what ``judge`` says.
     """
     assert options.max_length is not None  # Captioner.settled put the checkpoint's own there
     beams, device = options.beam_size, state.hidden.device
@@ -131,6 +137,7 @@ def beam_search(
     # All beams start equal: only the first is alive, or all of them would say the same.
     totals = torch.full((photographs, beams), -torch.inf, device=device)  # (B, K)
     totals[:, 0] = 0.0
+    kept = totals  # (B, K) scores of the beams
     endings: list[list[_Ending]] = [[] for _ in range(photographs)]
     moves: list[_Move] = []
     history = ids.unsqueeze(1)  # (B * K, 1 + words so far)
@@ -139,70 +146,21 @@ def beam_search(
         log_probs = allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
         if linking is not None:
             log_probs = without_repeats(log_probs, history, linking)
-        scores, parents, words = _candidates(totals, log_probs)  # (B, 2K) each, best first
-        _note_endings(endings, scores, parents, words, length, beams)
+        sums, parents, words = _candidates(totals, log_probs)  # (B, 2K) each
+        scores = sums / (length + 1) ** options.length_penalty + _judged(judge, history, sums, parents, words)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        sums, parents, words = (tensor.gather(1, order) for tensor in (sums, parents, words))
+        _note_endings(endings, scores, sums, parents, words, length, beams)
         if length == options.max_length or all(len(found) >= beams for found in endings):
             break
-        totals, best = scores.masked_fill(words == Vocabulary.end_id, -torch.inf).topk(beams)  # (B, K)
-        parents, words = parents.gather(1, best), words.gather(1, best)
+        kept, best = scores.masked_fill(words == Vocabulary.end_id, -torch.inf).topk(beams)  # (B, K)
+        totals, parents, words = (tensor.gather(1, best) for tensor in (sums, parents, words))
         rows = (parents + torch.arange(photographs, device=device).unsqueeze(1) * beams).flatten()
         moves.append(_move(out, log_probs, parents, words, rows))
         ids, state = words.flatten(), out.state.select(rows)
         history = torch.cat((history[rows], ids.unsqueeze(1)), dim=1)
-    _note_unfinished(endings, totals, len(moves))
+    _note_unfinished(endings, kept, totals, len(moves))
     return [_best(found, moves, photograph, options) for photograph, found in enumerate(endings)]
-
-
-@torch.no_grad()
-def sample(
-    step: Callable[[Tensor, DecoderState, Memory], DecoderStep],
-    state: DecoderState,
-    memory: Memory,
-    *,
-    max_length: int,
-    temperature: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> list[list[int]]:
-    """One caption a row, each word drawn with the probability the decoder gives it.
-
-    Args:
-        step: from the last ids (N,), the state and the memory to the next logits.
-        state: of N rows before the first word.
-        memory: of N rows.
-        max_length: words, the end token not counted.
-        temperature: what logits are divided by, above 0; less than 1 favours the likely words.
-        generator: draws; None: torch's own.
-
-    Returns:
-        For each row its ids, the end token last unless ``max_length`` cut it off.
-    """
-    ids = torch.full((len(state.hidden),), Vocabulary.start_id, device=state.hidden.device)
-    captions: list[list[int]] = [[] for _ in ids]
-    rows = list(range(len(ids)))  # whose captions go on
-    for length in range(max_length + 1):
-        out = step(ids, state, memory)
-        ids = _draw(allowed_log_probs(out.logits / temperature, is_first=length == 0), generator)
-        drawn = ids.tolist()
-        for row, word in zip(rows, drawn, strict=True):
-            if row >= 0 and (length < max_length or word == Vocabulary.end_id):
-                captions[row].append(word)
-        rows = [-1 if word == Vocabulary.end_id else row for row, word in zip(rows, drawn, strict=True)]
-        going = [place for place, row in enumerate(rows) if row >= 0]
-        if not going:
-            break
-        state = out.state
-        if len(going) < KEPT * len(rows):  # the rest only cost time; so does every selection
-            at = torch.tensor(going, device=ids.device)
-            ids, state, memory = ids[at], state.select(at), memory.select(at)
-            rows = [rows[place] for place in going]
-    return captions
-
-
-def _draw(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
-    """An id for each row of (N, V)."""
-    below = log_probs.exp().cumsum(dim=1)  # (N, V)
-    where = torch.rand((len(below), 1), generator=generator, device=below.device) * below[:, -1:]
-    return torch.searchsorted(below, where, right=True).clamp_max(below.shape[1] - 1).squeeze(1)
 
 
 def allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:
@@ -224,8 +182,33 @@ def _candidates(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tens
     return scores, index // vocabulary, index % vocabulary
 
 
+def _judged(
+    judge: JudgeFunction | None, history: Tensor, sums: Tensor, parents: Tensor, words: Tensor
+) -> Tensor:
+    """What is said of each continuation, (B, 2K)."""
+    if judge is None:
+        return torch.zeros_like(sums)
+    said = history[:, 1:].tolist()  # B * K beginnings
+    beams = len(said) // len(sums)
+
+    def number(photograph: int, beam: int, word: int) -> float:
+        beginning = said[photograph * beams + beam]
+        return judge(photograph, tuple(beginning if word == Vocabulary.end_id else [*beginning, word]))
+
+    rows = enumerate(zip(parents.tolist(), words.tolist(), strict=True))
+    return sums.new_tensor(
+        [[number(photograph, *pair) for pair in zip(*row, strict=True)] for photograph, row in rows]
+    )
+
+
 def _note_endings(
-    endings: list[list[_Ending]], scores: Tensor, parents: Tensor, words: Tensor, length: int, beams: int
+    endings: list[list[_Ending]],
+    scores: Tensor,
+    sums: Tensor,
+    parents: Tensor,
+    words: Tensor,
+    length: int,
+    beams: int,
 ) -> None:
     """Record the hypotheses that end here; an end counts only if it is among the K best."""
     is_ending = (words[:, :beams] == Vocabulary.end_id) & scores[:, :beams].isfinite()
@@ -234,22 +217,23 @@ def _note_endings(
             ending = _Ending(
                 beam=int(parents[photograph, rank]),
                 length=length,
-                log_prob=float(scores[photograph, rank]),
+                log_prob=float(sums[photograph, rank]),
+                score=float(scores[photograph, rank]),
                 is_finished=True,
             )
             endings[photograph].append(ending)
 
 
-def _note_unfinished(endings: list[list[_Ending]], totals: Tensor, length: int) -> None:
+def _note_unfinished(endings: list[list[_Ending]], kept: Tensor, totals: Tensor, length: int) -> None:
     """Let the hypotheses that are still running, best first, fill the places that no ending took."""
-    for found, scores in zip(endings, totals.tolist(), strict=True):
+    for found, of_beams, sums in zip(endings, kept.tolist(), totals.tolist(), strict=True):
         ended = {ending.beam for ending in found if ending.length == length}  # they would be there twice
         running = [
-            _Ending(beam=beam, length=length, log_prob=score, is_finished=False)
-            for beam, score in enumerate(scores)
+            _Ending(beam=beam, length=length, log_prob=log_prob, score=score, is_finished=False)
+            for beam, (score, log_prob) in enumerate(zip(of_beams, sums, strict=True))
             if score > -torch.inf and beam not in ended
         ]
-        found += running[: len(scores) - len(found)]
+        found += running[: len(sums) - len(found)]
 
 
 def _move(out: DecoderStep, log_probs: Tensor, parents: Tensor, words: Tensor, rows: Tensor) -> _Move:
@@ -260,7 +244,7 @@ def _move(out: DecoderStep, log_probs: Tensor, parents: Tensor, words: Tensor, r
 def _best(
     endings: list[_Ending], moves: list[_Move], photograph: int, options: DecodingOptions
 ) -> list[Hypothesis]:
-    ranked = sorted(endings, key=lambda ending: ending.rank(options.length_penalty), reverse=True)
+    ranked = sorted(endings, key=lambda ending: ending.rank, reverse=True)
     return [_read_back(ending, moves, photograph) for ending in ranked[: options.num_captions]]
 
 

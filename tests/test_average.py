@@ -90,3 +90,12 @@ def test_weights_for_other_places_have_no_mean(save, config, tmp_path, capsys):
     large = replace(small, image_size=64)
     parts = save("small", loud_network(small), small), save("large", loud_network(large), large)
     assert "places of the grid" in refusal(capsys, *parts, "--output", tmp_path / "out")
+
+
+def test_captioners_with_other_phrases_have_no_mean(save, config, capsys):
+    with_head = replace(config, phrases=5, phrase_dim=3)
+    one, other = loud_network(with_head), loud_network(with_head)
+    other.phrases.ids[2, 0] = 7
+    folders = save("one", one, with_head), save("other", other, with_head)
+    assert "phrases" in refusal(capsys, *folders, "--output", folders[0].parent / "none")
+    assert mean_of(folders[0], save("again", one, with_head)).exists()

@@ -210,3 +210,43 @@ def test_no_length_penalty_prefers_shorter_captions() -> None:
 def test_options_outside_their_range_are_refused_by_name(options: dict[str, float]) -> None:
     with pytest.raises(OptionsError, match=next(iter(options))):
         DecodingOptions(**options)
+
+
+def test_a_judge_decides_which_of_the_likely_captions_are_said():
+    model = ToyModel(photographs=3, seed=4, end_bonus=1.0)
+    options = DecodingOptions(beam_size=3, num_captions=3, max_length=4)
+    asked = []
+
+    def judge(photograph: int, ids: tuple[int, ...]) -> float:
+        asked.append((photograph, ids))
+        return 5.0 * ids.count(WORDS[photograph])
+
+    found = beam_search(model.step, model.start(3), 3, options, judge=judge)
+    for photograph, hypotheses in enumerate(found):
+        ranks = [
+            (
+                one.is_finished,
+                one.log_prob / (len(one.ids) + one.is_finished) ** options.length_penalty
+                + judge(photograph, one.ids),
+            )
+            for one in hypotheses
+        ]
+        assert ranks == sorted(ranks, reverse=True)
+        for one in hypotheses:
+            log_probs, _ = walk(model, photograph, one.ids)
+            assert one.log_probs == pytest.approx(log_probs, abs=1e-5)  # the judge changes no probability
+    said = [sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(found)]
+    plain = model.search(beam_size=3, num_captions=3, max_length=4)
+    before = [
+        sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(plain)
+    ]
+    assert sum(said) > sum(before)
+    assert {len(ids) for _, ids in asked} >= {1, 2, 3, 4}  # beginnings too
+
+
+def test_a_judge_that_likes_all_alike_changes_nothing():
+    model = ToyModel(photographs=4, seed=7)
+    options = DecodingOptions(beam_size=3, num_captions=3, max_length=4)
+    plain = beam_search(model.step, model.start(3), 4, options)
+    judged = beam_search(model.step, model.start(3), 4, options, judge=lambda photograph, ids: 3.0)
+    assert [[one.ids for one in found] for found in judged] == [[one.ids for one in found] for found in plain]

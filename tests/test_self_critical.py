@@ -8,7 +8,8 @@ import torch
 from conftest import loud_network
 
 from model.network import CaptionNetwork
-from model.search import BANNED_IDS, sample
+from model.sampling import sample
+from model.search import BANNED_IDS
 from model.vocabulary import Vocabulary
 from training.config import TrainConfig
 from training.data import Batch, Example, collate

@@ -64,7 +64,7 @@ def average(folders: Sequence[Path], shares: Sequence[float], output: Path) -> N
     whole = sum(shares)
     with torch.no_grad():
         for name, value in states[0].items():
-            if value.is_floating_point():  # the rest only counts
+            if value.is_floating_point():  # the rest counts, or names phrases
                 columns = zip(states, shares, strict=True)
                 value.copy_(sum(state[name] * (share / whole) for state, share in columns))
     info = replace(
@@ -84,6 +84,8 @@ def _differences(first: Checkpoint, other: Checkpoint) -> str:
     known, weights = first.network.state_dict(), other.network.state_dict()
     if not names and any(known[name].shape != value.shape for name, value in weights.items()):
         names.append("image_size, where weights belong to places of the grid")
+    if not names and "phrases.ids" in known and not torch.equal(known["phrases.ids"], weights["phrases.ids"]):
+        names.append("their phrases; take the mean first and learn phrases afterwards")
     return ", ".join(names)
 
 

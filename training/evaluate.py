@@ -44,7 +44,7 @@ from training.captions import FORMS, SPLITS, CaptionedPhotograph, DataError, rea
 from training.java_metrics import JAVA_METRICS, JavaError
 from training.loop import DivergedError
 from training.metrics import Tally, percent
-from training.options import add_captioner_options
+from training.options import add_captioner_options, chosen_decoding
 
 # Distance of successive maps under which they count as one map; of maps that learn, the first epoch has ten
 # times that.
@@ -246,7 +246,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> tuple[str, Evaluation]:
     """The checkpoint's sha256, and what it says of the photographs."""
-    decoding = DecodingOptions(beam_size=options.beam_size, length_penalty=options.length_penalty)
+    decoding = chosen_decoding(options)
     photographs = read_photographs(options.captions, options.images, (options.split,))
     if not photographs:
         raise DataError(f"{options.captions} lists no photographs of the split {options.split!r}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,10 @@ def cached_features(
     temporary = path.with_suffix(".tmp")
     shape = (len(photographs), 2, *encoder.feature_shape)
     features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-    _fill(features, encoder.eval(), Preprocess(config), photographs)
+    filled = 0
+    for pairs in encoded_pairs(encoder.eval(), Preprocess(config), photographs):
+        features[filled : filled + len(pairs)] = pairs.half().numpy()
+        filled += len(pairs)
     features.flush()
     label.unlink(missing_ok=True)
     os.replace(temporary, path)
@@ -69,16 +72,23 @@ def cached_features(
     return features
 
 
-@torch.inference_mode()
-def _fill(
-    features: np.ndarray, encoder: Encoder, preprocess: Preprocess, photographs: Sequence[CaptionedPhotograph]
-) -> None:
+def encoded_pairs(
+    encoder: Encoder, preprocess: Preprocess, photographs: Sequence[CaptionedPhotograph]
+) -> Iterator[Tensor]:
+    """Features of photographs and of their mirror images, (n, 2, L, F) for some at a time, on the CPU.
+
+    Shows a progress bar.
+
+    Raises:
+        DataError: a photograph cannot be read.
+    """
     device = next(encoder.parameters()).device
     for start in tqdm(range(0, len(photographs), BATCH_SIZE), desc="encoding photographs", unit="batch"):
         images = [photograph.read() for photograph in photographs[start : start + BATCH_SIZE]]
-        both = [_with_mirror(image, preprocess) for image in images]
-        encoded = encoder(torch.cat(both).to(device)).half().cpu()  # (2B, L, F)
-        features[start : start + len(images)] = encoded.view(len(images), 2, *encoded.shape[1:]).numpy()
+        both = torch.cat([_with_mirror(image, preprocess) for image in images])
+        with torch.inference_mode():
+            encoded = encoder(both.to(device)).cpu()  # (2n, L, F)
+        yield encoded.view(len(images), 2, *encoded.shape[1:])
 
 
 def _with_mirror(image: Image.Image, preprocess: Preprocess) -> Tensor:

@@ -29,7 +29,7 @@ from training.categories import CategoryWords
 from training.evaluate import caption_photographs
 from training.instances import AnnotatedPhotograph, Box, Instances, read_instances
 from training.metrics import RESAMPLES, Floats
-from training.options import add_captioner_options
+from training.options import add_captioner_options, chosen_decoding
 
 CENTRE_SIGMA = 0.25  # of the photograph's sides: how wide the centre prior's bump is
 CATEGORIES_SHOWN = 10
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ground(options: argparse.Namespace) -> dict[str, Any]:
-    decoding = DecodingOptions(beam_size=options.beam_size, length_penalty=options.length_penalty)
+    decoding = chosen_decoding(options)
     instances = read_instances(options.instances, options.images, options.captions)
     captioner = Captioner.load(options.checkpoint, options.device)
     return {"checkpoint_sha256": captioner.info.sha256, **ground(captioner, instances, decoding)}

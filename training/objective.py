@@ -13,7 +13,8 @@ from model import OptionsError
 from model.attention import Memory
 from model.attention.hard import HardAttention
 from model.network import CaptionNetwork, Reading
-from model.search import allowed_log_probs, sample
+from model.sampling import sample
+from model.search import allowed_log_probs
 from training.config import TrainConfig
 from training.data import Batch, as_batch
 from training.loss import (

@@ -112,7 +112,25 @@ def add_captioner_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="captions rank by log-probability / length ** X, 0 (the shortest) to 2, default %(default)s",
     )
+    add(
+        "--phrase-weight",
+        type=float,
+        default=DecodingOptions.phrase_weight,
+        metavar="X",
+        help="plus X times their agreement with the phrases people would use, 0 to 100, default %(default)s; "
+        "nothing in a captioner that has learnt no phrases",
+    )
     add("--device", default="cpu", help="a torch device, default cpu")
+
+
+def chosen_decoding(chosen: argparse.Namespace) -> DecodingOptions:
+    """How to search, as ``add_captioner_options`` read it.
+
+    Raises:
+        OptionsError: a value is outside its range.
+    """
+    names = ("beam_size", "length_penalty", "phrase_weight")
+    return DecodingOptions(**{name: getattr(chosen, name) for name in names})
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-ORDERS = 4  # longest n-gram
-SIGMA = 6.0  # tokens; how quickly a difference in length costs
+from model.ngrams import ORDERS, Ngram, Tokens, count_ngrams
 
-Tokens = Sequence[int]
+SIGMA = 6.0  # tokens; how quickly a difference in length costs
 
 
 class CiderReward:
@@ -28,11 +27,11 @@ class CiderReward:
 
     def __init__(self, captions: Iterable[Sequence[Tokens]]) -> None:
         """``captions``: for each photograph of the training set what people wrote, in ids."""
-        self._documents: Counter[tuple[int, ...]] = Counter()
+        self._documents: Counter[Ngram] = Counter()
         photographs = 0
         for references in captions:
             photographs += 1
-            self._documents.update({ngram for ids in references for ngram in _count(ids)})
+            self._documents.update({ngram for ids in references for ngram in count_ngrams(ids)})
         self._log_photographs = math.log(max(photographs, 1))
 
     def of(self, candidates: Sequence[Tokens], references: Sequence[Tokens]) -> list[float]:
@@ -47,9 +46,9 @@ class CiderReward:
         return 10 * sum(candidate.similarity(reference) for reference in references) / len(references)
 
     def _weigh(self, ids: Tokens) -> _Weighed:
-        weights: dict[tuple[int, ...], float] = {}
+        weights: dict[Ngram, float] = {}
         squares = [0.0] * ORDERS
-        for ngram, count in _count(ids).items():
+        for ngram, count in count_ngrams(ids).items():
             rarity = self._log_photographs - math.log(max(1, self._documents[ngram]))
             weights[ngram] = count * rarity
             squares[len(ngram) - 1] += weights[ngram] ** 2
@@ -60,7 +59,7 @@ class CiderReward:
 class _Weighed(NamedTuple):
     """A caption as CIDEr compares it."""
 
-    weights: dict[tuple[int, ...], float]  # tf-idf of its n-grams
+    weights: dict[Ngram, float]  # tf-idf of its n-grams
     norms: list[float]  # of these weights, for each n
     length: int
 
@@ -74,8 +73,3 @@ class _Weighed(NamedTuple):
         cosines = [product / norm for product, norm in zip(products, norms, strict=True) if norm]
         apart = self.length - reference.length
         return math.exp(-(apart**2) / (2 * SIGMA**2)) * sum(cosines) / ORDERS
-
-
-def _count(ids: Tokens) -> Counter[tuple[int, ...]]:
-    """The n-grams of all orders."""
-    return Counter(tuple(ids[at : at + n]) for n in range(1, ORDERS + 1) for at in range(len(ids) - n + 1))

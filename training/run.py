@@ -47,7 +47,7 @@ CONSTANT_MAPS = (
 )
 # What the log has of an epoch that was validated, and null else.
 SCORES = (
-    *("checkpoint_sha256", "beam_size", "length_penalty", "max_length"),
+    *("checkpoint_sha256", "beam_size", "length_penalty", "phrase_weight", "max_length"),
     *("cider", "bleu_4", "distinct_captions", "mean_length", "faults", "attention"),
 )
 NAMED = 8  # photographs of a batch that went wrong

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ def begin(options: RunOptions, network: dict[str, Any], captions: Captions, seed
     if not vocabulary.words:
         raise DataError(f"No word occurs {options.min_count} times; choose a smaller --min-count.")
     longest = vocabulary.caption_length(captions)
-    config = _checked(ModelConfig(vocabulary_size=len(vocabulary), caption_length=longest, **network))
+    config = checked(ModelConfig(vocabulary_size=len(vocabulary), caption_length=longest, **network))
     torch.manual_seed(seed)
     fresh = CaptionNetwork(config)
     if not options.resume and options.encoder_weights != "none":
@@ -70,7 +70,7 @@ def _begin_trained(
 ) -> Beginning:
     _advise(start.config.tokens, captions)
     vocabulary = start.vocabulary.grown(captions, min_count=options.min_count)
-    config = _checked(replace(continued_config(start.config, network), vocabulary_size=len(vocabulary)))
+    config = checked(replace(continued_config(start.config, network), vocabulary_size=len(vocabulary)))
     torch.manual_seed(seed)
     return Beginning(grown_network(start, config, vocabulary, captions), config, vocabulary)
 
@@ -80,8 +80,12 @@ def _advise(tokens: str, captions: Captions) -> None:
         print(advice, file=sys.stderr)
 
 
-def _checked(config: ModelConfig) -> ModelConfig:
-    """The configuration; refused by name if no network can have it."""
+def checked(config: ModelConfig) -> ModelConfig:
+    """The configuration itself.
+
+    Raises:
+        CheckpointError: no network can have it; the message names the field.
+    """
     return ModelConfig.from_record(config.as_record())
 
 
@@ -97,7 +101,8 @@ def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig
                 f"{as_option(name)} is {value}, but the captioner to start from has {getattr(start, name)}; "
                 "leave the option out, or leave out --start-from."
             )
-    return replace(start, **network)
+    # Which phrases people use is another question of other photographs: training.phrases asks it anew.
+    return replace(start, phrases=0, phrase_dim=ModelConfig.phrase_dim, **network)
 
 
 def grown_network(
@@ -121,18 +126,30 @@ def grown_network(
         # Words as far apart as the known ones, and as likely as people use them.
         network.decoder.embedding.weight.normal_(std=float(old[WORD_ROWS[0]][len(SPECIALS) :].std()))
         network.decoder.output.bias.copy_(_log_frequencies(vocabulary, captions))
-        for name, value in network.state_dict().items():
-            known = old[name]
-            if name in WORD_ROWS:
-                value[: len(known)] = known
-            elif value.shape == known.shape:
-                value.copy_(known)
-            else:
-                raise OptionsError(
-                    f"--image-size is {config.image_size}, but this captioner has weights for places of its "
-                    "grid; leave the option out."
-                )
+    take_weights(network, old, config.image_size)
     return network
+
+
+def take_weights(network: CaptionNetwork, known: Mapping[str, torch.Tensor], image_size: int) -> None:
+    """Give a network those ``known`` weights that it has; it may have words after those that are known.
+
+    ``image_size`` is what it was built for.
+
+    Raises:
+        OptionsError: photographs of its size have a grid that the weights are not of.
+    """
+    for name, value in network.state_dict().items():
+        if name not in known:
+            continue
+        if name in WORD_ROWS:
+            value[: len(known[name])] = known[name]
+        elif value.shape == known[name].shape:
+            value.copy_(known[name])
+        else:
+            raise OptionsError(
+                f"--image-size is {image_size}, but this captioner has weights for places of its grid; "
+                "leave the option out."
+            )
 
 
 def _log_frequencies(vocabulary: Vocabulary, captions: Captions) -> torch.Tensor:
