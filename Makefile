@@ -44,7 +44,7 @@ reproduce: install  ## train the shipped captioner from the data, into runs/repr
 	$(BIN)/python -m training.phrases --checkpoint runs/reproduced --output runs/reproduced-phrases \
 	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images \
 	    --captions $(DATA)/more_photos/captions.json --images $(DATA)/more_photos/images \
-	    --image-size 256 --precision bf16
+	    --image-size 256 --min-count 22 --seed 1 --precision bf16
 	$(BIN)/python -m training.evaluate --checkpoint runs/reproduced-phrases \
 	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images --split test --save
 

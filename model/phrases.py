@@ -71,7 +71,8 @@ class PhraseJudge:
         nobody knows.
 
         Args:
-            ids: of the caption or its beginning, the end token left out.
+            ids: of a beginning, or of a caption with its end token, which counts as a word: without that a
+                caption gains by stopping before its last noun ("on top of a white").
             shares: (P,), of its photograph, as the head gives them.
 
         Returns:

@@ -15,13 +15,15 @@ from torch import Tensor
 from model.attention import Look
 from model.config import MOST_TOKENS
 from model.decoder import DecoderState, DecoderStep
+from model.endings import without_dangling_ends
 from model.errors import OptionsError
 from model.repeats import without_repeats
 from model.vocabulary import Vocabulary
 
 StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
 
-# What speaks for a caption, or its beginning, beside its probability: from a photograph's place and ids.
+# What speaks for a caption with its end token, or a beginning, beside its probability: from the place of a
+# photograph and the ids.
 JudgeFunction = Callable[[int, tuple[int, ...]], float]
 
 # Ids that say nothing in a caption and are never emitted.
@@ -38,7 +40,7 @@ class DecodingOptions:
     num_captions: int = 1  # captions returned per photograph, 1 to beam_size
     max_length: int | None = None  # tokens, the end not counted, 1 to 200; None: the checkpoint's own
     length_penalty: float = 0.7  # hypotheses rank by log_prob / length ** this; 0 to 2, chosen on val
-    phrase_weight: float = 2.0  # times PhraseJudge.agreement, added to that; 0 to 100, chosen on val
+    phrase_weight: float = 1.25  # times PhraseJudge.agreement, added to that; 0 to 100, chosen on val
     allow_repeats: bool = False  # may a caption say a pair of words twice that do not merely link others
     draw_seed: int | None = None  # lets an attention that can draw where it looks do so; None: it never does
 
@@ -110,6 +112,7 @@ def beam_search(
     photographs: int,
     options: DecodingOptions,
     linking: frozenset[int] | None = None,
+    dangling: frozenset[int] = frozenset(),
     judge: JudgeFunction | None = None,
 ) -> list[list[Hypothesis]]:
     """The best captions of several photographs, searched for at once.
@@ -124,6 +127,7 @@ def beam_search(
         photographs: B.
         options: sizes and limits of the search; they name a ``max_length``.
         linking: ids of which pairs may come twice in a caption, where no other pair may; None: all may.
+        dangling: ids that no caption ends on.
         judge: has a say in which beginnings go on and which captions are best; None: nothing has.
 
     Returns:
@@ -146,6 +150,8 @@ def beam_search(
         log_probs = allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
         if linking is not None:
             log_probs = without_repeats(log_probs, history, linking)
+        if dangling:
+            log_probs = without_dangling_ends(log_probs, ids, dangling)
         sums, parents, words = _candidates(totals, log_probs)  # (B, 2K) each
         scores = sums / (length + 1) ** options.length_penalty + _judged(judge, history, sums, parents, words)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -192,8 +198,7 @@ def _judged(
     beams = len(said) // len(sums)
 
     def number(photograph: int, beam: int, word: int) -> float:
-        beginning = said[photograph * beams + beam]
-        return judge(photograph, tuple(beginning if word == Vocabulary.end_id else [*beginning, word]))
+        return judge(photograph, (*said[photograph * beams + beam], word))
 
     rows = enumerate(zip(parents.tolist(), words.tolist(), strict=True))
     return sums.new_tensor(

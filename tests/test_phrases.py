@@ -147,9 +147,10 @@ def test_captions_come_in_the_order_of_probability_and_agreement(knowing):
         ranks, plain = [], []
         for caption in captions:
             ids = knowing.vocabulary.encode(caption.text.split())
+            ended = [*ids, *[Vocabulary.end_id] * caption.is_finished]
             likely = caption.log_prob / (len(ids) + caption.is_finished) ** options.length_penalty
             plain.append((caption.is_finished, likely))
-            ranks.append((caption.is_finished, likely + 3 * judge.agreement(ids, shares)))
+            ranks.append((caption.is_finished, likely + 3 * judge.agreement(ended, shares)))
         assert ranks == sorted(ranks, reverse=True)
         changed += plain != sorted(plain, reverse=True)
     assert changed

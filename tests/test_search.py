@@ -242,6 +242,7 @@ def test_a_judge_decides_which_of_the_likely_captions_are_said():
     ]
     assert sum(said) > sum(before)
     assert {len(ids) for _, ids in asked} >= {1, 2, 3, 4}  # beginnings too
+    assert any(ids[-1] == END for _, ids in asked)
 
 
 def test_a_judge_that_likes_all_alike_changes_nothing():

@@ -68,7 +68,7 @@ class PhraseTable:
         """The phrases people used of ``min_count`` photographs or more.
 
         Args:
-            captions: for each training photograph what people wrote, in ids.
+            captions: for each training photograph what people wrote, in ids, the end token included.
             min_count: photographs.
 
         Raises:
@@ -121,7 +121,10 @@ def learn_phrases(
         OptionsError: photographs of another size have a grid that the weights are not of.
     """
     captions = [
-        [encode_captions(photograph, start.vocabulary, is_mirrored) for photograph in photographs]
+        [
+            [[*ids, Vocabulary.end_id] for ids in encode_captions(photograph, start.vocabulary, is_mirrored)]
+            for photograph in photographs
+        ]
         for is_mirrored in (False, True)
     ]
     table = PhraseTable(captions[0], min_count=recipe.min_count)
