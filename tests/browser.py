@@ -78,7 +78,9 @@ def watched(page: Any) -> dict[str, list[str]]:
 
 
 def _violations(message: Any) -> list[str]:
-    return [message.text] if "Content Security Policy" in message.text else []
+    # A picture that is opened by itself is shown by the browser's own page, which styles itself.
+    is_picture = message.location.get("url", "").endswith("/v1/overlays")
+    return [message.text] if "Content Security Policy" in message.text and not is_picture else []
 
 
 def assert_innocent(address: str, seen: dict[str, list[str]]) -> None:

@@ -110,6 +110,7 @@ def test_without_javascript_the_form_answers_with_a_picture(open_page: Callable[
     with page.expect_response("**/v1/overlays") as answer:
         page.get_by_role("button", name="Draw where it looks").click()
     assert answer.value.header_value("content-type") == "image/png"
+    page.locator("img").wait_for()  # the browser's own page around the picture
 
 
 # Words show where they looked
