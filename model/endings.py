@@ -7,13 +7,14 @@ from torch import Tensor
 
 from model.vocabulary import Vocabulary
 
-# English, and no word of another language that may well stand last there, such as "an" or "in".
-DANGLING_WORDS = frozenset(("a", "the", "and", "of", "with", "its", "their"))
+# English, and no word that may well stand last in another language, such as "an" or "in". Fewer than those
+# that training.breakdown counts as faults, which bind nobody.
+NEVER_LAST = frozenset(("a", "the", "and", "of", "with", "its", "their"))
 
 
 def dangling_ids(vocabulary: Vocabulary) -> frozenset[int]:
-    """The ids of ``DANGLING_WORDS``, of those that the vocabulary has."""
-    return frozenset(vocabulary.encode(sorted(DANGLING_WORDS))) - {vocabulary.unk_id}
+    """The ids of ``NEVER_LAST``, of those that the vocabulary has."""
+    return frozenset(vocabulary.encode(sorted(NEVER_LAST))) - {vocabulary.unk_id}
 
 
 def without_dangling_ends(log_probs: Tensor, last: Tensor, dangling: frozenset[int]) -> Tensor:
