@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from flask.testing import FlaskClient
 from PIL import Image, ImageDraw
 from tqdm import tqdm
@@ -204,8 +205,7 @@ def upload(client: FlaskClient, data: bytes) -> int:
 
 def memory() -> int:
     """Bytes of this process that are in memory now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return int(psutil.Process().memory_info().rss)
 
 
 def fuzz(client: FlaskClient, count: int, seed: int) -> tuple[dict[str, Any], list[bytes]]:

@@ -17,8 +17,9 @@ import statistics
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from random import Random
+
+import psutil
 
 from benchmarks.photographs import examples, large
 from benchmarks.report import Report
@@ -58,12 +59,11 @@ def plan(count: int, seed: int) -> list[Upload | str]:
 
 def memory(service: Service) -> dict[str, float]:
     """Megabytes of all workers together."""
-    sums: Counter[str] = Counter()
-    for worker in service.workers():
-        for line in Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()[1:]:
-            name, kilobytes = line.split()[:2]
-            sums[name] += int(kilobytes)
-    return {name: round(sums[f"{name}:"] / 1000, 2) for name in ("Rss", "Pss")}
+    of_workers = [psutil.Process(worker).memory_full_info() for worker in service.workers()]
+    return {
+        "Rss": round(sum(each.rss for each in of_workers) / 1e6, 2),
+        "Pss": round(sum(each.pss for each in of_workers) / 1e6, 2),
+    }
 
 
 def endure(report: Report, service: Service, warm_up: int, count: int) -> None:

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.service_client import get
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120
 STOP_SECONDS = 60
-_ESTABLISHED = "01"  # as /proc/net/tcp has it
 
 
 class NotReadyError(Exception):
@@ -37,8 +38,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """The numbers of the processes that caption."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(number) for number in path.read_text().split()]
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
 
     def stop(self) -> int:
         """Ask it to finish and stop, as systemd and Docker do; the exit status."""
@@ -52,20 +52,15 @@ class Service:
 
     def connections(self, worker: int) -> int:
         """How many clients are connected to a worker."""
-        ours = set()
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == _ESTABLISHED and int(fields[1].split(":")[1], 16) == self.port:
-                ours.add(f"socket:[{fields[9]}]")
-        return sum(os.readlink(file) in ours for file in Path(f"/proc/{worker}/fd").iterdir())
+        return sum(
+            connection.laddr.port == self.port and connection.status == psutil.CONN_ESTABLISHED
+            for connection in psutil.Process(worker).net_connections("tcp")
+        )
 
     def cpu_seconds(self) -> float:
         """What the workers that are alive have computed so far."""
-        ticks = 0
-        for worker in self.workers():
-            fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])  # user, system
-        return ticks / os.sysconf("SC_CLK_TCK")
+        times = [psutil.Process(worker).cpu_times() for worker in self.workers()]
+        return sum(each.user + each.system for each in times)
 
 
 @contextmanager

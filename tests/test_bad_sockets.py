@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 from bad_inputs import encoded, form, photo, upload
 from conftest import draw_photo
@@ -49,8 +50,8 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     command = ["gunicorn", "-c", "service/gunicorn_config.py", "fake_service:app"]
     with running(command, log, environment) as process:
         wait_for(port, "/readyz", process, log)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        yield Service(port, int(children.read_text()), log)
+        [worker] = psutil.Process(process.pid).children()
+        yield Service(port, worker.pid, log)
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def service(started: Service) -> Iterator[Service]:
     before = started.log.stat().st_size
     yield started
     assert ask_for_caption(started.port, photo("JPEG")).status == 200
-    assert Path(f"/proc/{started.worker}").exists()
+    assert psutil.pid_exists(started.worker)
     written = started.log.read_bytes()[before:].decode()
     assert "Traceback" not in written
     assert '"ERROR"' not in written.upper()

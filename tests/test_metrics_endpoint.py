@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from fake_captioner import FakeCaptioner, picture, post
 from flask.testing import FlaskClient
@@ -188,8 +189,7 @@ class Service(NamedTuple):
     @property
     def workers(self) -> list[int]:
         """Their process numbers."""
-        children = Path(f"/proc/{self.master.pid}/task/{self.master.pid}/children")
-        return [int(number) for number in children.read_text().split()]
+        return [child.pid for child in psutil.Process(self.master.pid).children()]
 
     @property
     def folder(self) -> Path:
