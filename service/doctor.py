@@ -34,6 +34,7 @@ MEGABYTE = 1_000_000
 SHARED_MEMORY, PROCESS_MEMORY, PIXEL_MEMORY = 250 * MEGABYTE, 200 * MEGABYTE, 8.4
 LEAST_FOLDER = 16 * MEGABYTE  # figures and heartbeats take 0.2 MB a process; a full folder would kill it
 ANSWER_SECONDS = 2
+CONTAINER = Path("/sys/fs/cgroup")  # version 2
 
 HELP = """\
 It reads the CAPTION_* variables as the service does, so run it where and how the service is to run:
@@ -237,12 +238,13 @@ def _available_memory() -> int:
     """Bytes that can still be had, of the computer and of the container."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     [available] = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    group = Path("/sys/fs/cgroup")
     try:
-        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        most, used = (int((CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        kinds = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or no limit set ("max")
         return available
-    return min(available, most - used)
+    # Files that were read lately count as used, until somebody needs the memory.
+    return min(available, most - used + int(kinds.get("inactive_file", 0)))
 
 
 def _listen(host: str, port: int) -> None:

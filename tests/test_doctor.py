@@ -129,6 +129,20 @@ def test_the_memory_of_this_computer_can_be_read(monkeypatch: pytest.MonkeyPatch
     assert 0 < doctor._available_memory() < 10**15
 
 
+def test_of_a_container_files_that_were_read_lately_are_not_counted_as_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "CONTAINER", tmp_path)
+    before = doctor._available_memory()
+    (tmp_path / "memory.max").write_text("9000000\n")
+    (tmp_path / "memory.current").write_text("8500000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 7000000\nactive_file 1000000\n")
+    assert doctor._available_memory() == 7_500_000 < before
+    (tmp_path / "memory.max").write_text("max\n")
+    assert doctor._available_memory() > 7_500_000
+
+
 def test_a_taken_port_is_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.2)  # this one never answers
@@ -151,6 +165,7 @@ class Healthy(BaseHTTPRequestHandler):
 def test_a_port_that_the_service_itself_has_is_no_problem(
     examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 60)
     with HTTPServer(("127.0.0.1", 0), Healthy) as server:
         serving = Thread(target=server.serve_forever, daemon=True)
         serving.start()
