@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,12 @@ def draw_photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
         colour = tuple(rng.randrange(256) for _ in range(3))
         pen.rectangle((left, top, left + rng.randrange(4, 32), top + rng.randrange(4, 32)), fill=colour)
     return image
+
+
+@pytest.fixture(autouse=True)
+def _no_bar_of_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is: tests read standard error line by line."""
+    monkeypatch.setattr("training.check.DELAY", math.inf)
 
 
 @pytest.fixture

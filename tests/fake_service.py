@@ -2,13 +2,15 @@
 
     PYTHONPATH=tests gunicorn -c service/gunicorn_config.py fake_service:app
 
-``FAKE_CAPTION_SECONDS`` in the environment makes every caption take that long.
+``FAKE_CAPTION_SECONDS`` in the environment makes every caption take that long; none is given while there is a
+file of the name that ``FAKE_CAPTION_HOLD`` has.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from fake_captioner import FakeCaptioner
@@ -22,7 +24,11 @@ class SlowCaptioner(FakeCaptioner):
 
     seconds = float(os.environ.get("FAKE_CAPTION_SECONDS", "0"))
 
+    hold = Path(os.environ.get("FAKE_CAPTION_HOLD", "/nowhere"))
+
     def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        while self.hold.exists():
+            time.sleep(0.01)
         time.sleep(self.seconds)
         return super().caption(*args, **kwargs)
 

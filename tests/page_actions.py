@@ -39,9 +39,11 @@ def photograph(
 
 
 def choose(page: Any, *files: dict[str, Any], until: str = "done") -> None:
-    """Choose files, and wait until the page is in a state."""
+    """Choose files, and wait until the page is in a state; with "done" until the photograph shows too."""
     page.set_input_files("#file", list(files))
     page.locator(f"body[data-state={until}]").wait_for()
+    if until == "done":
+        page.locator("#photo").wait_for()
 
 
 def words(page: Any) -> Any:

@@ -63,6 +63,16 @@ def ask_for_caption(port: int, photograph: bytes) -> Answer:
     return ask(port, "/v1/captions", "POST", body, Content_Type=kind)
 
 
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """Meanwhile services that have ``file`` for their FAKE_CAPTION_HOLD finish no caption."""
+    file.touch()
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -96,7 +106,7 @@ def wait_for(port: int, path: str, process: subprocess.Popen[bytes], log: Path) 
         try:
             if ask(port, path).status == 200:
                 return
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
         time.sleep(0.1)
     pytest.fail(f"Nothing answers on {path}:\n{log.read_text(errors='replace')}")

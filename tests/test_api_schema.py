@@ -9,7 +9,7 @@ import schemathesis
 from bad_inputs import photo
 from fake_captioner import FakeCaptioner
 from flask import Flask
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
@@ -66,15 +66,21 @@ def number(given: dict[str, Any], name: str, default: int) -> int:
     return int(value) if value.isdecimal() else default
 
 
+# A slow machine is no fault of the service, and the examples are the same every time.
+unhurried = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True, database=None
+)
+
+
 @open_service.parametrize()
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(unhurried, max_examples=40)
 def test_the_service_keeps_its_specification(case: schemathesis.Case) -> None:
     too_much = breaks_a_rule_that_cannot_be_specified(case)
     case.call_and_validate(excluded_checks=[positive_data_acceptance] if too_much else [])
 
 
 @locked_service.parametrize()
-@settings(max_examples=10, deadline=None, derandomize=True, database=None)
+@settings(unhurried, max_examples=10)
 def test_the_service_with_a_key_keeps_its_specification_too(case: schemathesis.Case) -> None:
     too_much = breaks_a_rule_that_cannot_be_specified(case)
     case.call_and_validate(

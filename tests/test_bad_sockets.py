@@ -68,7 +68,7 @@ def service(started: Service) -> Iterator[Service]:
 
 def say(port: int, *said: bytes, ends: bool = False) -> bytes:
     """All that is answered to these bytes until the server hangs up, or for some seconds nothing."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         for some in said:
             client.sendall(some)
         if ends:
@@ -229,7 +229,7 @@ def test_bytes_that_are_no_http_are_refused(service: Service) -> None:
     with ExitStack() as open_sockets:
         for said in (b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n", b"\0" * 100, b"\r\n\r\n\r\n\r\n"):
             client = open_sockets.enter_context(
-                socket.create_connection(("127.0.0.1", service.port), timeout=10)
+                socket.create_connection(("127.0.0.1", service.port), timeout=60)
             )
             client.sendall(said + b"\r\n\r\n")
             client.shutdown(socket.SHUT_WR)

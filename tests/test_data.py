@@ -146,6 +146,7 @@ def test_crops_are_of_the_squashed_photograph_so_that_both_ends_of_a_wide_one_ar
         assert (left - right).abs().max() > 0.5 or left.abs().max() > 0.5
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 def test_worker_processes_give_the_same_batches_as_none(dataset):
     def drawn(workers: int) -> list[torch.Tensor]:
         sampler = EpochSampler(4, 2, seed=3, epoch=0, skip=0)

@@ -18,7 +18,7 @@ from random import Random
 import pytest
 from conftest import draw_photo
 from fake_captioner import picture
-from processes import free_port, running, wait_for
+from processes import free_port, held, running, wait_for
 
 from benchmarks.service_client import BROKEN, Answer, Upload, ask, crowd, get
 from benchmarks.service_process import Service
@@ -28,6 +28,7 @@ ONE = Upload.of(picture(), overlays="none")
 MANY = Upload.of(*[picture()] * 8, path="/v1/captions:batch", overlays="none")
 SLOW = {"FAKE_CAPTION_SECONDS": "0.2"}  # a photograph
 FAKE = "fake_service:app"
+HOLD = "hold"  # beside the log
 PATIENCE = 60  # seconds to wait for what takes one on an idle machine
 # Commands to run another in: with a standard error that takes nothing, and where nothing but the memory can
 # be written to, with folders for temporary files that are full.
@@ -49,7 +50,12 @@ def service(
 ) -> Iterator[Service]:
     """A gunicorn, as it ships, that is ready."""
     port = free_port()
-    environment = {"CAPTION_BIND": f"127.0.0.1:{port}", "CAPTION_WORKERS": "2", "PYTHONPATH": "tests"}
+    environment = {
+        "CAPTION_BIND": f"127.0.0.1:{port}",
+        "CAPTION_WORKERS": "2",
+        "PYTHONPATH": "tests",
+        "FAKE_CAPTION_HOLD": str(folder / HOLD),
+    }
     command = [*within, "gunicorn", "-c", "service/gunicorn_config.py", application]
     with running(command, folder / "log", environment | settings) as process:
         wait_for(port, "/readyz", process, folder / "log")
@@ -72,8 +78,8 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @contextmanager
 def six_in_flight(started: Service) -> Iterator[list[Future[Answer]]]:
-    """The answers to come to requests of many photographs, when none has been answered yet."""
-    with ThreadPoolExecutor(6) as pool:
+    """The answers to requests of many photographs; none is given before the end of the context."""
+    with ThreadPoolExecutor(6) as pool, held(started.log.with_name(HOLD)):
         answers = [pool.submit(ask, started.port, MANY) for _ in range(6)]
         wait_until(lambda: started.metric("caption_inflight") == 6)
         yield answers
@@ -82,17 +88,17 @@ def six_in_flight(started: Service) -> Iterator[list[Future[Answer]]]:
 def test_who_is_in_flight_is_answered_before_the_service_stops(tmp_path: Path) -> None:
     with service(tmp_path, **SLOW) as started:
         with six_in_flight(started) as answers:
-            assert started.stop() == 0
+            started.process.send_signal(signal.SIGTERM)
+        assert started.process.wait(PATIENCE) == 0
         assert [answer.result().status for answer in answers] == [200] * 6
 
 
 def test_only_the_requests_of_a_killed_worker_fail_and_another_takes_its_place(two_workers: Service) -> None:
     with six_in_flight(two_workers) as answers:
         worker = max(two_workers.workers(), key=two_workers.connections)
-        os.kill(worker, signal.SIGSTOP)  # or it might finish one while they are counted
         owned = two_workers.connections(worker)
         os.kill(worker, signal.SIGKILL)
-        statuses = Counter(answer.result().status for answer in answers)
+    statuses = Counter(answer.result().status for answer in answers)
     assert owned > 0
     assert statuses == Counter({BROKEN: owned}) + Counter({200: 6 - owned})
     wait_until(lambda: len(set(two_workers.workers()) - {worker}) == 2)
@@ -103,8 +109,10 @@ def test_only_the_requests_of_a_killed_worker_fail_and_another_takes_its_place(t
 def test_a_crowd_is_captioned_or_told_when_to_come_again_and_nobody_hangs(two_workers: Service) -> None:
     before = two_workers.metric("caption_rejected_total")
     with ThreadPoolExecutor(48) as pool:
-        asking = [pool.submit(ask, two_workers.port, ONE) for _ in range(120)]
-        assert get(two_workers.port, "/healthz").status == 200
+        with held(two_workers.log.with_name(HOLD)):
+            asking = [pool.submit(ask, two_workers.port, ONE) for _ in range(120)]
+            wait_until(lambda: two_workers.metric("caption_rejected_total") > before)
+            assert get(two_workers.port, "/healthz").status == 200
         answers = [each.result() for each in asking]
     refused = [answer for answer in answers if answer.status != 200]
     assert 0 < len(refused) < len(answers)

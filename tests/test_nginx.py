@@ -213,8 +213,10 @@ def test_a_photograph_on_which_a_captioner_ended_is_not_sent_to_the_next(tmp_pat
 
 
 def test_a_captioner_that_is_away_is_passed_over(tmp_path: Path) -> None:
-    with recorders(1) as [upstream], nginx_before(tmp_path, free_port(), upstream.port) as port:
-        assert [ask_for_caption(port, picture()).status for _ in range(4)] == [200] * 4
+    with recorders(1) as [upstream], socket.socket() as away:
+        away.bind(("127.0.0.1", 0))  # nobody listens, and nobody else gets it
+        with nginx_before(tmp_path, away.getsockname()[1], upstream.port) as port:
+            assert [ask_for_caption(port, picture()).status for _ in range(4)] == [200] * 4
 
 
 def test_what_a_client_claims_of_itself_is_not_passed_on(recorder: tuple[Recorder, int]) -> None:

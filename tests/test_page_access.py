@@ -27,7 +27,7 @@ def bring(page: Any, state: str) -> None:
         words(page).nth(1).focus()
     elif state == "many":
         choose(page, photograph("a.jpg"), BAD, photograph("b.jpg", "blue"), until="many")
-        page.get_by_text("captioned, 1 failed").wait_for()
+        page.locator("#announcement", has_text="captioned, 1 failed.").wait_for(state="attached")
     elif state == "failed":
         choose(page, BAD, until="failed")
     elif state == "camera":
