@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 from torch import Tensor, nn
 
@@ -12,10 +10,8 @@ from model.attention import ATTENTION_KINDS, Attended, Attention, Memory, Query,
 N, D, H, E, A, M = 4, 6, 9, 5, 8, 2
 ROWS, COLUMNS = 3, 7
 L = ROWS * COLUMNS
-QUERIES = ("state", "state_and_word")
 KINDS = tuple(ATTENTION_KINDS)
 WITH_MAPS = tuple(kind for kind in KINDS if kind != "none")  # that kind has no weights
-EVERY_CASE = tuple(product(KINDS, QUERIES))
 
 
 def sizes_for(kind: str, query: str = "state", rows: int = ROWS, columns: int = COLUMNS) -> Sizes:
