@@ -23,9 +23,9 @@ from typing import Any
 
 from model import Captioner, DecodingOptions
 from training import fit
-from training.captions import read_photographs
-from training.evaluate import Evaluation
-from training.shapes import draw_world
+from training.data.caption_files import read_photographs
+from training.data.shapes import draw_world
+from training.evaluation.evaluator import Evaluation
 
 SHIPPED = Path("checkpoints/default")
 SIDE = 224  # pixels

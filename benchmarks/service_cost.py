@@ -24,12 +24,12 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from benchmarks.photographs import examples
-from benchmarks.report import Report
-from benchmarks.service_client import Upload, ask, crowd, settle_in
-from benchmarks.service_process import ROOT, Service, serving
+from benchmarks.harness.client import Upload, ask, crowd, settle_in
+from benchmarks.harness.photos import examples
+from benchmarks.harness.report import Report
+from benchmarks.harness.server import ROOT, Service, serving
 from model import Captioner, DecodingOptions, open_image
-from service.payload import caption_record
+from service.web.responses import caption_record
 
 WORKERS = 2
 CLIENTS = 16

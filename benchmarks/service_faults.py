@@ -23,10 +23,10 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.photographs import examples
-from benchmarks.report import Report
-from benchmarks.service_client import BROKEN, Upload, ask, crowd, get
-from benchmarks.service_process import NotReadyError, Service, serving
+from benchmarks.harness.client import BROKEN, Upload, ask, crowd, get
+from benchmarks.harness.photos import examples
+from benchmarks.harness.report import Report
+from benchmarks.harness.server import NotReadyError, Service, serving
 
 WORKERS = 2
 CLIENTS = 16

@@ -22,11 +22,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.photographs import different, examples
-from benchmarks.report import Report, table
-from benchmarks.service_client import Answer, Crowd, Upload, ask_patiently, crowd, percentile, settle_in
-from benchmarks.service_health import watching_health
-from benchmarks.service_process import ROOT, Service, serving
+from benchmarks.harness.client import Answer, Crowd, Upload, ask_patiently, crowd, percentile, settle_in
+from benchmarks.harness.health_probe import watching_health
+from benchmarks.harness.photos import different, examples
+from benchmarks.harness.report import Report, table
+from benchmarks.harness.server import ROOT, Service, serving
 from model import Captioner, open_image
 
 WORKERS = 2

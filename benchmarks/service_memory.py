@@ -21,10 +21,10 @@ from random import Random
 
 import psutil
 
-from benchmarks.photographs import examples, large
-from benchmarks.report import Report
-from benchmarks.service_client import Answer, Upload, ask_patiently, get
-from benchmarks.service_process import Service, serving
+from benchmarks.harness.client import Answer, Upload, ask_patiently, get
+from benchmarks.harness.photos import examples, large
+from benchmarks.harness.report import Report
+from benchmarks.harness.server import Service, serving
 
 WORKERS = 2
 CLIENTS = 4

@@ -21,11 +21,11 @@ from typing import Any
 
 from flask import Flask
 
-from benchmarks.photographs import examples
-from benchmarks.report import Report, table
-from benchmarks.service_client import Crowd, Upload, crowd, percentile, settle_in
-from benchmarks.service_health import watching_health
-from benchmarks.service_process import Service, serving
+from benchmarks.harness.client import Crowd, Upload, crowd, percentile, settle_in
+from benchmarks.harness.health_probe import watching_health
+from benchmarks.harness.photos import examples
+from benchmarks.harness.report import Report, table
+from benchmarks.harness.server import Service, serving
 
 CLIENTS = (1, 4, 16)
 SETTLING = 1.0  # seconds of every round that do not count

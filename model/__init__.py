@@ -4,9 +4,13 @@ captioner = Captioner.load("checkpoints/default")
 [[caption]] = captioner.caption([open_image(Path("bird.jpg").read_bytes()).image])
 """
 
+from model.caption import Caption, Grid, Word, photograph_record
 from model.captioner import Captioner, Measure, unmeasured
 from model.checkpoint import CheckpointInfo
 from model.config import MOST_TOKENS, ModelConfig
+from model.decoding.beam_search import MAX_BEAM_SIZE, DecodingOptions
+from model.drawing.contact_sheet import contact_sheet, walk_gif
+from model.drawing.overlay import data_url, draw_overlay, encode_png, word_overlay, word_overlays
 from model.errors import (
     CaptioningError,
     CheckpointError,
@@ -17,11 +21,7 @@ from model.errors import (
     UndecodableImageError,
     UnsupportedImageError,
 )
-from model.overlay import data_url, draw_overlay, encode_png, word_overlay, word_overlays
 from model.preprocess import ImageLimits, Photograph, open_image
-from model.record import Caption, Grid, Word, photograph_record
-from model.search import MAX_BEAM_SIZE, DecodingOptions
-from model.sheet import contact_sheet, walk_gif
 
 __all__ = [
     "Caption",

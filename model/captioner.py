@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from model.attention import Look, Memory
+from model.caption import Caption, Grid, Map, Word
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
-from model.endings import dangling_ids
+from model.decoding.beam_search import DecodingOptions, Hypothesis, JudgeFunction, beam_search
+from model.decoding.endings import dangling_ids
+from model.decoding.repeats import linking_ids
 from model.errors import OptionsError
 from model.network import CaptionNetwork
 from model.phrases import PhraseJudge
 from model.preprocess import Preprocess
-from model.record import Caption, Grid, Map, Word
-from model.repeats import linking_ids
-from model.search import DecodingOptions, Hypothesis, JudgeFunction, beam_search
 from model.vocabulary import Vocabulary, detokenize
 
 # Photographs encoded and searched for at once; beyond this a CPU gains nothing and memory grows.

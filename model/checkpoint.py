@@ -28,7 +28,7 @@ from model.config import ModelConfig
 from model.errors import CheckpointError
 from model.files import write_whole
 from model.network import CaptionNetwork
-from model.tokens import Pieces, Tokens, plain_tokens
+from model.tokenizer import Pieces, Tokens, plain_tokens
 from model.vocabulary import Vocabulary
 
 FORMAT = "sightline-checkpoint"

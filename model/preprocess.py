@@ -15,6 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from model.caption import Grid
 from model.config import ModelConfig
 from model.errors import (
     EmptyImageError,
@@ -23,7 +24,6 @@ from model.errors import (
     UndecodableImageError,
     UnsupportedImageError,
 )
-from model.record import Grid
 
 # "JPEG" opens MPO files (two-picture phone photographs) too; naming "MPO" here breaks Pillow's search.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from model.config import CAPTION_LENGTH, MOST_TOKENS
 from model.errors import CheckpointError
-from model.tokens import WORDS, Characters, Pieces, Tokens, Words, learn_tokens
+from model.tokenizer import WORDS, Characters, Pieces, Tokens, Words, learn_tokens
 
 PAD, START, END, UNK = "<pad>", "<start>", "<end>", "<unk>"
 SPECIALS = (PAD, START, END, UNK)

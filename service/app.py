@@ -8,19 +8,20 @@ import torch
 from flask import Flask
 
 from model import Captioner, CheckpointError, ImageLimits, OptionsError
-from service.access import register_access
-from service.config import ConfigError, ServiceConfig
-from service.errors import register_errors
-from service.headers import register_headers
-from service.health import health
-from service.inference import Inference
-from service.logs import register_logs
-from service.max import max_predictions, max_routes
-from service.metrics import register_metrics
-from service.page import page
-from service.parsing import MAX_FIELD_BYTES, MAX_FORM_PARTS, InMemoryRequest
-from service.routes import captioning, information
-from service.specification import register_specification
+from service.config import ServiceConfig
+from service.errors import ConfigError
+from service.web.access import register_access
+from service.web.captions import captioning, information
+from service.web.headers import register_headers
+from service.web.health import health
+from service.web.logs import register_logs
+from service.web.max_api import max_predictions, max_routes
+from service.web.metrics import register_metrics
+from service.web.openapi import register_specification
+from service.web.page import page
+from service.web.problems import register_errors
+from service.web.request_parser import MAX_FIELD_BYTES, MAX_FORM_PARTS, InMemoryRequest
+from service.worker import Inference
 
 # gunicorn takes this status of a worker as "do not start it again"; any other would loop for ever.
 CANNOT_START = 3
@@ -39,7 +40,7 @@ def create_app(config: ServiceConfig | None = None, captioner: Captioner | None 
     except (ConfigError, CheckpointError, OptionsError) as error:
         print(f"The captioning service cannot start. {error}", file=sys.stderr)
         sys.exit(CANNOT_START)
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.request_class = InMemoryRequest
     app.config.update(
         MAX_CONTENT_LENGTH=config.max_bytes,

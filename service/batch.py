@@ -29,8 +29,8 @@ from model import (
     photograph_record,
 )
 from model.files import replacing
-from service.inputs import Source, find_sources
-from service.records import Records, append_lines, keep_settings
+from service.files.output import Records, append_lines, keep_settings
+from service.files.sources import Source, find_sources
 
 ALL_CAPTIONED, WRONG_USAGE, FINISHED_WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130  # exit statuses
 

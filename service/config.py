@@ -15,6 +15,8 @@ from typing import Any
 
 import limits
 
+from service.errors import ConfigError
+
 PREFIX = "CAPTION_"
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
@@ -25,10 +27,6 @@ _KEY = re.compile(r"[!-~]+")  # what a header can carry as one word
 _STORAGES = ("memory://", "redis://", "rediss://", "redis+unix://")
 _CPU_SHARE = Path("/sys/fs/cgroup/cpu.max")  # microseconds of computing, and in how many of them
 _MOST_PIXELS = 178_956_970  # Pillow refuses larger pictures by itself, whatever is set here
-
-
-class ConfigError(Exception):
-    """Settings of the service that cannot be; the message has one sentence a line for each mistake."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,8 @@ class Doctor:
 
     def settings(self) -> str:
         """Whether the environment says what can be."""
-        from service.config import PREFIX, ConfigError, ServiceConfig
+        from service.config import PREFIX, ServiceConfig
+        from service.errors import ConfigError
 
         try:
             self._settings = ServiceConfig.from_env()

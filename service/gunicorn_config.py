@@ -16,7 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from service.config import ConfigError, ServiceConfig, usable_cores
+from service.config import ServiceConfig, usable_cores
+from service.errors import ConfigError
 
 # Before torch is imported: it reads this once. Its threads spin, so more than cores stall one another.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -57,8 +58,8 @@ control_socket_disable = True  # nobody needs it, and it would write to the home
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "service.logs.LineFormatter"}},
-    "filters": {"discreet": {"()": "service.logs.Discreet"}},
+    "formatters": {"json": {"()": "service.web.logs.LineFormatter"}},
+    "filters": {"discreet": {"()": "service.web.logs.Discreet"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
     "loggers": {
@@ -84,7 +85,7 @@ def pre_fork(server: Any, worker: Any) -> None:  # gunicorn has no types
 
 def post_fork(server: Any, worker: Any) -> None:
     """Let the worker write its figures where the one before it with its number left off."""
-    from service.metrics import share_by_name
+    from service.web.metrics import share_by_name
 
     share_by_name(f"worker{worker.number}")
     logging.captureWarnings(True)

@@ -19,9 +19,9 @@ from flask.testing import FlaskClient
 from processes import free_port
 from werkzeug.test import TestResponse
 
-from service import access
 from service.app import create_app
 from service.config import ServiceConfig
+from service.web import access
 
 CAPTION_ROUTES = ("/v1/captions", "/v1/captions:batch", "/v1/overlays", "/model/predict")
 OPEN_ROUTES = ("/", "/v1/model", "/healthz", "/metrics", "/openapi.json", "/docs", "/model/metadata")

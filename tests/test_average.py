@@ -11,7 +11,7 @@ from model import CheckpointInfo
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training import average
+from training.runs import averaging as average
 
 
 @pytest.fixture

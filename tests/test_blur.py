@@ -9,7 +9,7 @@ from attention_kinds import COLUMNS, ROWS
 from torch import nn
 
 from model.attention import Sizes, build_attention
-from model.attention.blur import ScoreBlur
+from model.attention.smoothing import ScoreBlur
 
 L = ROWS * COLUMNS
 SCORED = sorted({"additive", "additive_sum", "location", "dot", "general", "scaled_dot", "multi_head"})

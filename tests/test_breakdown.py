@@ -5,7 +5,7 @@ import random
 import pytest
 
 from model import Caption, Grid, Word
-from training.breakdown import (
+from training.evaluation.breakdown import (
     FAULTS,
     GROUPS,
     KINDS,
@@ -18,8 +18,8 @@ from training.breakdown import (
     repeats_around_and,
     repeats_bigram,
 )
-from training.categories import CategoryWords
-from training.metrics import Tally
+from training.evaluation.metrics import Tally
+from training.evaluation.object_words import CategoryWords
 
 SOUND = [
     "a dog runs",

@@ -12,8 +12,8 @@ from PIL import Image
 from model import Caption, Captioner, CheckpointInfo, DecodingOptions, ImageError, ModelConfig, OptionsError
 from model import captioner as module
 from model.attention import ATTENTION_KINDS
+from model.decoding.beam_search import BANNED_IDS
 from model.network import CaptionNetwork
-from model.search import BANNED_IDS
 from model.vocabulary import Vocabulary
 
 KINDS = tuple(ATTENTION_KINDS)

@@ -12,15 +12,15 @@ from conftest import draw_photo
 
 from model import CaptioningError, OptionsError
 from model.vocabulary import tokenize
-from training.captions import (
+from training.data.caption_files import (
     CaptionedPhotograph,
-    DataError,
     list_photographs,
     list_sets,
     read_photographs,
     split_by_name,
     with_captions,
 )
+from training.errors import DataError
 
 # Captions with everything that a form might trip over, the same in all of them.
 CONTENT = {

@@ -6,10 +6,10 @@ import pytest
 from conftest import SHARED_DATA, draw_photo
 
 from model.vocabulary import tokenize
-from training.captions import DataError
-from training.categories import SYNONYMS, CategoryWords, plurals
-from training.instances import read_instances
-from training.shapes import draw_world, write_world
+from training.data.instances import read_instances
+from training.data.shapes import draw_world, write_world
+from training.errors import DataError
+from training.evaluation.object_words import SYNONYMS, CategoryWords, plurals
 
 COCO = (
     "person",

@@ -10,9 +10,10 @@ from conftest import draw_photo
 from PIL import Image
 
 from model import ImageError, OptionsError, open_image
-from training import check
-from training.captions import CaptionedPhotograph, DataError
-from training.check import Problem, check_photographs, describe_problems, read_checked, usable
+from training.data import validation as check
+from training.data.caption_files import CaptionedPhotograph
+from training.data.validation import Problem, check_photographs, describe_problems, read_checked, usable
+from training.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 SPLIT_OF = {"train": 0, "restval": 0, "val": 1, "test": 2}  # how far from training

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from model import Captioner
-from training import compare
-from training.captions import read_photographs
-from training.comparison import as_markdown
-from training.comparison import compare as compare_results
-from training.loop import DivergedError
-from training.run import Run
-from training.shapes import write_world
+from training.comparison import experiment as compare
+from training.comparison.table import as_markdown
+from training.comparison.table import compare as compare_results
+from training.data.caption_files import read_photographs
+from training.data.shapes import write_world
+from training.errors import DivergedError
+from training.runs.run import Run
 
 KINDS = ("none", "uniform", "additive")
 

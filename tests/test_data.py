@@ -11,8 +11,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from model.vocabulary import Vocabulary
-from training.captions import CaptionedPhotograph, DataError, read_photographs
-from training.data import (
+from training.data.batches import (
     LONGEST_CAPTION,
     Draw,
     EpochSampler,
@@ -24,6 +23,8 @@ from training.data import (
     is_mirrored_draw,
     mirror_words,
 )
+from training.data.caption_files import CaptionedPhotograph, read_photographs
+from training.errors import DataError
 
 
 def write_karpathy(folder: Path, listed: Iterable[tuple[str, str, list[str]]]) -> Path:

@@ -20,8 +20,8 @@ from conftest import draw_photo
 from fake_captioner import picture
 from processes import free_port, held, running, wait_for
 
-from benchmarks.service_client import BROKEN, Answer, Upload, ask, crowd, get
-from benchmarks.service_process import Service
+from benchmarks.harness.client import BROKEN, Answer, Upload, ask, crowd, get
+from benchmarks.harness.server import Service
 from model import Captioner, open_image
 
 ONE = Upload.of(picture(), overlays="none")

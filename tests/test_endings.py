@@ -4,7 +4,7 @@ import torch
 from conftest import draw_photo
 
 from model import DecodingOptions
-from model.endings import NEVER_LAST, dangling_ids, without_dangling_ends
+from model.decoding.endings import NEVER_LAST, dangling_ids, without_dangling_ends
 from model.vocabulary import Vocabulary
 
 END = Vocabulary.end_id

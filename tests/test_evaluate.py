@@ -11,12 +11,13 @@ import pytest
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
 from model.vocabulary import tokenize
-from training import evaluate, java_metrics
-from training.captions import read_photographs
-from training.evaluate import describe_attention, evaluate_captioner, is_constant
-from training.java_metrics import JavaScore
-from training.metrics import Tally
-from training.shapes import draw_world, write_world
+from training.data.caption_files import read_photographs
+from training.data.shapes import draw_world, write_world
+from training.evaluation import evaluator as evaluate
+from training.evaluation import java_metrics
+from training.evaluation.evaluator import describe_attention, evaluate_captioner, is_constant
+from training.evaluation.java_metrics import JavaScore
+from training.evaluation.metrics import Tally
 
 SCORES = {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from model.encoder import Encoder
 from model.preprocess import Preprocess
-from training.captions import CaptionedPhotograph, DataError
-from training.data import Draw, is_mirrored_draw
-from training.features import FeatureDataset, _fingerprint, cached_features
+from training.data.batches import Draw, is_mirrored_draw
+from training.data.caption_files import CaptionedPhotograph
+from training.data.features import FeatureDataset, _fingerprint, cached_features
+from training.errors import DataError
 
 
 @pytest.fixture

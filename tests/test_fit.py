@@ -15,9 +15,9 @@ from model import Captioner, ModelConfig
 from model.checkpoint import load_checkpoint
 from model.network import CaptionNetwork
 from training import fit
-from training.config import TrainConfig
-from training.loop import Trainer
-from training.shapes import write_world
+from training.data.shapes import write_world
+from training.engine.config import TrainConfig
+from training.engine.trainer import Trainer
 
 EPOCHS, STEPS = 2, 2  # 16 of the 20 photographs are for training, 8 a batch
 TIMES = ("train_seconds", "val_seconds")

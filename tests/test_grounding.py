@@ -10,11 +10,11 @@ import pytest
 from conftest import draw_photo
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
-from training import grounding
-from training.categories import CategoryWords
-from training.grounding import describe_grounding, ground, measure_maps
-from training.instances import AnnotatedPhotograph, Instances, read_instances
-from training.shapes import draw_world, write_world
+from training.data.instances import AnnotatedPhotograph, Instances, read_instances
+from training.data.shapes import draw_world, write_world
+from training.evaluation import grounding
+from training.evaluation.grounding import describe_grounding, ground, measure_maps
+from training.evaluation.object_words import CategoryWords
 
 WHOLE = Grid(
     rows=2, columns=4, box=(0.0, 0.0, 1.0, 1.0)

@@ -18,11 +18,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
-from model import Caption, overlay
+from model import Caption
+from model.drawing import overlay
 from service.app import create_app
-from service.config import ConfigError, ServiceConfig
+from service.config import ServiceConfig
+from service.errors import ConfigError
 
-STATIC = Path(__file__).parents[1] / "service" / "static"
+STATIC = Path(__file__).parents[1] / "service" / "web" / "static"
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from fake_captioner import FakeCaptioner, picture
 from PIL import Image
 
 from model import Caption, DecodingOptions, ImageLimits, UnsupportedImageError
-from service import inference as module
-from service.inference import BusyError, Inference
+from service import worker as module
+from service.errors import BusyError
+from service.worker import Inference
 
 
 def inference(captioner: Any = None, queue: int = 2) -> Inference:

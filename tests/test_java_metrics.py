@@ -15,9 +15,10 @@ import psutil
 import pytest
 from pycocoevalcap.meteor.meteor import Meteor
 
-from training import java_metrics
-from training.java_metrics import JavaError, meteor, spice
-from training.metrics import Tally
+from training.errors import JavaError
+from training.evaluation import java_metrics
+from training.evaluation.java_metrics import meteor, spice
+from training.evaluation.metrics import Tally
 
 ROOT = Path(__file__).parents[1]
 WORDS = [

@@ -12,11 +12,11 @@ from model import Caption, Captioner, CheckpointInfo, DecodingOptions, Grid, Mod
 from model.network import CaptionNetwork
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary, tokenize
-from training.config import TrainConfig
-from training.data import Example, collate
-from training.loop import Trainer
-from training.metrics import Tally
-from training.shapes import COLOURS, SHAPES, Scene, Shape, draw_world
+from training.data.batches import Example, collate
+from training.data.shapes import COLOURS, SHAPES, Scene, Shape, draw_world
+from training.engine.config import TrainConfig
+from training.engine.trainer import Trainer
+from training.evaluation.metrics import Tally
 
 SCENES, HELD_OUT, SIZE, STEPS, BATCH = 5000, 200, 48, 900, 16
 

@@ -21,7 +21,7 @@ from processes import ask, ask_for_caption, free_port, running, wait_for
 from model import Caption
 from service.app import create_app
 from service.config import ServiceConfig
-from service.logs import LineFormatter
+from service.web.logs import LineFormatter
 
 Line = dict[str, Any]
 

@@ -10,10 +10,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from model import ModelConfig, OptionsError
 from model.network import CaptionNetwork
-from training.config import TrainConfig
-from training.data import Batch, Example, collate
-from training.loop import Trainer, TrainingError
-from training.objective import Phase
+from training.data.batches import Batch, Example, collate
+from training.engine.config import TrainConfig
+from training.engine.objective import Phase
+from training.engine.trainer import Trainer
+from training.errors import TrainingError
 
 RECIPE = TrainConfig(epochs=4, frozen_epochs=2, batch_size=3, warmup_steps=1, seed=3)
 STEPS = 2  # an epoch

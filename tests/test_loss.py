@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model.network import CaptionNetwork
-from training.data import Example, collate
-from training.loss import (
+from training.data.batches import Example, collate
+from training.engine.losses import (
     DOUBLY_STOCHASTIC_TARGETS,
     doubly_stochastic_penalty,
     smoothed_cross_entropy,

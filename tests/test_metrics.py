@@ -8,7 +8,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from training.metrics import Tally
+from training.evaluation.metrics import Tally
 
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "grass", "the", "brown", "water", "over", "two"]
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")

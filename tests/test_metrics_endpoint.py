@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from model import Caption
 from service.app import create_app
 from service.config import ServiceConfig
-from service.metrics import observe_rejected
+from service.web.metrics import observe_rejected
 
 PATIENCE_SECONDS = 120
 

@@ -16,7 +16,7 @@ from model import ModelConfig
 from model.attention import ATTENTION_KINDS, Look
 from model.decoder import DecoderState
 from model.network import CaptionNetwork
-from training.loss import reinforce
+from training.engine.losses import reinforce
 
 B, T = 3, 4
 KINDS = tuple(ATTENTION_KINDS)

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from model import overlay
+from model.caption import Caption, Grid, Word
+from model.drawing import overlay
+from model.drawing.contact_sheet import WALK_MIN_WIDTH, WALK_SIDE, contact_sheet, walk_gif
+from model.drawing.overlay import WORD_SIDE, data_url, draw_overlay, encode_jpeg, encode_png, word_overlay
+from model.drawing.text import TITLE_HEIGHT, Text, titled
 from model.errors import OptionsError
-from model.lettering import TITLE_HEIGHT, Text, titled
-from model.overlay import WORD_SIDE, data_url, draw_overlay, encode_jpeg, encode_png, word_overlay
-from model.record import Caption, Grid, Word
-from model.sheet import WALK_MIN_WIDTH, WALK_SIDE, contact_sheet, walk_gif
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 INSET = (0.25, 0.1, 0.75, 0.6)
@@ -217,7 +217,9 @@ def test_a_sheet_is_bounded_for_every_shape_and_length(size: tuple[int, int], se
 def panels_drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Picture, title and remark of every panel of the sheets drawn from now on."""
     drawn: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("model.sheet.titled", lambda *panel: drawn.append(panel) or titled(*panel))
+    monkeypatch.setattr(
+        "model.drawing.contact_sheet.titled", lambda *panel: drawn.append(panel) or titled(*panel)
+    )
     return drawn
 
 
@@ -225,7 +227,8 @@ def lines_drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts of the sheets drawn from now on."""
     drawn: list[str] = []
     monkeypatch.setattr(
-        "model.sheet.Text", lambda words, *size: drawn.append(" ".join(words)) or Text(words, *size)
+        "model.drawing.contact_sheet.Text",
+        lambda words, *size: drawn.append(" ".join(words)) or Text(words, *size),
     )
     return drawn
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from service.app import create_app
 from service.config import ServiceConfig
-from service.page import EXAMPLES
+from service.web.page import EXAMPLES
 
 pytest_plugins = ["browser"]
 

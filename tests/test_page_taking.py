@@ -12,7 +12,7 @@ import pytest
 from page_actions import choose, photograph
 from PIL import Image
 
-from training.captions import list_sets
+from training.data.caption_files import list_sets
 
 pytest_plugins = ["browser"]
 

@@ -13,7 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from training import fit
-from training.shapes import write_world
+from training.data.shapes import write_world
 
 ROOT = Path(__file__).parents[1]
 LOSSES = ("cross_entropy", "doubly_stochastic", "cider", "bleu_4")

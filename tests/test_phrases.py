@@ -17,11 +17,11 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
 from model.phrases import PhraseHead, PhraseJudge
 from model.vocabulary import Vocabulary
-from training import phrases
-from training.captions import DataError
-from training.phrases import PhraseTable
-from training.reward import CiderReward
-from training.start import continued_config, grown_network
+from training.engine.cider_reward import CiderReward
+from training.errors import DataError
+from training.runs import phrase_training as phrases
+from training.runs.initialization import continued_config, grown_network
+from training.runs.phrase_training import PhraseTable
 
 RECIPE = ("--min-count", "2", "--width", "8")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import plot
-from training.plot import write_plot
+from training.reporting import curves as plot
+from training.reporting.curves import write_plot
 
 CURVES = (*plot.SCORES, *plot.LOSSES)
 

@@ -16,11 +16,11 @@ from model.attention import Attended, Look, Memory, Query, hard
 from model.attention.interface import masked_softmax
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training import loss as module
-from training.config import TrainConfig
-from training.data import Example, collate
-from training.loop import Trainer
-from training.loss import BASELINE_MEMORY, ENTROPY_WEIGHT, reinforce, smoothed_cross_entropy
+from training.data.batches import Example, collate
+from training.engine import losses as module
+from training.engine.config import TrainConfig
+from training.engine.losses import BASELINE_MEMORY, ENTROPY_WEIGHT, reinforce, smoothed_cross_entropy
+from training.engine.trainer import Trainer
 
 CELLS, WORDS, V = 4, 2, 5
 PATHS = torch.tensor(list(product(range(CELLS), repeat=WORDS)))  # (16, T): everything that can be drawn

@@ -8,7 +8,7 @@ import torch
 from conftest import draw_photo
 
 from model import DecodingOptions
-from model.repeats import LINKING_WORDS, linking_ids, without_repeats
+from model.decoding.repeats import LINKING_WORDS, linking_ids, without_repeats
 from model.vocabulary import Vocabulary
 
 

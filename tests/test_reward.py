@@ -5,7 +5,7 @@ import random
 import pytest
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
-from training.reward import CiderReward
+from training.engine.cider_reward import CiderReward
 
 END = 2
 

@@ -17,8 +17,8 @@ from PIL import Image
 from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig, files
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training.data import CaptionedPhotograph
-from training.samples import choose_samples, write_samples
+from training.data.batches import CaptionedPhotograph
+from training.reporting.sample_pages import choose_samples, write_samples
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert('1')</script>&\"x"

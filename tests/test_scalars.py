@@ -11,8 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from training import scalars
-from training.scalars import Scalars
+from training.reporting import tensorboard as scalars
+from training.reporting.tensorboard import Scalars
 
 LINE = {
     "epoch": 1,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from model.attention import Look
 from model.decoder import DecoderState, DecoderStep
+from model.decoding.beam_search import BANNED_IDS, DecodingOptions, Hypothesis, beam_search
 from model.errors import OptionsError
-from model.search import BANNED_IDS, DecodingOptions, Hypothesis, beam_search
 from model.vocabulary import Vocabulary
 
 END = Vocabulary.end_id
@@ -90,7 +90,7 @@ def greedy(model: ToyModel, photograph: int, max_length: int) -> tuple[int, ...]
 @pytest.mark.parametrize("seed", range(8))
 def test_a_beam_of_one_is_greedy(seed: int) -> None:
     model = ToyModel(5, seed)
-    for photograph, [hypothesis] in enumerate(model.search(beam_size=1, max_length=6)):
+    for photograph, [hypothesis] in enumerate(model.decoding.beam_search(beam_size=1, max_length=6)):
         assert hypothesis.ids == greedy(model, photograph, 6)
 
 
@@ -99,7 +99,7 @@ def test_a_beam_of_one_is_greedy(seed: int) -> None:
 def test_a_beam_wide_enough_finds_the_enumerated_best(seed: int, penalty: float) -> None:
     model = ToyModel(2, seed)
     # With two words there are 9 + 3 hypotheses and 4 more moves; ten beams lose none that could win.
-    found = model.search(beam_size=10, max_length=2, length_penalty=penalty)
+    found = model.decoding.beam_search(beam_size=10, max_length=2, length_penalty=penalty)
     for photograph, [hypothesis] in enumerate(found):
         assert hypothesis.ids == enumerated_best(model, photograph, 2, penalty)
 
@@ -108,7 +108,7 @@ def test_a_beam_wide_enough_finds_the_enumerated_best(seed: int, penalty: float)
 def test_words_carry_their_own_scores_and_looks(beam_size: int) -> None:
     model = ToyModel(4, seed=11)
     for photograph, hypotheses in enumerate(
-        model.search(beam_size=beam_size, num_captions=beam_size, max_length=5)
+        model.decoding.beam_search(beam_size=beam_size, num_captions=beam_size, max_length=5)
     ):
         for hypothesis in hypotheses:
             ids = (*hypothesis.ids, END) if hypothesis.is_finished else hypothesis.ids
@@ -160,7 +160,7 @@ def test_a_photograph_alone_is_searched_as_in_company(seed: int) -> None:
 def test_only_words_are_emitted_and_no_caption_is_empty_or_twice_there(seed: int) -> None:
     model = ToyModel(3, seed, end_bonus=3.0)
     model.table[:, :, list(BANNED_IDS)] += 50
-    for hypotheses in model.search(beam_size=4, num_captions=4, max_length=4):
+    for hypotheses in model.decoding.beam_search(beam_size=4, num_captions=4, max_length=4):
         ids = [hypothesis.ids for hypothesis in hypotheses]
         assert len(set(ids)) == len(ids) == 4
         assert all(ids)
@@ -236,7 +236,7 @@ def test_a_judge_decides_which_of_the_likely_captions_are_said():
             log_probs, _ = walk(model, photograph, one.ids)
             assert one.log_probs == pytest.approx(log_probs, abs=1e-5)  # the judge changes no probability
     said = [sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(found)]
-    plain = model.search(beam_size=3, num_captions=3, max_length=4)
+    plain = model.decoding.beam_search(beam_size=3, num_captions=3, max_length=4)
     before = [
         sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(plain)
     ]

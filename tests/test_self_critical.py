@@ -7,16 +7,16 @@ import pytest
 import torch
 from conftest import loud_network
 
+from model.decoding.beam_search import BANNED_IDS
+from model.decoding.sampling import sample
 from model.network import CaptionNetwork
-from model.sampling import sample
-from model.search import BANNED_IDS
 from model.vocabulary import Vocabulary
-from training.config import TrainConfig
-from training.data import Batch, Example, collate
-from training.loop import Trainer
-from training.loss import leave_one_out, self_critical
-from training.objective import Phase
-from training.reward import CiderReward
+from training.data.batches import Batch, Example, collate
+from training.engine.cider_reward import CiderReward
+from training.engine.config import TrainConfig
+from training.engine.losses import leave_one_out, self_critical
+from training.engine.objective import Phase
+from training.engine.trainer import Trainer
 
 END = Vocabulary.end_id
 RECIPE = TrainConfig(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from service import config as config_file
-from service.config import ConfigError, ServiceConfig, listed, usable_cores
+from service.config import ServiceConfig, listed, usable_cores
+from service.errors import ConfigError
 
 
 def mistakes(**variables: str) -> list[str]:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from model import OptionsError
-from training import shapes
-from training.shapes import BACKGROUNDS, COLOURS, NOISE, SHAPES, draw_world, write_world
+from training.data import shapes
+from training.data.shapes import BACKGROUNDS, COLOURS, NOISE, SHAPES, draw_world, write_world
 
 # Words that may stand beside the things themselves.
 NEUTRAL = {"a", "an", "and", "there", "is", "one", "the", "picture", "shows", "on", "background"}

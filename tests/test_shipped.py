@@ -10,8 +10,8 @@ from conftest import SHARED_DATA
 from PIL import Image
 
 from model import Caption, Captioner, DecodingOptions, contact_sheet, open_image
-from training.captions import read_photographs
-from training.evaluate import describe_attention, evaluate_captioner
+from training.data.caption_files import read_photographs
+from training.evaluation.evaluator import describe_attention, evaluate_captioner
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "checkpoints" / "default"

@@ -11,7 +11,7 @@ from conftest import WORDS, config_of_kind, draw_photo, loud_network
 from model import Captioner, CheckpointInfo, DecodingOptions, OptionsError
 from model.checkpoint import load_checkpoint, save_checkpoint
 from training import fit
-from training.start import WORD_ROWS, continued_config, grown_network
+from training.runs.initialization import WORD_ROWS, continued_config, grown_network
 
 NEW = ("zebra", "saxophone")
 CAPTIONS = [["a", "zebra", "runs"], ["zebra", "on", "grass"], ["a", "saxophone"]]

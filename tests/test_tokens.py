@@ -17,7 +17,7 @@ from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig
 from model.checkpoint import TOKENIZER, save_checkpoint
 from model.config import MOST_TOKENS, TOKENS
 from model.errors import CheckpointError
-from model.tokens import (
+from model.tokenizer import (
     CHARACTERS,
     LONGEST_PIECE,
     Pieces,

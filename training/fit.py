@@ -17,10 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from model import CaptioningError
-from training.check import read_checked
-from training.config import FINE_TUNING, FINE_TUNING_MIN_COUNT, RunOptions
-from training.folder import STATE, RunFolder
-from training.options import (
+from training.cli import (
     add_data_options,
     add_hardware_options,
     add_network_options,
@@ -28,8 +25,11 @@ from training.options import (
     chosen_network,
     chosen_recipe,
 )
-from training.parallel import from_first, processes_of_run
-from training.run import Run
+from training.data.validation import read_checked
+from training.engine.config import FINE_TUNING, FINE_TUNING_MIN_COUNT, RunOptions
+from training.engine.distributed import from_first, processes_of_run
+from training.runs.run import Run
+from training.runs.run_directory import STATE, RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

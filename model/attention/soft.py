@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from model.attention.blur import ScoreBlur
 from model.attention.interface import (
     Attended,
     Look,
@@ -20,6 +19,7 @@ from model.attention.interface import (
     mean_annotation,
     weighted_sum,
 )
+from model.attention.smoothing import ScoreBlur
 from model.errors import CheckpointError
 
 

@@ -1,0 +1,1 @@
+"""Writing a caption with a trained decoder: options, beam search, sampling, constraints."""

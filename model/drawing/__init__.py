@@ -1,0 +1,1 @@
+"""Pictures of attention: overlays, contact sheets, animations."""

@@ -1,0 +1,143 @@
+"""Pictures of a whole caption: a contact sheet, and an animated walk through the words.
+
+This file knows nothing of networks, files or HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+
+from PIL import Image
+
+from model.caption import Caption, Word
+from model.drawing.overlay import Canvas, bounded
+from model.drawing.text import (
+    ACCENT_INK,
+    FAINT_INK,
+    INK,
+    MIN_PANEL_WIDTH,
+    PAPER,
+    SOFT_INK,
+    TITLE_HEIGHT,
+    Text,
+    titled,
+)
+
+# The contact sheet, in pixels.
+SHEET_SIDE = 1640  # the panels fill no more of either side
+PANEL_AREA = 320 * 240  # of the largest panel: an area, so that panoramas get wide panels
+LONE_AREA = 640 * 480  # of the photograph when there is nothing beside it
+GAP = 12
+CAPTION_SIZE, NOTE_SIZE, MIN_TEXT_WIDTH = 26, 16, 480
+
+WALK_SIDE = 480  # pixels, longest side of the photograph in the animation
+WALK_TEXT_SIZE, WALK_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photograph can still be read
+WALK_MILLISECONDS = 800  # a word
+WALK_REST_MILLISECONDS = 1600  # the photograph, which starts the walk over
+
+
+def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
+    """The caption, the photograph, and the overlay of every word in reading order, on white paper.
+
+    After figure 2 of Xu et al. (2015). Where words kept attention off the photograph, the title of each says
+    how much. A line under the caption explains such titles, outlined cells and heads, or says that there are
+    no maps, and then the photograph stands alone. It is upright RGB of any size, and is not changed.
+    """
+    mapped = [word for word in caption.words if word.attention is not None]
+    columns, size = _arrangement(image.size, 1 + len(mapped))
+    small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    panels = [titled(small, "")]
+    canvas = Canvas(small, caption.grid)
+    panels += [titled(canvas.draw_word(word), word.word, _aside(word)) for word in mapped]
+    width, height = panels[0].size
+    text_width = max(columns * (width + GAP) - GAP, MIN_TEXT_WIDTH)
+    text = Text(caption.text.split(), text_width, CAPTION_SIZE)
+    note = Text(_note(caption.words).split(), text_width, NOTE_SIZE)
+    top = GAP + text.height + note.height
+    bottom = top + math.ceil(len(panels) / columns) * height + GAP
+    sheet = Image.new("RGB", (text_width + 2 * GAP, bottom), PAPER)
+    text.draw(sheet, (GAP, GAP), [INK] * len(text.words))
+    note.draw(sheet, (GAP, GAP + text.height), [SOFT_INK] * len(note.words))
+    for place, panel in enumerate(panels):
+        row, column = divmod(place, columns)
+        sheet.paste(panel, (GAP + column * (width + GAP), top + row * height))
+    return sheet
+
+
+def walk_gif(image: Image.Image, caption: Caption) -> bytes:
+    """An endless GIF: the photograph, then the overlay of every word, over the caption written so far.
+
+    A word without a map is written under the photograph as it is. The photograph, upright RGB of any
+    size, is shown at most ``WALK_SIDE`` pixels long and is not changed.
+    """
+    small = bounded(image, WALK_SIDE)
+    canvas = Canvas(small, caption.grid)
+    pictures = [small]
+    for word in caption.words:
+        pictures.append(small if word.attention is None else canvas.draw_word(word))
+    words = [word.word for word in caption.words]
+    frames = [_walk_frame(picture, words, place) for place, picture in enumerate(pictures)]
+    palette = _shared_palette(frames)
+    first, *others = (frame.quantize(palette=palette) for frame in frames)
+    durations = [WALK_REST_MILLISECONDS, *[WALK_MILLISECONDS] * len(words)]
+    stream = BytesIO()
+    first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    return stream.getvalue()
+
+
+def _aside(word: Word) -> str:
+    return "" if word.sentinel is None else f"off {round(100 * word.sentinel)} %"
+
+
+def _note(words: Sequence[Word]) -> str:
+    """What must be known to read the panels of these words."""
+    notes = []
+    if words and all(word.attention is None for word in words):
+        notes.append("This model has no attention: there are no maps.")
+    if heads := next((word.heads for word in words if word.heads), None):
+        notes.append(f"Every map is the mean of {len(heads)} heads.")
+    if any(word.chosen is not None for word in words):
+        notes.append("Outlined: the one cell that the word was written from.")
+    if any(word.sentinel is not None for word in words):
+        notes.append("Off: how much of its attention a word kept off the photograph.")
+    return " ".join(notes)
+
+
+def _arrangement(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, int]]:
+    """How many columns and what size of panel make the panels of a photograph of ``size`` largest.
+
+    Among equals the fewest empty places win, then the most columns.
+    """
+    area = PANEL_AREA if panels > 1 else LONE_AREA
+
+    def scale(columns: int) -> float:
+        room_across = (SHEET_SIDE - GAP) / columns - GAP
+        room_down = max(1.0, SHEET_SIDE / math.ceil(panels / columns) - TITLE_HEIGHT)
+        return min(math.sqrt(area / (size[0] * size[1])), room_across / size[0], room_down / size[1])
+
+    most = min(panels, SHEET_SIDE // (MIN_PANEL_WIDTH + GAP))
+    columns = max(range(1, most + 1), key=lambda count: (scale(count), -(-panels % count), count))
+    return columns, (max(1, int(size[0] * scale(columns))), max(1, int(size[1] * scale(columns))))
+
+
+def _walk_frame(picture: Image.Image, words: Sequence[str], place: int) -> Image.Image:
+    """The picture over the caption, with ``place`` words written, the last of them in the accent."""
+    width = max(picture.width, WALK_MIN_WIDTH)
+    text = Text(words, width - 2 * GAP, WALK_TEXT_SIZE)
+    frame = Image.new("RGB", (width, picture.height + text.height + 2 * GAP), PAPER)
+    frame.paste(picture, ((width - picture.width) // 2, 0))
+    inks = [INK if i < place - 1 else ACCENT_INK if i == place - 1 else FAINT_INK for i in range(len(words))]
+    text.draw(frame, (GAP, picture.height + GAP), inks)
+    return frame
+
+
+def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """One palette of 256 colours for all frames: a palette for each makes the photograph flicker."""
+    width, height = (max(1, side // 3) for side in frames[0].size)  # a ninth of the pixels is enough
+    strip = Image.new("RGB", (width, height * len(frames)))
+    for place, frame in enumerate(frames):
+        strip.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, place * height))
+    # By coverage, not by count: the heat and the photograph's own colours are few among many grey pixels.
+    return strip.quantize(256, Image.Quantize.MAXCOVERAGE)

@@ -1,0 +1,1 @@
+"""The batch side of the service: sources, output, runner."""

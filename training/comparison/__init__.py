@@ -1,0 +1,1 @@
+"""Training several configurations alike and comparing them."""

@@ -1,0 +1,1 @@
+"""Captioned photos: files, datasets, validation, batches, cached features."""

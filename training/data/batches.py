@@ -1,0 +1,203 @@
+"""Captioned photographs as batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from model import ModelConfig
+from model.config import MOST_TOKENS
+from model.preprocess import Preprocess
+from model.vocabulary import Vocabulary
+from training.data.caption_files import CaptionedPhotograph
+from training.errors import DataError
+
+LONGEST_CAPTION = 22  # words; the one caption in a hundred that is longer is cut for training
+
+# Mirrored photographs need mirrored words.
+_MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
+
+
+def mirror_words(words: Sequence[str]) -> tuple[str, ...]:
+    """A caption of the mirrored photograph: left and right change places."""
+    return tuple(_MIRRORED.get(word, word) for word in words)
+
+
+class Batch(NamedTuple):
+    """Photographs, each once, with all their captions, longest caption first.
+
+    N captions of B photographs; fed to ``CaptionNetwork.read``.
+    """
+
+    inputs: Tensor  # (B, 3, S, S) photographs, or (B, L, F) cached features
+    owners: Tensor  # (N,) which photograph a caption is of
+    words: Tensor  # (N, T) ids to feed, the start token first
+    targets: Tensor  # (words,) ids to predict, packed as CaptionNetwork.read packs its logits
+    lengths: Tensor  # (N,) words to predict, the end token counted; always on the CPU
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device, but for ``lengths``."""
+        inputs, owners, words, targets = (tensor.to(device) for tensor in self[:-1])
+        return Batch(inputs, owners, words, targets, self.lengths)
+
+    def references(self) -> list[list[list[int]]]:
+        """For each photograph its captions as ids to predict, the end token included."""
+        found: list[list[list[int]]] = [[] for _ in self.inputs]
+        for owner, ids, length in zip(
+            self.owners.tolist(), self.words.tolist(), self.lengths.tolist(), strict=True
+        ):
+            found[owner].append([*ids[1:length], Vocabulary.end_id])
+        return found
+
+
+class Example(NamedTuple):
+    """One photograph as the network takes it, and its captions in ids."""
+
+    inputs: Tensor  # (3, S, S), or (L, F)
+    captions: list[list[int]]
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Examples as one batch."""
+    inputs = torch.stack([example.inputs for example in examples])
+    captions = [(owner, ids) for owner, example in enumerate(examples) for ids in example.captions]
+    captions.sort(key=lambda caption: -len(caption[1]))
+    return as_batch(inputs, [(owner, [*ids, Vocabulary.end_id]) for owner, ids in captions])
+
+
+def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> Batch:
+    """Photographs or features with captions as (owner, ids to predict), longest first."""
+    expect = [torch.tensor(ids) for _, ids in captions]
+    feed = [torch.tensor([Vocabulary.start_id, *ids[:-1]]) for _, ids in captions]
+    lengths = torch.tensor([len(ids) for ids in expect])
+    assert bool((lengths[:-1] >= lengths[1:]).all())
+    padded = pad_sequence(expect, batch_first=True, padding_value=Vocabulary.pad_id)
+    return Batch(
+        inputs=inputs,
+        owners=torch.tensor([owner for owner, _ in captions]),
+        words=pad_sequence(feed, batch_first=True, padding_value=Vocabulary.pad_id),  # (N, T)
+        targets=pack_padded_sequence(padded, lengths, batch_first=True).data,
+        lengths=lengths,
+    )
+
+
+class Draw(NamedTuple):
+    """Which photograph to take, and the seed of everything random that happens to it."""
+
+    photograph: int  # its place in the list of photographs
+    seed: int
+
+
+class PhotographDataset(Dataset[Example]):
+    """Training photographs, randomly cropped, mirrored and recoloured."""
+
+    def __init__(
+        self, photographs: Sequence[CaptionedPhotograph], vocabulary: Vocabulary, config: ModelConfig
+    ) -> None:
+        self._photographs = photographs
+        self._vocabulary = vocabulary
+        self._preprocess = Preprocess(config)
+        # Mild: a caption must stay true of what is left of its photograph.
+        self._augment = v2.Compose(
+            [
+                v2.RandomResizedCrop(
+                    config.image_size,
+                    scale=(0.75, 1.0),
+                    ratio=(0.85, 1.18),
+                    interpolation=v2.InterpolationMode.BICUBIC,
+                ),
+                v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+            ]
+        )
+
+    def __getitem__(self, draw: Draw) -> Example:
+        """The drawn photograph, the same for the same seed whatever process asks."""
+        photograph = self._photographs[draw.photograph]
+        # Squashed first, as when captioning: of a wide photograph a crop would leave half.
+        image = self._preprocess.squash(photograph.read())
+        is_mirrored = is_mirrored_draw(draw)
+        if is_mirrored:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.seed)
+            image = self._augment(image)
+        return Example(self._preprocess(image), encode_captions(photograph, self._vocabulary, is_mirrored))
+
+
+def is_mirrored_draw(draw: Draw) -> bool:
+    """Whether this draw shows the photograph mirrored: half of them do."""
+    return random.Random(draw.seed).random() < 0.5
+
+
+def encode_captions(
+    photograph: CaptionedPhotograph, vocabulary: Vocabulary, is_mirrored: bool
+) -> list[list[int]]:
+    """The captions as ids, of the photograph or of its mirror image."""
+    captions = [mirror_words(words) if is_mirrored else words for words in photograph.captions]
+    # Without spaces a caption is one word, however long: of that, what no search can write is not learnt.
+    return [vocabulary.encode(words[:LONGEST_CAPTION])[:MOST_TOKENS] for words in captions]
+
+
+class EpochSampler:
+    """The steps of one epoch in an order that the seed and the epoch alone decide.
+
+    So a run that was stopped can go on in the middle of an epoch with the steps it had not done.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, *, seed: int, epoch: int, skip: int = 0, parts: int = 1
+    ) -> None:
+        """The photographs of an epoch, step by step.
+
+        Args:
+            count: photographs, at least ``parts``.
+            batch_size: photographs a step, at least ``parts``; the last steps of the epoch may differ.
+            seed: of the run.
+            epoch: from 0.
+            skip: how many steps of the epoch were already done.
+            parts: into how many batches, none of them empty, a step is split: over processes, and over time.
+        """
+        assert count >= parts
+        assert batch_size >= parts
+        rng = random.Random(seed * 1_000_003 + epoch)
+        order = rng.sample(range(count), count)
+        draws = [Draw(index, rng.getrandbits(32)) for index in order]
+        # Too few to be split join those before.
+        starts = [at for at in range(0, count, batch_size) if count - at >= parts]
+        ends = [*starts[1:], count]
+        self._steps = [draws[start:end] for start, end in zip(starts, ends, strict=True)][skip:]
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def part_of(self, rank: int, processes: int) -> list[list[Draw]]:
+        """The batches that one of the processes reads, ``parts / processes`` for each step."""
+        each = self._parts // processes
+        mine = range(rank * each, (rank + 1) * each)
+        return [step[part :: self._parts] for step in self._steps for part in mine]
+
+
+def batches(dataset: Dataset[Example], draws: Sequence[list[Draw]], *, workers: int) -> Iterator[Batch]:
+    """The batches of ``dataset`` in the order of ``draws``, made by ``workers`` processes.
+
+    Raises:
+        DataError: a photograph cannot be read.
+    """
+    loader = DataLoader(dataset, batch_sampler=draws, collate_fn=collate, num_workers=workers)
+    try:
+        yield from loader
+    except DataError as error:
+        # From a worker it comes with its traceback as text, and the sentence at the end of that.
+        raise DataError(str(error).strip().split(f"{DataError.__name__}: ")[-1]) from None

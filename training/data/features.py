@@ -1,0 +1,116 @@
+"""Features of a frozen encoder, computed once and kept on disk for all epochs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from model import ModelConfig
+from model.captioner import BATCH_SIZE
+from model.encoder import Encoder
+from model.preprocess import Preprocess
+from model.vocabulary import Vocabulary
+from training.data.batches import Draw, Example, encode_captions, is_mirrored_draw
+from training.data.caption_files import CaptionedPhotograph
+
+
+class FeatureDataset(Dataset[Example]):
+    """Training photographs as cached features, half of the draws mirrored."""
+
+    def __init__(
+        self, photographs: Sequence[CaptionedPhotograph], vocabulary: Vocabulary, features: np.ndarray
+    ) -> None:
+        """``features``: (photographs, 2, L, F), as ``cached_features`` gives them."""
+        self._photographs = photographs
+        self._vocabulary = vocabulary
+        self._features = features
+
+    def __getitem__(self, draw: Draw) -> Example:
+        is_mirrored = is_mirrored_draw(draw)
+        features = torch.tensor(
+            self._features[draw.photograph, int(is_mirrored)], dtype=torch.float32
+        )  # (L, F)
+        photograph = self._photographs[draw.photograph]
+        return Example(features, encode_captions(photograph, self._vocabulary, is_mirrored))
+
+
+def cached_features(
+    path: Path, encoder: Encoder, config: ModelConfig, photographs: Sequence[CaptionedPhotograph]
+) -> np.ndarray:
+    """Features of all photographs and of their mirror images, from ``path`` if it holds these.
+
+    Returns:
+        (photographs, 2, L, F) in half precision, mapped from the file; [:, 1] are the mirror images.
+
+    Raises:
+        DataError: a photograph cannot be read.
+    """
+    fingerprint = _fingerprint(encoder, config, photographs)
+    label = path.with_suffix(".sha256")  # what the features are of; written last, removed first
+    if path.exists() and label.exists() and label.read_text(errors="replace").strip() == fingerprint:
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    temporary = path.with_suffix(".tmp")
+    shape = (len(photographs), 2, *encoder.feature_shape)
+    features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+    filled = 0
+    for pairs in encoded_pairs(encoder.eval(), Preprocess(config), photographs):
+        features[filled : filled + len(pairs)] = pairs.half().numpy()
+        filled += len(pairs)
+    features.flush()
+    label.unlink(missing_ok=True)
+    os.replace(temporary, path)
+    label.write_text(f"{fingerprint}\n")
+    return features
+
+
+def encoded_pairs(
+    encoder: Encoder, preprocess: Preprocess, photographs: Sequence[CaptionedPhotograph]
+) -> Iterator[Tensor]:
+    """Features of photographs and of their mirror images, (n, 2, L, F) for some at a time, on the CPU.
+
+    Shows a progress bar.
+
+    Raises:
+        DataError: a photograph cannot be read.
+    """
+    device = next(encoder.parameters()).device
+    for start in tqdm(range(0, len(photographs), BATCH_SIZE), desc="encoding photographs", unit="batch"):
+        images = [photograph.read() for photograph in photographs[start : start + BATCH_SIZE]]
+        both = torch.cat([_with_mirror(image, preprocess) for image in images])
+        with torch.inference_mode():
+            encoded = encoder(both.to(device)).cpu()  # (2n, L, F)
+        yield encoded.view(len(images), 2, *encoded.shape[1:])
+
+
+def _with_mirror(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    """The photograph and its mirror image, (2, 3, S, S)."""
+    upright = preprocess(image)
+    return torch.stack((upright, upright.flip(2)))
+
+
+def _fingerprint(encoder: Encoder, config: ModelConfig, photographs: Sequence[CaptionedPhotograph]) -> str:
+    """Changes with the encoder's weights and precision, with what it is shown, and with the photographs."""
+    shown = (
+        encoder.name,
+        encoder.feature_shape,
+        config.image_size,
+        config.mean,
+        config.std,
+        torch.is_autocast_enabled(next(encoder.parameters()).device.type),
+    )
+    digest = hashlib.sha256(repr(shown).encode())
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    for photograph in photographs:
+        file = photograph.path.stat()
+        digest.update(f"{photograph.path.resolve()} {file.st_size} {file.st_mtime_ns}".encode())
+    return digest.hexdigest()

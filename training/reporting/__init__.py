@@ -1,0 +1,1 @@
+"""What a run shows of itself: log, curves, sample pages, TensorBoard."""

@@ -1,0 +1,1 @@
+"""Whole training runs: directory, initialization, phrase head, weight averaging."""
