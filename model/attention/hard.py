@@ -16,8 +16,8 @@ class HardAttention(AdditiveAttention):
 
     Training draws the location for half of the photographs and takes the expectation for the others, so the
     weights learn by REINFORCE (``training.engine.losses``) and by gradient. Captioning takes the heaviest
-    location, or with a ``draw_seed`` draws it. The noise of a draw depends on the seed and on the word's place in the
-    caption alone, so that a photograph is captioned alone as in any company.
+    location, or with a ``draw_seed`` draws it. The noise of a draw depends on the seed and on the
+    word's place in the caption alone, so that a photograph is captioned alone as in any company.
     """
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:

@@ -4,8 +4,9 @@
 
 prints one JSON object. Every caption word that names an object category of the annotation file (see
 ``training.evaluation.object_words``) is judged where its photograph has boxes of that category, and so are
-two maps that know nothing, on the same words: a uniform one and a bump in the middle of the photograph. The words are those
-of generated captions and, under ``reference``, those of the captions people wrote, under teacher forcing.
+two maps that know nothing, on the same words: a uniform one and a bump in the middle of the photograph. The
+words are those of generated captions and, under ``reference``, those of the captions people wrote, under
+teacher forcing.
 """
 
 from __future__ import annotations
