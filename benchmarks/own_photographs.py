@@ -23,7 +23,7 @@ from typing import Any
 
 from model import Captioner, DecodingOptions
 from training import fit
-from training.data.caption_files import read_photographs
+from training.data.caption_files import read_photos
 from training.data.shapes import draw_world
 from training.evaluation.evaluator import Evaluation
 
@@ -64,7 +64,7 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
         seconds = time.monotonic() - clock
         if status:
             sys.exit(status)
-        held_out = read_photographs(captions, folder, ("test",))
+        held_out = read_photos(captions, folder, ("test",))
         before, after = (
             Evaluation.of(Captioner.load(checkpoint), held_out, DecodingOptions())
             for checkpoint in (SHIPPED, folder / "run")
@@ -76,8 +76,8 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
         "fine_tuned": after.scores(),
         "gain": after.tally.differences(before.tally),
         "captions": [
-            {"reference": " ".join(photograph.captions[0]), "shipped": old.text, "fine_tuned": new.text}
-            for photograph, old, new in zip(held_out[:8], before.captions, after.captions, strict=False)
+            {"reference": " ".join(photo.captions[0]), "shipped": old.text, "fine_tuned": new.text}
+            for photo, old, new in zip(held_out[:8], before.captions, after.captions, strict=False)
         ],
     }
 

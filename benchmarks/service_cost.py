@@ -2,7 +2,7 @@
 
     python -m benchmarks.service_cost
 
-measures in turns, with the same photographs and as many processes: the service with 16 clients, and the
+measures in turns, with the same photos and as many processes: the service with 16 clients, and the
 captioner in a bare loop that opens, captions and writes JSON. Then, in turns again, the same request with
 and without a picture for every word.
 It promises: over HTTP at least 85 % of the captions a second of the bare loop; a default answer takes at
@@ -39,15 +39,15 @@ SETTLING = 1.5  # seconds of every round that do not count
 def caption_when_told(orders: Connection) -> None:
     """Caption the examples for as many seconds as is ordered, and answer how many a second; None ends it."""
     torch.set_num_threads(1)
-    captioner, photographs = Captioner.load(ROOT / "checkpoints" / "default"), examples()
+    captioner, images = Captioner.load(ROOT / "checkpoints" / "default"), examples()
     orders.send("ready")
     while (seconds := orders.recv()) is not None:
         done, began = 0, time.monotonic()
         while time.monotonic() - began < seconds:
-            data = photographs[done % len(photographs)]
-            photograph = open_image(data)
-            [captions] = captioner.caption([photograph.image], DecodingOptions())
-            json.dumps(caption_record(data, photograph, captions, overlays="none"))
+            data = images[done % len(images)]
+            photo = open_image(data)
+            [captions] = captioner.caption([photo.image], DecodingOptions())
+            json.dumps(caption_record(data, photo, captions, overlays="none"))
             done += 1
         orders.send(done / (time.monotonic() - began))
 
@@ -81,7 +81,7 @@ def bare_rate(connections: list[Connection], seconds: float) -> float:
 
 def cost_of_http(report: Report, service: Service, rounds: int, seconds: float) -> None:
     """The service and the bare loop, in turns; the first turn of each is not counted."""
-    uploads = [Upload.of(photograph, overlays="none") for photograph in examples()]
+    uploads = [Upload.of(photo, overlays="none") for photo in examples()]
     over_http, bare, cpu = [], [], []
     with bare_processes() as connections:
         bare_rate(connections, SETTLING)
@@ -107,7 +107,7 @@ def cost_of_http(report: Report, service: Service, rounds: int, seconds: float) 
 
 
 def cost_of_overlays(report: Report, service: Service, pairs: int) -> None:
-    """A client alone sends all photographs with and without overlays, in turns; the first turns warm up."""
+    """A client alone sends all photos with and without overlays, in turns; the first turns warm up."""
     uploads = {kind: [Upload.of(each, overlays=kind) for each in examples()] for kind in ("none", "words")}
     taken: dict[str, list[list[float]]] = {kind: [] for kind in uploads}
     cpu = dict.fromkeys(uploads, 0.0)
@@ -138,7 +138,7 @@ def cost_of_overlays(report: Report, service: Service, pairs: int) -> None:
 def _milliseconds(service: Service, upload: Upload) -> float:
     answer = ask(service.port, upload)
     if answer.status != 200:
-        raise RuntimeError(f"A photograph alone was answered with {answer.status}: {answer.body!r}")
+        raise RuntimeError(f"A photo alone was answered with {answer.status}: {answer.body!r}")
     return 1000 * answer.seconds
 
 
@@ -151,7 +151,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=7, help="of HTTP and bare, default 7")
     parser.add_argument("--seconds", type=float, default=5, help="a round counts, default 5")
-    parser.add_argument("--pairs", type=int, default=20, help="a photograph, for overlays; default 20")
+    parser.add_argument("--pairs", type=int, default=20, help="a photo, for overlays; default 20")
     chosen = parser.parse_args()
     report = Report(workers=WORKERS, rounds=chosen.rounds, seconds=chosen.seconds, pairs=chosen.pairs)
     with serving({"workers": WORKERS}) as service:

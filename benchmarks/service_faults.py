@@ -30,7 +30,7 @@ from benchmarks.harness.server import NotReadyError, Service, serving
 
 WORKERS = 2
 CLIENTS = 16
-CAPTIONS = [Upload.of(photograph, overlays="none") for photograph in examples()]
+CAPTIONS = [Upload.of(photo, overlays="none") for photo in examples()]
 IN_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
 READ_ONLY = "mount -o remount,bind,ro /"
 FULL = """
@@ -89,7 +89,7 @@ def kill_the_only_one(report: Report, kills: int) -> None:
 
 
 def stop_in_flight(report: Report) -> None:
-    """Requests of several photographs each, so that all of them are in flight when the service is stopped."""
+    """Requests of several photos each, so that all of them are in flight when the service is stopped."""
     uploads = [Upload.of(*examples()[:4], path="/v1/captions:batch", overlays="none")] * 8
     with serving({"workers": WORKERS}) as service, ThreadPoolExecutor(len(uploads)) as pool:
         asked = [pool.submit(ask, service.port, upload) for upload in uploads]
@@ -138,7 +138,7 @@ def serve_without_a_disk(report: Report) -> None:
 def _wrong_answers(service: Service) -> list[str]:
     uploads = [
         *CAPTIONS,
-        *(Upload.of(photograph) for photograph in examples()),
+        *(Upload.of(photo) for photo in examples()),
         Upload.of(examples()[0], path="/v1/overlays"),
         Upload.of(*examples(), path="/v1/captions:batch"),
     ]
@@ -147,7 +147,7 @@ def _wrong_answers(service: Service) -> list[str]:
     wrong += [page for page in pages if get(service.port, page).status != 200]
     counted = service.metric("caption_image_megapixels_count")
     if counted != len(uploads) - 1 + len(examples()):
-        wrong.append(f"/metrics counts {counted} photographs")
+        wrong.append(f"/metrics counts {counted} photos")
     return wrong
 
 

@@ -4,10 +4,10 @@
 
 starts the service with two processes and measures, in turns, a few clients who keep it just busy, many who
 come again when they are told to, and as many who come again at once. Then clients send different
-photographs, and every caption is compared with the one the captioner gives by itself.
+photos, and every caption is compared with the one the captioner gives by itself.
 It promises: answers are captions or 503, never anything else; the captions a second under many polite
 clients are at least 90 % of those under few; the 99th percentile of /healthz stays under 50 ms meanwhile;
-everybody gets the caption of the own photograph. It prints JSON, and ends with 1 if a promise is broken.
+everybody gets the caption of the own photo. It prints JSON, and ends with 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GAP = 1e-3  # of the logarithm of a probability, which the service rounds to fou
 
 def overload(report: Report, service: Service, rounds: int, seconds: float) -> None:
     """Few, many polite and many impolite clients, in turns."""
-    uploads = [Upload.of(photograph, overlays="none") for photograph in examples()]
+    uploads = [Upload.of(photo, overlays="none") for photo in examples()]
     results: dict[str, list[Crowd]] = {name: [] for name in CROWDS}
     health: dict[str, list[float]] = {name: [] for name in CROWDS}
     for _ in range(rounds):
@@ -96,10 +96,10 @@ def _promise_overload(
 
 
 def own_captions(report: Report, service: Service, clients: int, pictures: int, folder: Path | None) -> None:
-    """Everybody sends all of the photographs, in an order of their own."""
-    photographs = different(pictures, folder)
-    expected = _captions(photographs)
-    uploads = [Upload.of(photograph, overlays="none") for photograph in photographs]
+    """Everybody sends all of the photos, in an order of their own."""
+    images = different(pictures, folder)
+    expected = _captions(images)
+    uploads = [Upload.of(photo, overlays="none") for photo in images]
 
     def mistakes(client: int) -> int:
         order = Random(client).sample(range(len(uploads)), len(uploads))
@@ -111,19 +111,19 @@ def own_captions(report: Report, service: Service, clients: int, pictures: int, 
         "own_captions",
         {
             "clients": clients,
-            "photographs": len(photographs),
-            "requests": clients * len(photographs),
+            "photographs": len(images),
+            "requests": clients * len(images),
             "different_captions": len({text for text, _ in expected}),
             "different_log_probs": len({round(log_prob, 4) for _, log_prob in expected}),
             "wrong": wrong,
         },
     )
-    report.promise("answers without the caption of the own photograph: none", wrong, at_most=0)
+    report.promise("answers without the caption of the own photo: none", wrong, at_most=0)
 
 
-def _captions(photographs: list[bytes]) -> list[tuple[str, float]]:
+def _captions(images: list[bytes]) -> list[tuple[str, float]]:
     captioner = Captioner.load(ROOT / "checkpoints" / "default")
-    found = [captioner.caption([open_image(photograph).image])[0][0] for photograph in photographs]
+    found = [captioner.caption([open_image(photo).image])[0][0] for photo in images]
     return [(caption.text, caption.log_prob) for caption in found]
 
 
@@ -144,7 +144,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="of each crowd, default 5")
     parser.add_argument("--seconds", type=float, default=5, help="a round counts, default 5")
-    parser.add_argument("--clients", type=int, default=16, help="with different photographs, default 16")
+    parser.add_argument("--clients", type=int, default=16, help="with different photos, default 16")
     parser.add_argument("--pictures", type=int, default=200, help="that each of them sends, default 200")
     parser.add_argument("--images", type=Path, metavar="DIR", help="of JPEG files; default: drawn shapes")
     chosen = parser.parse_args()

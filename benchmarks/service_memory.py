@@ -2,10 +2,10 @@
 
     python -m benchmarks.service_memory
 
-sends 2,000 requests after 2,000 that warm up: captions with and without pictures, several photographs at
-once, large ones, damaged ones, text instead of a photograph, wrong options, and the pages. After every 200
+sends 2,000 requests after 2,000 that warm up: captions with and without pictures, several photos at
+once, large ones, damaged ones, text instead of a photo, wrong options, and the pages. After every 200
 it reads the memory of the processes (PSS: what they share is counted once). The warm-up is as long because
-every thread keeps some memory of the largest photograph it has had, once.
+every thread keeps some memory of the largest photo it has had, once.
 It promises: the slope is under 5 MB for 1,000 requests, no process ended, and no answer is a 500. It prints
 JSON, and ends with 1 if a promise is broken.
 """
@@ -34,18 +34,18 @@ PAGES = ("/", "/healthz", "/readyz", "/metrics", "/v1/model", "/openapi.json", "
 
 def requests_of_every_sort() -> dict[str, tuple[int, list[Upload]]]:
     """By name: how many of a hundred requests are of this sort, and the uploads to choose from."""
-    photographs = examples()
-    damaged = [photograph[: len(photograph) // 3] for photograph in photographs]
+    images = examples()
+    damaged = [photo[: len(photo) // 3] for photo in images]
     return {
-        "words": (30, [Upload.of(each) for each in photographs]),
-        "none": (20, [Upload.of(each, overlays="none") for each in photographs]),
-        "sheet": (8, [Upload.of(each, overlays="sheet") for each in photographs]),
-        "picture": (6, [Upload.of(each, path="/v1/overlays") for each in photographs]),
-        "several": (4, [Upload.of(*photographs[:2], damaged[2], path="/v1/captions:batch")]),
+        "words": (30, [Upload.of(each) for each in images]),
+        "none": (20, [Upload.of(each, overlays="none") for each in images]),
+        "sheet": (8, [Upload.of(each, overlays="sheet") for each in images]),
+        "picture": (6, [Upload.of(each, path="/v1/overlays") for each in images]),
+        "several": (4, [Upload.of(*images[:2], damaged[2], path="/v1/captions:batch")]),
         "large": (2, [Upload.of(large(), overlays="none")]),
         "damaged": (10, [Upload.of(each) for each in damaged]),
-        "text": (5, [Upload.of(b"no photograph")]),
-        "option": (5, [Upload.of(photographs[0], beam_size="99")]),
+        "text": (5, [Upload.of(b"no photo")]),
+        "option": (5, [Upload.of(images[0], beam_size="99")]),
     }
 
 

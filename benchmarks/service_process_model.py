@@ -63,7 +63,7 @@ def started(way: str, stack: ExitStack) -> Service:
 
 def measure(rounds: int, seconds: float) -> list[dict[str, Any]]:
     """A row for every way and number of clients."""
-    uploads = [Upload.of(photograph, overlays="none") for photograph in examples()]
+    uploads = [Upload.of(photo, overlays="none") for photo in examples()]
     results: dict[tuple[str, int], list[Crowd]] = {(way, count): [] for count in CLIENTS for way in WAYS}
     health: dict[tuple[str, int], list[float]] = {key: [] for key in results}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Captions a photograph over HTTP: python examples/client.py photo.jpg. It needs `pip install requests`."""
+"""Captions a photo over HTTP: python examples/client.py photo.jpg. It needs `pip install requests`."""
 
 import sys
 import time
@@ -9,10 +9,10 @@ import requests
 SERVICE = "http://127.0.0.1:8000"
 
 
-def caption(photograph: Path, service: str = SERVICE) -> dict:
-    """The record of a photograph; a service that is busy is asked again when it says, ten times at most."""
+def caption(photo: Path, service: str = SERVICE) -> dict:
+    """The record of a photo; a service that is busy is asked again when it says, ten times at most."""
     for _ in range(10):
-        with photograph.open("rb") as file:
+        with photo.open("rb") as file:
             answer = requests.post(
                 f"{service}/v1/captions", files={"image": file}, data={"overlays": "none"}, timeout=60
             )

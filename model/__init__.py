@@ -4,7 +4,7 @@ captioner = Captioner.load("checkpoints/default")
 [[caption]] = captioner.caption([open_image(Path("bird.jpg").read_bytes()).image])
 """
 
-from model.caption import Caption, Grid, Word, photograph_record
+from model.caption import Caption, Grid, Word, photo_record
 from model.captioner import Captioner, Measure, unmeasured
 from model.checkpoint import CheckpointInfo
 from model.config import MOST_TOKENS, ModelConfig
@@ -21,7 +21,7 @@ from model.errors import (
     UndecodableImageError,
     UnsupportedImageError,
 )
-from model.preprocess import ImageLimits, Photograph, open_image
+from model.preprocess import ImageLimits, Photo, open_image
 
 __all__ = [
     "Caption",
@@ -40,7 +40,7 @@ __all__ = [
     "Measure",
     "ModelConfig",
     "OptionsError",
-    "Photograph",
+    "Photo",
     "UndecodableImageError",
     "UnsupportedImageError",
     "Word",
@@ -49,7 +49,7 @@ __all__ = [
     "draw_overlay",
     "encode_png",
     "open_image",
-    "photograph_record",
+    "photo_record",
     "unmeasured",
     "walk_gif",
     "word_overlay",

@@ -1,6 +1,6 @@
-"""What a captioned photograph is: captions, their words, and the record every output writes.
+"""What a captioned photo is: captions, their words, and the record every output writes.
 
-The record is the one format of a captioned photograph, over HTTP and in files.
+The record is the one format of a captioned photo, over HTTP and in files.
 This file knows nothing of networks or files.
 """
 
@@ -20,11 +20,11 @@ Map = tuple[tuple[float, ...], ...]  # rows x columns of weights, never negative
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Where the annotation grid lies on the upright photograph."""
+    """Where the annotation grid lies on the upright photo."""
 
     rows: int
     columns: int
-    box: tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the photograph
+    box: tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the photo
 
     def as_record(self) -> dict[str, Any]:
         """The grid as plain data, ready for JSON."""
@@ -39,11 +39,11 @@ class Word:
     """
 
     word: str
-    log_prob: float  # natural logarithm of p(word | photograph, words before it), <= 0
-    beta: float | None  # gate on the context, in (0, 1): how much the word leaned on the photograph
+    log_prob: float  # natural logarithm of p(word | photo, words before it), <= 0
+    beta: float | None  # gate on the context, in (0, 1): how much the word leaned on the photo
     attention: Map | None
     heads: tuple[Map, ...] | None = None  # of attention in several heads, whose mean is ``attention``
-    sentinel: float | None = None  # share of the attention that stayed off the photograph, 0 to 1
+    sentinel: float | None = None  # share of the attention that stayed off the photo, 0 to 1
     chosen: tuple[int, int] | None = None  # row and column of the one cell used, of hard attention
 
     def as_record(self, *, attention: bool) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Caption:
     """A caption with its words; ``log_prob`` covers the words and the end of the sentence."""
 
     text: str
-    log_prob: float  # natural logarithm of p(caption | photograph), <= 0
+    log_prob: float  # natural logarithm of p(caption | photo), <= 0
     words: tuple[Word, ...]
     grid: Grid
     is_finished: bool  # False if the caption was cut at the longest allowed length
@@ -88,7 +88,7 @@ class Caption:
         }
 
 
-def photograph_record(
+def photo_record(
     image: str | dict[str, Any],
     *,
     sha256: str,
@@ -97,13 +97,13 @@ def photograph_record(
     captions: Sequence[Caption],
     attention: bool,
 ) -> dict[str, Any]:
-    """The record of one captioned photograph, as every output writes it.
+    """The record of one captioned photo, as every output writes it.
 
     Args:
         image: what to call it: a path, or over HTTP, where it has none, a description.
         sha256: of the file's bytes.
-        width: pixels of the upright photograph.
-        height: pixels of the upright photograph.
+        width: pixels of the upright photo.
+        height: pixels of the upright photo.
         captions: best first.
         attention: whether to include the weights of every word.
     """

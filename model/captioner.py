@@ -30,7 +30,7 @@ from model.phrases import PhraseJudge
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary, detokenize
 
-# Photographs encoded and searched for at once; beyond this a CPU gains nothing and memory grows.
+# Photos encoded and searched for at once; beyond this a CPU gains nothing and memory grows.
 BATCH_SIZE = 32
 
 # What a stage of captioning, "encode" or "text", runs in; for those who want to know how long it takes.
@@ -81,7 +81,7 @@ class Captioner:
         options: DecodingOptions | None = None,
         measure: Measure = unmeasured,
     ) -> list[list[Caption]]:
-        """Captions of photographs, with the attention of every token, usually a word.
+        """Captions of photos, with the attention of every token, usually a word.
 
         Args:
             images: upright RGB pictures of any size, as ``open_image`` gives them.
@@ -89,7 +89,7 @@ class Captioner:
             measure: what each stage runs in.
 
         Returns:
-            For each photograph its captions, best first. A photograph gets the same captions alone
+            For each photo its captions, best first. A photo gets the same captions alone
             and in any company.
 
         Raises:
@@ -120,17 +120,17 @@ class Captioner:
             return self._search(memory, len(batch), options, judge)
 
     def _judging(self, features: Tensor, weight: float) -> JudgeFunction | None:
-        """What speaks for a caption of one of these photographs beside its probability."""
+        """What speaks for a caption of one of these photos beside its probability."""
         head, judge = self.network.phrases, self._judge
         if head is None or judge is None or weight == 0:
             return None
         shares = head(features).tolist()  # (B, P)
-        return lambda photograph, ids: weight * judge.agreement(ids, shares[photograph])
+        return lambda photo, ids: weight * judge.agreement(ids, shares[photo])
 
     def _search(
         self, memory: Memory, count: int, options: DecodingOptions, judge: JudgeFunction | None
     ) -> list[list[Caption]]:
-        """The captions of ``count`` photographs; ``memory`` has a row for each."""
+        """The captions of ``count`` photos; ``memory`` has a row for each."""
         rows = torch.arange(count, device=self._device).repeat_interleave(options.beam_size)
         memory = memory.select(rows)
         decoder = self.network.decoder
@@ -151,11 +151,11 @@ class Captioner:
 
         Args:
             images: as for ``caption``.
-            captions: for each photograph the captions to read, as ``tokenize`` gives them; tokens that the
+            captions: for each photo the captions to read, as ``tokenize`` gives them; tokens that the
                 vocabulary lacks are read as the unknown token.
 
         Returns:
-            For each photograph the given captions, in order, with looks and log-probabilities. The latter are
+            For each photo the given captions, in order, with looks and log-probabilities. The latter are
             over the whole vocabulary; a search takes them over the words it may say.
 
         Raises:
@@ -166,11 +166,11 @@ class Captioner:
             batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH_SIZE]])
             texts = captions[start : start + len(batch)]
             found = iter(self._read_batch(batch.to(self._device), texts))
-            read += [[next(found) for _ in of_photograph] for of_photograph in texts]
+            read += [[next(found) for _ in of_photo] for of_photo in texts]
         return read
 
     def _read_batch(self, images: Tensor, captions: Sequence[Sequence[Sequence[str]]]) -> Iterator[Caption]:
-        """The captions of all photographs one after the other."""
+        """The captions of all photos one after the other."""
         flat = [(owner, words) for owner, texts in enumerate(captions) for words in texts]
         encoded = [self.vocabulary.encode(words) for _, words in flat]
         order = sorted(range(len(flat)), key=lambda place: -len(encoded[place]))  # longest first

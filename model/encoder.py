@@ -1,4 +1,4 @@
-"""The convolutional encoder: from a photograph to the grid of features the decoder attends to.
+"""The convolutional encoder: from a photo to the grid of features the decoder attends to.
 
 Knows nothing of words. Any torchvision classification CNN can serve, by its torchvision name, and so
 can ``efficientnet_v2_b0``, which torchvision's classes can build but do not name, and ``tiny_cnn``,
@@ -28,7 +28,7 @@ _NOT_A_CONVOLUTIONAL_GRID = ("vit_", "swin", "maxvit", "googlenet", "inception")
 
 
 class Encoder(nn.Module):
-    """A CNN without its classifier. The feature grid of a square photograph, row by row."""
+    """A CNN without its classifier. The feature grid of a square photo, row by row."""
 
     def __init__(self, name: str, image_size: int, grid: str = "last") -> None:
         """Weights are random.
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
                 columns, whose cells see less but see it where they are.
 
         Raises:
-            CheckpointError: there is no encoder of that name, photographs are too small for it, or it has no
+            CheckpointError: there is no encoder of that name, photos are too small for it, or it has no
                 grid of twice the size.
         """
         super().__init__()
@@ -58,14 +58,14 @@ class Encoder(nn.Module):
 
     @property
     def feature_shape(self) -> tuple[int, int]:
-        """Of one photograph's features, as ``forward`` gives them."""
+        """Of one photo's features, as ``forward`` gives them."""
         cells = self.rows * self.columns
         return (
             (cells // 4, self.feature_dim + 4 * self.fine_dim) if self.fine_dim else (cells, self.feature_dim)
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Photographs (B, 3, S, S), normalized, as features of the cells of the last grid, row by row.
+        """Photos (B, 3, S, S), normalized, as features of the cells of the last grid, row by row.
 
         Returns:
             (B, rows * columns, F). With a joined grid (B, rows / 2 * columns / 2, F + 4 F'): each cell of the
@@ -150,7 +150,7 @@ def _trunk(network: nn.Module) -> nn.Sequential:
 
 
 def _probe(trunk: nn.Sequential, name: str, image_size: int) -> list[tuple[int, int, int]]:
-    """Width, rows and columns of the grid that every layer makes of a square photograph."""
+    """Width, rows and columns of the grid that every layer makes of a square photo."""
     was_training = trunk.training
     trunk.eval()
     shapes = []
@@ -163,7 +163,7 @@ def _probe(trunk: nn.Sequential, name: str, image_size: int) -> list[tuple[int, 
                 shapes.append((width, rows, columns))
     except (RuntimeError, ValueError):
         raise CheckpointError(
-            f"Photographs of {image_size} x {image_size} pixels are too small for {name}."
+            f"Photos of {image_size} x {image_size} pixels are too small for {name}."
         ) from None
     trunk.train(was_training)
     return shapes
@@ -195,9 +195,9 @@ def _efficientnet_v2_b0() -> nn.Module:
 
     The published weights were trained with TensorFlow's padding, so the downsampling convolutions pad
     right and bottom; torchvision's own padding costs them accuracy. Each such convolution looks half a
-    pixel of its input too far down and right, together 15.5 pixels of the photograph: half a cell. The
+    pixel of its input too far down and right, together 15.5 pixels of the photo: half a cell. The
     last one makes half of that alone, so it pads left and top instead, and what a cell sees is centred
-    on the rectangle of the photograph it is drawn on.
+    on the rectangle of the photo it is drawn on.
     """
     stages = [
         FusedMBConvConfig(1, 3, 1, 32, 16, 1),

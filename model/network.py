@@ -27,7 +27,7 @@ class Reading(NamedTuple):
 
 
 class CaptionNetwork(nn.Module):
-    """The whole network: photographs to features, features to annotations, annotations to words."""
+    """The whole network: photos to features, features to annotations, annotations to words."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -47,11 +47,11 @@ class CaptionNetwork(nn.Module):
         )
 
     def remember(self, images: Tensor, *, draw_seed: int | None = None) -> Memory:
-        """Photographs (B, 3, S, S) as memory, one row a photograph; see ``Decoder.remember``."""
+        """Photos (B, 3, S, S) as memory, one row a photo; see ``Decoder.remember``."""
         return self.remember_features(self.encoder(images), draw_seed=draw_seed)
 
     def remember_features(self, features: Tensor, *, draw_seed: int | None = None) -> Memory:
-        """Features that ``encoder`` made of B photographs as the decoder's memory, one row a photograph."""
+        """Features that ``encoder`` made of B photos as the decoder's memory, one row a photo."""
         return self.decoder.remember(self.grid_layers(self.project(features)), draw_seed=draw_seed)
 
     def read(self, memory: Memory, captions: Tensor, lengths: Tensor) -> Reading:

@@ -1,13 +1,13 @@
-"""Which phrases people would say of a photograph: what the best of several captions is chosen by.
+"""Which phrases people would say of a photo: what the best of several captions is chosen by.
 
 The decoder finds a good caption among its first few far more often than it puts it first. A second, much
 smaller reader of the same features predicts, of each of some thousand phrases of one to four words, how
-many of the people who describe the photograph would use it: detectors as in Fang et al. 2015, "From Captions
+many of the people who describe the photo would use it: detectors as in Fang et al. 2015, "From Captions
 to Visual Concepts and Back" (arXiv 1411.4952), of whole n-grams. The caption that says what most would say is
 then taken, as a consensus is in Devlin et al. 2015 (arXiv 1505.04467), there with what was said of similar
-photographs, which this program cannot carry with it.
+photos, which this program cannot carry with it.
 
-Dimension key: B photographs, L locations, F features of one, P phrases.
+Dimension key: B photos, L locations, F features of one, P phrases.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from model.vocabulary import Vocabulary
 
 
 class PhraseHead(nn.Module):
-    """From the features of a photograph to the share of people who would use each phrase.
+    """From the features of a photo to the share of people who would use each phrase.
 
-    It sees the mean over the grid: what is on the photograph, not where.
+    It sees the mean over the grid: what is on the photo, not where.
     """
 
     ids: Tensor  # (P, ORDERS), int32, a phrase a row, filled up with Vocabulary.pad_id
-    idf: Tensor  # (P,), the weight of a phrase in CIDEr: log of how rare it is among the training photographs
+    idf: Tensor  # (P,), the weight of a phrase in CIDEr: log of how rare it is among the training photos
 
     def __init__(self, feature_dim: int, phrases: int, width: int) -> None:
         """``feature_dim`` F, ``phrases`` P; a layer of ``width`` between them."""
@@ -73,7 +73,7 @@ class PhraseJudge:
         Args:
             ids: of a beginning, or of a caption with its end token, which counts as a word: without that a
                 caption gains by stopping before its last noun ("on top of a white").
-            shares: (P,), of its photograph, as the head gives them.
+            shares: (P,), of its photo, as the head gives them.
 
         Returns:
             0 or more, usually below 3.

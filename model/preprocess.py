@@ -25,7 +25,7 @@ from model.errors import (
     UnsupportedImageError,
 )
 
-# "JPEG" opens MPO files (two-picture phone photographs) too; naming "MPO" here breaks Pillow's search.
+# "JPEG" opens MPO files (two-picture phone photos) too; naming "MPO" here breaks Pillow's search.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16  # pixels
@@ -57,7 +57,7 @@ class ImageLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photograph:
+class Photo:
     """A decoded picture: upright, RGB, with the name of the format it came in."""
 
     image: Image.Image
@@ -74,7 +74,7 @@ class Photograph:
         return self.image.height
 
 
-def open_image(source: bytes | BinaryIO, limits: ImageLimits | None = None) -> Photograph:
+def open_image(source: bytes | BinaryIO, limits: ImageLimits | None = None) -> Photo:
     """The picture in ``source``, upright by its EXIF orientation, as 8-bit RGB on white.
 
     Of an animated picture the first frame is taken. Nothing of the file but its pixels is kept.
@@ -100,18 +100,18 @@ def open_image(source: bytes | BinaryIO, limits: ImageLimits | None = None) -> P
         raise UndecodableImageError(f"The picture is damaged and cannot be decoded ({error}).") from None
 
 
-def _decode(data: bytes, limits: ImageLimits) -> Photograph:
+def _decode(data: bytes, limits: ImageLimits) -> Photo:
     with Image.open(BytesIO(data), formats=ACCEPTED_FORMATS) as image:
         _check_limits(image.width, image.height, limits)
         name = "JPEG" if image.format == "MPO" else str(image.format)
         image.load()
         clean, turn = _clean(image), _turn(image)
     del image  # or there would be three of it in memory while it is turned
-    return Photograph(image=clean if turn is None else clean.transpose(turn), format=name)
+    return Photo(image=clean if turn is None else clean.transpose(turn), format=name)
 
 
 def _clean(image: Image.Image) -> Image.Image:
-    """The picture as RGB on a new picture, which carries no metadata of the photograph.
+    """The picture as RGB on a new picture, which carries no metadata of the photo.
 
     It is converted a band at a time: each step of a conversion would hold another whole picture.
     """
@@ -167,8 +167,8 @@ class Preprocess:
     """From upright RGB pictures to the network's input, and the inverse of that for its grid.
 
     Pictures are squashed to a square, whatever their shape: the published copies of the training
-    photographs are squashed too, and a network should see what it was trained on. So the grid
-    covers the whole photograph, and a map is stretched back to the photograph's own shape.
+    photos are squashed too, and a network should see what it was trained on. So the grid
+    covers the whole photo, and a map is stretched back to the photo's own shape.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -192,5 +192,5 @@ class Preprocess:
 
     @staticmethod
     def grid(rows: int, columns: int) -> Grid:
-        """Where a ``rows`` x ``columns`` grid of annotations lies on the upright photograph."""
+        """Where a ``rows`` x ``columns`` grid of annotations lies on the upright photo."""
         return Grid(rows=rows, columns=columns, box=(0.0, 0.0, 1.0, 1.0))

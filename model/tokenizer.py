@@ -14,7 +14,7 @@ from typing import Protocol
 
 from model.errors import CheckpointError
 
-PIECES = 4000  # learnt at most: about as many as a few thousand photographs have words
+PIECES = 4000  # learnt at most: about as many as a few thousand photos have words
 LONGEST_PIECE = 12  # characters; without spaces, whole phrases that recur would become one piece with one map
 CONTINUED = "##"  # starts a piece that goes on with the word of the piece before; ``tokenize`` leaves no #
 UNKNOWN = "<unk>"  # what the learnt pieces call a character that they were not learnt from
@@ -228,5 +228,5 @@ def _is_unspaced(character: str) -> bool:
 
 
 def _forbid_threads() -> None:
-    """Keep the tokenizers library to one thread: of more it warns in every process that reads photographs."""
+    """Keep the tokenizers library to one thread: of more it warns in every process that reads photos."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

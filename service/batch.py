@@ -1,4 +1,4 @@
-"""Captions folders of photographs into files: ``python -m service.batch PHOTOS --output CAPTIONS``.
+"""Captions folders of photos into files: ``python -m service.batch PHOTOS --output CAPTIONS``.
 
 Knows files, and the order in which things must reach the disk; not HTTP, and nothing of networks.
 """
@@ -22,11 +22,11 @@ from model import (
     CaptioningError,
     DecodingOptions,
     OptionsError,
-    Photograph,
+    Photo,
     contact_sheet,
     encode_png,
     open_image,
-    photograph_record,
+    photo_record,
 )
 from model.files import replacing
 from service.files.output import Records, append_lines, keep_settings
@@ -40,14 +40,14 @@ EXAMPLE = """\
 example:
   python -m service.batch holiday/ --output captions/ --overlays
 
-  captions/captions.jsonl               one record a photograph: {"image": "beach/a.jpg", "captions": [...]}
+  captions/captions.jsonl               one record a photo: {"image": "beach/a.jpg", "captions": [...]}
   captions/overlays/beach/a.jpg.png     where the captioner looked, word by word
-  captions/errors.jsonl                 the photographs that could not be captioned, and why
+  captions/errors.jsonl                 the photos that could not be captioned, and why
 
-Stopped half-way? Run the same command again: photographs already recorded are not done again, and
+Stopped half-way? Run the same command again: photos already recorded are not done again, and
 those that failed are tried once more. For another checkpoint or other options choose another --output.
 
-exit status: 0 all captioned, 2 wrong usage, 3 finished, but some photographs failed
+exit status: 0 all captioned, 2 wrong usage, 3 finished, but some photos failed
 """
 
 
@@ -56,9 +56,9 @@ class BatchOptions:
     """What is asked of a run."""
 
     decoding: DecodingOptions
-    batch_size: int  # photographs decoded, captioned and recorded together
+    batch_size: int  # photos decoded, captioned and recorded together
     attention: bool  # records hold the attention weights of every word
-    overlays: bool  # a contact sheet is drawn for every photograph
+    overlays: bool  # a contact sheet is drawn for every photo
 
     def __post_init__(self) -> None:
         """Refuse a batch of nothing.
@@ -76,15 +76,15 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class Opened:
-    """A photograph in memory, on its way to its captions."""
+    """A photo in memory, on its way to its captions."""
 
     source: Source
     sha256: str
-    photograph: Photograph
+    photo: Photo
 
 
 class Run:
-    """One pass over the photographs, and how far it has come."""
+    """One pass over the photos, and how far it has come."""
 
     def __init__(self, captioner: Captioner, output: Path, options: BatchOptions) -> None:
         """Open ``output``, a new folder or that of an earlier run, whose list of errors begins anew.
@@ -100,7 +100,7 @@ class Run:
         self._errors = output / "errors.jsonl"
         self._errors.unlink(missing_ok=True)
         self._overlays = output / "overlays"
-        self.captioned = self.already_done = self.failed = 0  # photographs
+        self.captioned = self.already_done = self.failed = 0  # photos
 
     def caption(self, sources: Sequence[Source]) -> None:
         """Caption what is not recorded yet; failures are listed and the run goes on.
@@ -134,7 +134,7 @@ class Run:
             progress.update()
 
     def _caption_batch(self, batch: Sequence[Opened]) -> None:
-        n_best = self._captioner.caption([item.photograph.image for item in batch], self._options.decoding)
+        n_best = self._captioner.caption([item.photo.image for item in batch], self._options.decoding)
         records = []
         for item, captions in zip(batch, n_best, strict=True):
             try:
@@ -150,14 +150,14 @@ class Run:
         path = self._overlays / f"{item.source.image}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            file.write(encode_png(contact_sheet(item.photograph.image, caption)))
+            file.write(encode_png(contact_sheet(item.photo.image, caption)))
 
     def _record(self, item: Opened, captions: Sequence[Caption]) -> dict[str, Any]:
-        return photograph_record(
+        return photo_record(
             item.source.image,
             sha256=item.sha256,
-            width=item.photograph.width,
-            height=item.photograph.height,
+            width=item.photo.width,
+            height=item.photo.height,
             captions=captions,
             attention=self._options.attention,
         )
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(chosen)
     except CaptioningError as error:
         print(f"service.batch: {error}", file=sys.stderr)
-    except OSError as error:  # those of the photographs are in errors.jsonl
+    except OSError as error:  # those of the photos are in errors.jsonl
         print(f"service.batch: The output folder {chosen.output} cannot be written: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         return _interrupted(captioned=0)
@@ -210,7 +210,7 @@ def _interrupted(captioned: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service.batch",
-        description="Caption photographs into files that other tools read.",
+        description="Caption photos into files that other tools read.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -221,8 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write, or to continue in")
     add("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, metavar="DIR", help="default: %(default)s")
     add("--beam-size", type=int, default=3, metavar="N", help="hypotheses searched, 1-10 (default: 3)")
-    add("--num-captions", type=int, default=1, metavar="N", help="captions a photograph (default: 1)")
-    add("--batch-size", type=int, default=8, metavar="N", help="photographs in memory at once (default: 8)")
+    add("--num-captions", type=int, default=1, metavar="N", help="captions a photo (default: 1)")
+    add("--batch-size", type=int, default=8, metavar="N", help="photos in memory at once (default: 8)")
     add("--attention", action="store_true", help="add the attention weights of every word to the records")
     add("--overlays", action="store_true", help="draw a sheet that shows where every word looked")
     return parser

@@ -40,7 +40,7 @@ class ServiceConfig:
     threads: int = 32  # a process; most only wait for slow clients, one at a time captions
     queue: int = 8  # requests that may wait in a process; the next are told to come again
     max_bytes: int = 20_000_000  # of a whole request
-    max_pixels: int = 50_000_000  # of a photograph
+    max_pixels: int = 50_000_000  # of a photo
     min_side: int = 16  # pixels
     max_side: int = 20_000  # pixels
     api_key: str = field(default="", repr=False)  # asked of those who want captions; empty: of nobody

@@ -29,7 +29,7 @@ ALL_WELL, SOME_PROBLEM = 0, 1  # exit statuses
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 LEAST_PYTHON = (3, 11)
 MEGABYTE = 1_000_000
-# Bytes, of the shipped captioner; what the processes share is counted once. A photograph of 50 megapixels
+# Bytes, of the shipped captioner; what the processes share is counted once. A photo of 50 megapixels
 # took a process from 200 to 620 MB.
 SHARED_MEMORY, PROCESS_MEMORY, PIXEL_MEMORY = 250 * MEGABYTE, 200 * MEGABYTE, 8.4
 LEAST_FOLDER = 16 * MEGABYTE  # figures and heartbeats take 0.2 MB a process; a full folder would kill it
@@ -125,7 +125,7 @@ class Doctor:
         return f"{processes}, with one torch thread each, on {cores} cores"
 
     def memory(self) -> str:
-        """Whether the largest photographs leave the processes alive."""
+        """Whether the largest photos leave the processes alive."""
         processes, available = self._processes(), _available_memory()
         megapixels = self._config().max_pixels / 1_000_000
         a_process = PROCESS_MEMORY + round(self._config().max_pixels * PIXEL_MEMORY)
@@ -133,7 +133,7 @@ class Doctor:
         if available < needed:
             raise Trouble(
                 f"{available // MEGABYTE} MB are available; {processes} processes need up to "
-                f"{needed // MEGABYTE} MB with photographs of {megapixels:.0f} megapixels: "
+                f"{needed // MEGABYTE} MB with photos of {megapixels:.0f} megapixels: "
                 "lower CAPTION_WORKERS or CAPTION_MAX_PIXELS."
             )
         return f"{available // MEGABYTE} MB available, up to {needed // MEGABYTE} MB needed"

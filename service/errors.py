@@ -11,7 +11,7 @@ class BusyError(CaptioningError):
     """The queue is full; ``retry_after`` is in how many seconds it is worth asking again."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"Too many photographs are waiting; try again in {retry_after} s.")
+        super().__init__(f"Too many photos are waiting; try again in {retry_after} s.")
         self.retry_after = retry_after
 
 
@@ -20,4 +20,4 @@ class OutputError(CaptioningError):
 
 
 class InputError(CaptioningError):
-    """An INPUT that leads to no photograph."""
+    """An INPUT that leads to no photo."""

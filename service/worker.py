@@ -1,4 +1,4 @@
-"""The captioner of one process: one photograph at a time, a queue that ends, and whether it gets on.
+"""The captioner of one process: one photo at a time, a queue that ends, and whether it gets on.
 
 This file knows nothing of HTTP.
 """
@@ -23,7 +23,7 @@ from model import (
     DecodingOptions,
     ImageLimits,
     Measure,
-    Photograph,
+    Photo,
     open_image,
     unmeasured,
 )
@@ -31,7 +31,7 @@ from service.errors import BusyError
 
 logger = logging.getLogger(__name__)
 
-STUCK_SECONDS = 60.0  # no photograph that is accepted takes a working process as long
+STUCK_SECONDS = 60.0  # no photo that is accepted takes a working process as long
 FRESH_SECONDS = 60.0  # after which a silent captioner is tried out when somebody asks whether it is ready
 _MEMORY = 0.9  # of the mean time a turn takes, in the moving average
 
@@ -40,7 +40,7 @@ class FairLock:
     """A lock that is handed to those who wait in the order they came.
 
     The locks of ``threading`` are not: who releases one and asks again gets it before those who waited, and
-    sixteen photographs in one request would go before the one of everybody else.
+    sixteen photos in one request would go before the one of everybody else.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Inference:
         self._taken = 0  # places
         self._count = Lock()
         # Held from decoding to drawing. One torch thread fills the core a process has, so a second
-        # photograph at a time would gain nothing and double the memory that large ones take.
+        # photo at a time would gain nothing and double the memory that large ones take.
         self._slot = FairLock()
         self._turn_began: float | None = None  # seconds of the monotonic clock, while the slot is held
         self._turn_seconds = 0.0  # what a turn takes, a moving average
@@ -131,15 +131,15 @@ class Inference:
 
     def caption(
         self, data: bytes, options: DecodingOptions, measure: Measure = unmeasured
-    ) -> tuple[Photograph, list[Caption]]:
-        """The photograph in ``data`` and its captions, best first. Call it in your ``turn``.
+    ) -> tuple[Photo, list[Caption]]:
+        """The photo in ``data`` and its captions, best first. Call it in your ``turn``.
 
         Raises:
-            ImageError: the bytes are no acceptable photograph.
+            ImageError: the bytes are no acceptable photo.
         """
         with measure("decode"):
-            photograph = open_image(data, self.limits)
-        return photograph, self._write(photograph.image, options, measure)
+            photo = open_image(data, self.limits)
+        return photo, self._write(photo.image, options, measure)
 
     def _write(self, image: Image.Image, options: DecodingOptions, measure: Measure) -> list[Caption]:
         try:
@@ -159,7 +159,7 @@ class Inference:
             return "The service is stopping."
         began = self._turn_began
         if began is not None and time.monotonic() - began > STUCK_SECONDS:
-            return "The captioner does not get on with a photograph."
+            return "The captioner does not get on with a photo."
         succeeded = self._last_success()
         if self._has_failed or succeeded is None:
             self.start_warm_up()

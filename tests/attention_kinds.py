@@ -47,7 +47,7 @@ def make_annotations(kind: str, query: str = "state", seed: int = 2, count: int 
 
 
 def make_mask(seed: int = 5, count: int = N) -> Tensor:
-    """About half of the cells of every photograph, the middle row always among them."""
+    """About half of the cells of every photo, the middle row always among them."""
     mask = torch.rand(count, ROWS, COLUMNS, generator=torch.Generator().manual_seed(seed)) < 0.4
     mask[:, ROWS // 2] = True
     return mask.flatten(1)
@@ -62,7 +62,7 @@ def remember(
 
 @torch.no_grad()
 def look_at(kind: str, query: str = "state", mask: Tensor | None = None) -> Attended:
-    """One look of a kind at the usual photographs with the usual query."""
+    """One look of a kind at the usual photos with the usual query."""
     attention = make_attention(kind, query)
     memory = remember(attention, make_annotations(kind, query), mask)
     attended: Attended = attention(make_query(query), memory)

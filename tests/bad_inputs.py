@@ -73,7 +73,7 @@ CASES = {
     47: "pictures with something else behind them",
     48: "a script that begins as a GIF",
     49: "metadata that is a script",
-    50: "the place where a photograph was taken",
+    50: "the place where a photo was taken",
     51: "a colour profile of a wide gamut",
     52: "options out of range",
     53: "a URL in place of a file",
@@ -222,7 +222,7 @@ ENTITY = b"<!DOCTYPE svg [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>"
 
 REFUSED = (
     File(3, "no bytes", bytes, (400,)),
-    File(18, "text", lambda: b"not a photograph at all\n" * 20, (415,)),
+    File(18, "text", lambda: b"not a photo at all\n" * 20, (415,)),
     File(18, "HTML", lambda: b"<!doctype html><html><body onload=alert(1)></body></html>", (415,)),
     File(18, "JavaScript", lambda: b"document.title = 'photograph';\n", (415,)),
     File(19, "SVG", lambda: SVG % b"<rect width='9' height='9'/>", (415,)),

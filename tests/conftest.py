@@ -69,7 +69,7 @@ def network(config: ModelConfig) -> CaptionNetwork:
 
 
 def loud_network(config: ModelConfig) -> CaptionNetwork:
-    """Random weights, so large that captions and maps differ from photograph to photograph."""
+    """Random weights, so large that captions and maps differ from photo to photo."""
     torch.manual_seed(6)
     network = CaptionNetwork(config).eval()
     with torch.no_grad():

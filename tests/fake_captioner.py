@@ -21,7 +21,7 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), 
 
 
 class FakeCaptioner:
-    """Says the photograph's main colour and its shape; every word looks at a cell of its own."""
+    """Says the photo's main colour and its shape; every word looks at a cell of its own."""
 
     info = SimpleNamespace(
         name="fake", sha256="0" * 64, licence="CC0-1.0", scores={"bleu_4": 21.5}, trained_on="nothing"

@@ -31,15 +31,13 @@ def served(captioner: Any) -> Iterator[str]:
         server.server_close()
 
 
-def photograph(
-    name: str = "a.jpg", colour: str = "red", size: tuple[int, int] = (480, 320)
-) -> dict[str, Any]:
+def photo(name: str = "a.jpg", colour: str = "red", size: tuple[int, int] = (480, 320)) -> dict[str, Any]:
     """A file to choose, as Playwright takes it."""
     return {"name": name, "mimeType": "image/jpeg", "buffer": picture(colour, size)}
 
 
 def choose(page: Any, *files: dict[str, Any], until: str = "done") -> None:
-    """Choose files, and wait until the page is in a state; with "done" until the photograph shows too."""
+    """Choose files, and wait until the page is in a state; with "done" until the photo shows too."""
     page.set_input_files("#file", list(files))
     page.locator(f"body[data-state={until}]").wait_for()
     if until == "done":

@@ -55,9 +55,9 @@ def ask(port: int, path: str, method: str = "GET", body: bytes = b"", **headers:
         connection.close()
 
 
-def ask_for_caption(port: int, photograph: bytes) -> Answer:
-    """Send a photograph as a browser would."""
-    image = FileStorage(io.BytesIO(photograph), "a.jpg", "image")
+def ask_for_caption(port: int, photo: bytes) -> Answer:
+    """Send a photo as a browser would."""
+    image = FileStorage(io.BytesIO(photo), "a.jpg", "image")
     boundary, body = encode_multipart({"image": image, "overlays": "none"})
     kind = f"multipart/form-data; boundary={boundary}"
     return ask(port, "/v1/captions", "POST", body, Content_Type=kind)

@@ -1,4 +1,4 @@
-"""The routes beside /v1/captions: several photographs, the queue, the specification, clients of MAX."""
+"""The routes beside /v1/captions: several photos, the queue, the specification, clients of MAX."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def files(*contents: bytes) -> list[tuple[io.BytesIO, str]]:
     return [(io.BytesIO(content), f"{place}.jpg") for place, content in enumerate(contents)]
 
 
-# Several photographs
+# Several photos
 
 
 def batch(client: FlaskClient, *contents: bytes, **fields: str) -> Any:
     return client.post("/v1/captions:batch", data={"image": files(*contents), **fields})
 
 
-def test_a_batch_has_for_every_photograph_what_it_would_get_alone(client: FlaskClient) -> None:
-    photographs = [picture("red"), picture("blue", kind="PNG"), picture("green", size=(30, 60))]
-    results = batch(client, *photographs, overlays="none", num_captions="2").get_json()["results"]
-    alone = [post(client, data, overlays="none", num_captions="2").get_json() for data in photographs]
+def test_a_batch_has_for_every_photo_what_it_would_get_alone(client: FlaskClient) -> None:
+    photos = [picture("red"), picture("blue", kind="PNG"), picture("green", size=(30, 60))]
+    results = batch(client, *photos, overlays="none", num_captions="2").get_json()["results"]
+    alone = [post(client, data, overlays="none", num_captions="2").get_json() for data in photos]
     assert results == alone
 
 
-def test_a_bad_photograph_does_not_lose_the_others_of_its_batch(client: FlaskClient) -> None:
+def test_a_bad_photo_does_not_lose_the_others_of_its_batch(client: FlaskClient) -> None:
     response = batch(client, picture("red"), b"no picture", b"", picture(size=(8, 8)), picture("blue"))
     assert response.status_code == 200
     first, second, third, fourth, fifth = response.get_json()["results"]
@@ -63,14 +63,14 @@ def test_a_bad_photograph_does_not_lose_the_others_of_its_batch(client: FlaskCli
         assert re.search(rf'caption_rejected_total{{reason="{reason}"}} [1-9]', figures)
 
 
-def test_a_batch_takes_sixteen_photographs_and_no_more(client: FlaskClient) -> None:
-    photograph = picture(size=(16, 16))
-    assert len(batch(client, *[photograph] * 16, overlays="none").get_json()["results"]) == 16
-    assert_problem(batch(client, *[photograph] * 17), 400, "17", "16")
+def test_a_batch_takes_sixteen_photos_and_no_more(client: FlaskClient) -> None:
+    photo = picture(size=(16, 16))
+    assert len(batch(client, *[photo] * 16, overlays="none").get_json()["results"]) == 16
+    assert_problem(batch(client, *[photo] * 17), 400, "17", "16")
     assert_problem(client.post("/v1/captions:batch", data={}, content_type="multipart/form-data"), 400)
 
 
-def test_options_of_a_batch_are_checked_before_any_photograph_is_captioned() -> None:
+def test_options_of_a_batch_are_checked_before_any_photo_is_captioned() -> None:
     class UntouchedCaptioner(FakeCaptioner):
         def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
             raise AssertionError("nothing is to be captioned")
@@ -214,7 +214,7 @@ def test_the_documentation_names_every_route_and_every_status(client: FlaskClien
 # Nothing is kept
 
 
-def test_a_large_photograph_is_never_written_to_a_disk(
+def test_a_large_photo_is_never_written_to_a_disk(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """Every kind of attention against a second, direct writing of its formula.
 
-One photograph and one query at a time, in NumPy and double precision, from the papers; nothing of it knows
+One photo and one query at a time, in NumPy and double precision, from the papers; nothing of it knows
 how the network computes the same.
 """
 
@@ -22,7 +22,7 @@ Seen = tuple[Array | None, Array]  # weights (L,), context (D,)
 
 
 class Question:
-    """A query, its photograph and the cells that may be looked at, as arrays."""
+    """A query, its photo and the cells that may be looked at, as arrays."""
 
     def __init__(self, row: int, query: str, annotations: torch.Tensor, mask: torch.Tensor | None) -> None:
         asked = small.make_query(query)

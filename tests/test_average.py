@@ -55,7 +55,7 @@ def test_the_mean_of_a_captioner_with_itself_is_that_captioner(pair):
     assert again.info.sha256 == one.info.sha256
 
 
-def test_it_says_whose_data_and_terms_it_has_and_how_large_photographs_are(save, network, config):
+def test_it_says_whose_data_and_terms_it_has_and_how_large_photos_are(save, network, config):
     one = save("one", network, config)
     two = save("two", network, replace(config, image_size=56), trained_on="something")
     found = load_checkpoint(mean_of(one, two))

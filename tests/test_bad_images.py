@@ -114,19 +114,19 @@ def test_an_odd_file_without_loss_gets_the_very_captions_of_the_plain_picture(
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_case_42_overlays_of_a_turned_photograph_are_upright(client: FlaskClient, orientation: int) -> None:
+def test_case_42_overlays_of_a_turned_photo_are_upright(client: FlaskClient, orientation: int) -> None:
     drawn = post(client, turned(orientation, "PNG")(), "/v1/overlays", word="1")
     assert drawn.status_code == 200
     assert drawn.data == post(client, encoded(plain()), "/v1/overlays", word="1").data
 
 
-def test_case_33_a_photograph_of_49_megapixels_takes_at_most_400_mebibytes() -> None:
+def test_case_33_a_photo_of_49_megapixels_takes_at_most_400_mebibytes() -> None:
     """Even where it is transparent: two pictures of four bytes a pixel, and little more."""
     grown = memory_grown_by(blank_png(7000, 7000, colour=RGBA))
     assert 7000 * 7000 * 4 < grown <= 400 * 2**20
 
 
-def test_case_33_a_turned_photograph_of_49_megapixels_takes_no_more() -> None:
+def test_case_33_a_turned_photo_of_49_megapixels_takes_no_more() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     assert memory_grown_by(encoded(Image.new("RGB", (7000, 7000), "red"), "JPEG", exif=exif)) <= 400 * 2**20
@@ -154,7 +154,7 @@ print(memory("VmHWM") - before)
 
 
 def memory_grown_by(data: bytes) -> int:
-    """Bytes that a process of its own needs at most while it captions a photograph."""
+    """Bytes that a process of its own needs at most while it captions a photo."""
     done = subprocess.run(
         [sys.executable, "-c", WATCHED],
         input=data,
@@ -190,7 +190,7 @@ def test_case_44_of_two_pictures_in_one_file_the_first_is_taken_and_called_jpeg(
 
 
 @pytest.mark.parametrize("fields", [{}, {"word": "0"}, {"format": "gif"}], ids=str)
-def test_case_50_a_picture_we_draw_carries_no_metadata_of_the_photograph(
+def test_case_50_a_picture_we_draw_carries_no_metadata_of_the_photo(
     client: FlaskClient, fields: dict[str, str]
 ) -> None:
     secret = b"Leaf Street 7"
@@ -231,7 +231,7 @@ def test_what_hides_in_a_file_never_comes_back(client: FlaskClient, odd: Odd) ->
             assert hidden not in answer.data
 
 
-def test_case_41_an_inverted_cmyk_photograph_is_not_a_negative() -> None:
+def test_case_41_an_inverted_cmyk_photo_is_not_a_negative() -> None:
     red = open_image(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")).image.getpixel((5, 5))
     assert red[0] > 200
     assert max(red[1:]) < 60

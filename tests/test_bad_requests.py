@@ -93,7 +93,7 @@ MALFORMED = {
     "case 16: a boundary that never comes": (raw(b"x" * 9000, "multipart/form-data; boundary=b"), 400),
     "case 53: data URL": (form({"image": "data:image/png;base64,AAAA"}), 400),
     "case 53: file URL": (form({"image": "file:///etc/passwd"}), 400),
-    "case 53: address of a photograph": (form({"image": "https://photos.example/a.jpg"}), 400),
+    "case 53: address of a photo": (form({"image": "https://photos.example/a.jpg"}), 400),
 }
 
 
@@ -105,12 +105,12 @@ def test_a_malformed_request_is_refused(client: FlaskClient, route: str, name: s
 
 
 @pytest.mark.parametrize("route", ["/v1/captions", "/v1/overlays", "/model/predict"])
-def test_case_4_two_photographs_are_refused_where_one_is_asked_for(client: FlaskClient, route: str) -> None:
+def test_case_4_two_photos_are_refused_where_one_is_asked_for(client: FlaskClient, route: str) -> None:
     two = form({"image": [upload(good()), upload(good())]})
     assert_problem(client.post(route, **two), 400, "2 files named image")
 
 
-def test_case_4_seventeen_photographs_are_more_than_any_request_may_have(client: FlaskClient) -> None:
+def test_case_4_seventeen_photos_are_more_than_any_request_may_have(client: FlaskClient) -> None:
     assert client.post("/v1/captions:batch", **form({"image": [upload(good())] * 16})).status_code == 200
     assert_problem(client.post("/v1/captions:batch", **form({"image": [upload(good())] * 17})), 400, "16")
 
@@ -273,7 +273,7 @@ def test_case_56_a_foreign_host_name_is_refused_where_names_are_configured(clien
 
 
 @pytest.mark.parametrize("route", CAPTIONING)
-def test_case_61_photographs_are_captioned_without_a_disk(
+def test_case_61_photos_are_captioned_without_a_disk(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
     """Neither a temporary file nor any other is written, also for what Werkzeug would put into one."""

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class NamesTheColour:
-    """A captioner without weights: the caption is the red level of the photograph's first pixel."""
+    """A captioner without weights: the caption is the red level of the photo's first pixel."""
 
     info = SimpleNamespace(sha256="1" * 64)
 
@@ -72,8 +72,8 @@ def output(tmp_path):
 
 
 @pytest.fixture
-def photographs(tmp_path):
-    """Five photographs, two of them with names that differ in the suffix only."""
+def photos(tmp_path):
+    """Five photos, two of them with names that differ in the suffix only."""
     folder = tmp_path / "photographs"
     for red, name in enumerate(("a.jpg", "a.png", "birds/b.png", "birds/far/c.PNG", "d.gif")):
         save(folder / name, red * 40)
@@ -102,12 +102,12 @@ def listed_on_standard_input(monkeypatch, *paths):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listing)))
 
 
-def test_a_record_says_which_photograph_and_what_was_seen(captioner, photographs, output):
-    assert run(photographs / "a.png", output=output) == 0
+def test_a_record_says_which_photo_and_what_was_seen(captioner, photos, output):
+    assert run(photos / "a.png", output=output) == 0
     [record] = lines(output / "captions.jsonl")
     assert record == {
         "image": "a.png",
-        "sha256": sha256((photographs / "a.png").read_bytes()).hexdigest(),
+        "sha256": sha256((photos / "a.png").read_bytes()).hexdigest(),
         "width": 40,
         "height": 30,
         "captions": [
@@ -124,41 +124,41 @@ def test_a_record_says_which_photograph_and_what_was_seen(captioner, photographs
     }
 
 
-def test_attention_and_the_number_of_captions_are_as_asked(captioner, photographs, output):
+def test_attention_and_the_number_of_captions_are_as_asked(captioner, photos, output):
     options = ["--attention", "--num-captions", "2"]
-    run(photographs / "a.png", output=output, options=options)
+    run(photos / "a.png", output=output, options=options)
     [record] = lines(output / "captions.jsonl")
     assert len(record["captions"]) == 2
     assert record["captions"][0]["words"][0]["attention"] == [[0.25, 0.25], [0.25, 0.25]]
 
 
-def test_a_folder_is_captioned_with_its_subfolders_in_a_fixed_order(captioner, photographs, output):
-    save(photographs / ".thumbnails/a.jpg", 9)
-    (photographs / "notes.txt").write_text("no picture, and not taken for one")
-    assert run(photographs, output=output) == 0
+def test_a_folder_is_captioned_with_its_subfolders_in_a_fixed_order(captioner, photos, output):
+    save(photos / ".thumbnails/a.jpg", 9)
+    (photos / "notes.txt").write_text("no picture, and not taken for one")
+    assert run(photos, output=output) == 0
     assert names(output) == ["a.jpg", "a.png", "birds/b.png", "birds/far/c.PNG", "d.gif"]
 
 
-def test_overlays_mirror_the_folder_and_keep_the_whole_name(captioner, photographs, output):
-    run(photographs, output=output, options=["--overlays"])
+def test_overlays_mirror_the_folder_and_keep_the_whole_name(captioner, photos, output):
+    run(photos, output=output, options=["--overlays"])
     drawn = sorted(str(path.relative_to(output)) for path in output.rglob("*.png"))
     assert drawn == [f"overlays/{name}.png" for name in names(output)]
     for path in drawn:
         Image.open(output / path).verify()
 
 
-def test_an_output_inside_the_input_does_not_caption_its_own_overlays(captioner, photographs):
+def test_an_output_inside_the_input_does_not_caption_its_own_overlays(captioner, photos):
     for _ in range(2):
-        assert run(photographs, output=photographs, options=["--overlays"]) == 0
-    assert len(captioner.seen) == len(names(photographs)) == 5
+        assert run(photos, output=photos, options=["--overlays"]) == 0
+    assert len(captioner.seen) == len(names(photos)) == 5
 
 
-def test_bad_photographs_are_listed_and_the_run_goes_on(captioner, photographs, output):
-    (photographs / "broken.jpg").write_bytes((photographs / "a.jpg").read_bytes()[:150])
-    (photographs / "empty.png").touch()
-    (photographs / "iphone.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    (photographs / "vanished.jpg").symlink_to("nowhere.jpg")
-    assert run(photographs, output=output, options=["--batch-size", "1"]) == 3
+def test_bad_photos_are_listed_and_the_run_goes_on(captioner, photos, output):
+    (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:150])
+    (photos / "empty.png").touch()
+    (photos / "iphone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (photos / "vanished.jpg").symlink_to("nowhere.jpg")
+    assert run(photos, output=output, options=["--batch-size", "1"]) == 3
     assert len(names(output)) == 5
     failures = {failure["image"]: failure["error"] for failure in lines(output / "errors.jsonl")}
     assert failures == {
@@ -170,91 +170,91 @@ def test_bad_photographs_are_listed_and_the_run_goes_on(captioner, photographs, 
     assert all(failure["detail"] for failure in lines(output / "errors.jsonl"))
 
 
-def test_a_photograph_or_folder_without_permission_is_a_failure(captioner, photographs, output):
-    (photographs / "a.jpg").chmod(0)
-    if os.access(photographs / "a.jpg", os.R_OK):
+def test_a_photo_or_folder_without_permission_is_a_failure(captioner, photos, output):
+    (photos / "a.jpg").chmod(0)
+    if os.access(photos / "a.jpg", os.R_OK):
         pytest.skip("root may read everything")
-    (photographs / "birds").chmod(0)
-    assert run(photographs, output=output) == 3
-    (photographs / "birds").chmod(0o700)
+    (photos / "birds").chmod(0)
+    assert run(photos, output=output) == 3
+    (photos / "birds").chmod(0o700)
     assert [failure["image"] for failure in lines(output / "errors.jsonl")] == ["a.jpg", "birds"]
 
 
-def test_a_name_too_long_for_an_overlay_is_a_failure_of_that_photograph_alone(captioner, photographs, output):
-    save(photographs / f"{'x' * 249}.png", 1)
-    assert run(photographs, output=output, options=["--overlays"]) == 3
+def test_a_name_too_long_for_an_overlay_is_a_failure_of_that_photo_alone(captioner, photos, output):
+    save(photos / f"{'x' * 249}.png", 1)
+    assert run(photos, output=output, options=["--overlays"]) == 3
     assert len(names(output)) == 5
 
 
-def test_failures_are_tried_again_and_forgotten_when_mended(captioner, photographs, output):
-    good = (photographs / "a.jpg").read_bytes()
-    (photographs / "a.jpg").write_bytes(b"")
-    assert run(photographs, output=output) == 3
-    (photographs / "a.jpg").write_bytes(good)
-    assert run(photographs, output=output) == 0
+def test_failures_are_tried_again_and_forgotten_when_mended(captioner, photos, output):
+    good = (photos / "a.jpg").read_bytes()
+    (photos / "a.jpg").write_bytes(b"")
+    assert run(photos, output=output) == 3
+    (photos / "a.jpg").write_bytes(good)
+    assert run(photos, output=output) == 0
     assert sorted(names(output))[0] == "a.jpg"
     assert not (output / "errors.jsonl").exists()
 
 
-def test_a_second_run_does_nothing_new(captioner, photographs, output, capsys):
-    run(photographs, output=output)
+def test_a_second_run_does_nothing_new(captioner, photos, output, capsys):
+    run(photos, output=output)
     before = (output / "captions.jsonl").read_bytes()
-    assert run(photographs, output=output) == 0
+    assert run(photos, output=output) == 0
     assert (output / "captions.jsonl").read_bytes() == before
     assert len(captioner.seen) == 5
     assert capsys.readouterr().out.splitlines()[-1] == "0 captioned, 5 already done, 0 failed"
 
 
 @pytest.mark.parametrize("options", [["--attention"], ["--beam-size", "5"], ["--overlays"]])
-def test_output_made_with_other_options_is_not_continued(captioner, photographs, output, capsys, options):
-    run(photographs, output=output)
+def test_output_made_with_other_options_is_not_continued(captioner, photos, output, capsys, options):
+    run(photos, output=output)
     before = (output / "captions.jsonl").read_bytes()
-    assert run(photographs, output=output, options=options) == 2
+    assert run(photos, output=output, options=options) == 2
     assert "choose another --output" in capsys.readouterr().err
     assert (output / "captions.jsonl").read_bytes() == before
 
 
-def test_output_of_another_checkpoint_is_not_continued(captioner, photographs, output, monkeypatch, capsys):
-    run(photographs, output=output)
+def test_output_of_another_checkpoint_is_not_continued(captioner, photos, output, monkeypatch, capsys):
+    run(photos, output=output)
     monkeypatch.setattr(NamesTheColour, "info", SimpleNamespace(sha256="2" * 64))
-    assert run(photographs, output=output) == 2
+    assert run(photos, output=output) == 2
     assert "another checkpoint" in capsys.readouterr().err
 
 
-def test_a_torn_last_line_is_cut_off_and_its_photograph_done_again(captioner, photographs, output):
-    run(photographs, output=output)
+def test_a_torn_last_line_is_cut_off_and_its_photo_done_again(captioner, photos, output):
+    run(photos, output=output)
     whole = (output / "captions.jsonl").read_bytes()
     (output / "captions.jsonl").write_bytes(whole[:-20])
-    assert run(photographs, output=output) == 0
+    assert run(photos, output=output) == 0
     assert (output / "captions.jsonl").read_bytes() == whole
     assert len(captioner.seen) == 6
 
 
-def test_a_photograph_that_changed_is_done_again_and_has_one_record(captioner, photographs, output):
-    run(photographs, output=output)
-    save(photographs / "a.png", 200)
-    assert run(photographs, output=output) == 0
+def test_a_photo_that_changed_is_done_again_and_has_one_record(captioner, photos, output):
+    run(photos, output=output)
+    save(photos / "a.png", 200)
+    assert run(photos, output=output) == 0
     [record] = [r for r in lines(output / "captions.jsonl") if r["image"] == "a.png"]
     assert record["captions"][0]["caption"] == "red 200"
     assert len(captioner.seen) == 6
     assert not list(output.rglob("*.part"))
 
 
-def test_a_photograph_that_changed_for_the_worse_loses_its_record(captioner, photographs, output):
-    run(photographs, output=output)
-    (photographs / "a.png").write_bytes(b"no longer a picture")
-    assert run(photographs, output=output) == 3
+def test_a_photo_that_changed_for_the_worse_loses_its_record(captioner, photos, output):
+    run(photos, output=output)
+    (photos / "a.png").write_bytes(b"no longer a picture")
+    assert run(photos, output=output) == 3
     assert "a.png" not in names(output)
     assert len(names(output)) == 4
 
 
-def test_records_of_photographs_that_are_not_asked_for_stay(captioner, photographs, output):
-    run(photographs, output=output)
-    run(photographs / "a.png", output=output)
+def test_records_of_photos_that_are_not_asked_for_stay(captioner, photos, output):
+    run(photos, output=output)
+    run(photos / "a.png", output=output)
     assert len(names(output)) == 5
 
 
-def test_two_inputs_with_the_same_names_lose_no_photograph(captioner, tmp_path, output):
+def test_two_inputs_with_the_same_names_lose_no_photo(captioner, tmp_path, output):
     for red, name in enumerate(("x/a.png", "y/a.png", "z/y/a.png")):
         save(tmp_path / name, red)
     inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z" / "y" / "a.png"]
@@ -264,14 +264,14 @@ def test_two_inputs_with_the_same_names_lose_no_photograph(captioner, tmp_path, 
     assert len(list((output / "overlays").rglob("*.png"))) == 3
 
 
-def test_a_photograph_given_twice_is_captioned_once(captioner, photographs, output, monkeypatch):
-    monkeypatch.chdir(photographs)
-    assert run(".", "a.png", photographs / "birds" / ".." / "a.png", "*.png", output=output) == 0
+def test_a_photo_given_twice_is_captioned_once(captioner, photos, output, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert run(".", "a.png", photos / "birds" / ".." / "a.png", "*.png", output=output) == 0
     assert len(captioner.seen) == len(names(output)) == 5
 
 
-def test_globs_name_photographs_by_their_path_below_the_wildcard(captioner, photographs, output):
-    assert run(photographs / "**" / "*.png", output=output) == 0
+def test_globs_name_photos_by_their_path_below_the_wildcard(captioner, photos, output):
+    assert run(photos / "**" / "*.png", output=output) == 0
     assert names(output) == ["a.png", "birds/b.png"]
 
 
@@ -281,14 +281,14 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(captioner, tmp_path, o
     assert names(output) == ["a[1].png"]
 
 
-def test_a_list_on_standard_input_may_name_files_and_folders(captioner, photographs, output, monkeypatch):
-    listed_on_standard_input(monkeypatch, photographs / "d.gif", "", photographs / "birds")
+def test_a_list_on_standard_input_may_name_files_and_folders(captioner, photos, output, monkeypatch):
+    listed_on_standard_input(monkeypatch, photos / "d.gif", "", photos / "birds")
     assert run("-", output=output) == 0
     assert sorted(names(output)) == ["b.png", "d.gif", "far/c.PNG"]
 
 
-def test_a_listed_photograph_that_vanished_is_a_failure(captioner, photographs, output, monkeypatch):
-    listed_on_standard_input(monkeypatch, photographs / "gone.jpg", photographs / "a.jpg")
+def test_a_listed_photo_that_vanished_is_a_failure(captioner, photos, output, monkeypatch):
+    listed_on_standard_input(monkeypatch, photos / "gone.jpg", photos / "a.jpg")
     assert run("-", output=output) == 3
     assert names(output) == ["a.jpg"]
     assert lines(output / "errors.jsonl")[0]["image"] == "gone.jpg"
@@ -303,19 +303,19 @@ def test_names_in_any_encoding_are_recorded(captioner, tmp_path, output):
     assert sorted(names(output)) == ["日本.png", "\udce9t\udce9.png"]
 
 
-def test_no_more_than_a_batch_is_captioned_at_once(captioner, photographs, output, monkeypatch):
+def test_no_more_than_a_batch_is_captioned_at_once(captioner, photos, output, monkeypatch):
     sizes = []
     caption = captioner.caption
     monkeypatch.setattr(captioner, "caption", lambda i, o: sizes.append(len(i)) or caption(i, o))
-    run(photographs, output=output, options=["--batch-size", "2"])
+    run(photos, output=output, options=["--batch-size", "2"])
     assert sizes == [2, 2, 1]
 
 
 def test_control_c_says_how_to_continue_and_keeps_what_is_done(
-    captioner, photographs, output, monkeypatch, capsys
+    captioner, photos, output, monkeypatch, capsys
 ):
     monkeypatch.setattr(batch, "Captioner", InterruptedAtThird)
-    assert run(photographs, output=output, options=["--batch-size", "1"]) == 130
+    assert run(photos, output=output, options=["--batch-size", "1"]) == 130
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == "2 captioned, run the same command again to continue"
     assert len(names(output)) == 2
@@ -326,7 +326,7 @@ def test_control_c_says_how_to_continue_and_keeps_what_is_done(
     [
         (["nowhere.jpg"], "nowhere.jpg"),
         (["nowhere/*.jpg"], "nowhere/*.jpg"),
-        (["empty"], "no photographs"),
+        (["empty"], "no photos"),
         (["a.png", "--beam-size", "0"], "beam_size"),
         (["a.png", "--num-captions", "4"], "num_captions"),
         (["a.png", "--batch-size", "0"], "batch_size"),
@@ -351,20 +351,20 @@ def test_arguments_that_cannot_be_read_are_exit_2(arguments):
     assert refused.value.code == 2
 
 
-def test_a_refused_checkpoint_is_exit_2_and_leaves_no_output(photographs, output, capsys, monkeypatch):
+def test_a_refused_checkpoint_is_exit_2_and_leaves_no_output(photos, output, capsys, monkeypatch):
     def refuse(folder):
         raise CheckpointError("The checkpoint folder 'x' does not exist.")
 
     monkeypatch.setattr(batch, "Captioner", SimpleNamespace(load=refuse))
-    assert run(photographs, output=output) == 2
+    assert run(photos, output=output) == 2
     assert capsys.readouterr().err == "service.batch: The checkpoint folder 'x' does not exist.\n"
     assert not output.exists()
 
 
-def test_a_foreign_captions_file_is_refused_untouched(captioner, photographs, output, capsys):
+def test_a_foreign_captions_file_is_refused_untouched(captioner, photos, output, capsys):
     output.mkdir()
     (output / "captions.jsonl").write_text('{"caption": "mine"}\n')
-    assert run(photographs, output=output) == 2
+    assert run(photos, output=output) == 2
     assert "Line 1" in capsys.readouterr().err
     assert (output / "captions.jsonl").read_text() == '{"caption": "mine"}\n'
 
@@ -385,8 +385,8 @@ sys.exit(batch.main())
 """
 
 
-def start(photographs, output):
-    command = [sys.executable, "-c", SLOW_CAPTIONER, str(photographs), "--output", str(output)]
+def start(photos, output):
+    command = [sys.executable, "-c", SLOW_CAPTIONER, str(photos), "--output", str(output)]
     return subprocess.Popen([*command, "--overlays", "--batch-size", "3"], cwd=ROOT)
 
 
@@ -409,13 +409,13 @@ def everything(output):
 
 @pytest.mark.slow
 def test_runs_that_are_killed_end_in_the_same_set_as_one_clean_run(captioner, tmp_path, output):
-    photographs = tmp_path / "photographs"
+    photos = tmp_path / "photographs"
     for red in range(60):
-        save(photographs / f"{red % 7}/{red}.png", red)
+        save(photos / f"{red % 7}/{red}.png", red)
     for records in (1, 10, 25, 40):
-        assert stop_after(start(photographs, output), output, records, signal.SIGKILL) == -signal.SIGKILL
-    assert stop_after(start(photographs, output), output, 50, signal.SIGINT) == 130
-    assert run(photographs, output=output, options=["--overlays"]) == 0
+        assert stop_after(start(photos, output), output, records, signal.SIGKILL) == -signal.SIGKILL
+    assert stop_after(start(photos, output), output, 50, signal.SIGINT) == 130
+    assert run(photos, output=output, options=["--overlays"]) == 0
     clean = tmp_path / "clean"
-    run(photographs, output=clean, options=["--overlays"])
+    run(photos, output=clean, options=["--overlays"])
     assert everything(output) == everything(clean)

@@ -113,13 +113,13 @@ WORDS = [
 ]
 
 
-def world(seed: int, photographs: int = 60) -> tuple[Tally, list[Caption], list[list[tuple[str, ...]]]]:
+def world(seed: int, photos: int = 60) -> tuple[Tally, list[Caption], list[list[tuple[str, ...]]]]:
     rng = random.Random(seed)
 
     def sentence() -> tuple[str, ...]:
         return tuple(rng.choices(WORDS, k=rng.randint(1, 15)))
 
-    references = [[sentence() for _ in range(rng.randint(1, 5))] for _ in range(photographs)]
+    references = [[sentence() for _ in range(rng.randint(1, 5))] for _ in range(photos)]
     said = [" ".join(rng.choice([sentence(), rng.choice(texts)])) for texts in references]
     tally = Tally.of(said, [[" ".join(text) for text in texts] for texts in references])
     return tally, [caption_of(text) for text in said], references
@@ -191,7 +191,7 @@ NAMES = CategoryWords(sorted(frozenset().union(*KINDS.values())))
         (["a red car", "the car"], "neither"),
     ],
 )
-def test_a_photograph_is_in_the_group_that_two_of_its_references_name(texts, group):
+def test_a_photo_is_in_the_group_that_two_of_its_references_name(texts, group):
     assert group_of([text.split() for text in texts], NAMES) == group
 
 

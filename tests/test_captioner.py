@@ -55,10 +55,10 @@ def test_a_caption_is_its_words_with_attention_on_the_grid(captioner: Captioner)
         assert sum(map(sum, word.attention)) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_photograph_is_captioned_alike_alone_and_in_company(
+def test_a_photo_is_captioned_alike_alone_and_in_company(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BATCH_SIZE", 4)  # nine photographs are three batches
+    monkeypatch.setattr(module, "BATCH_SIZE", 4)  # nine photos are three batches
     photos = [draw_photo(seed, (40 + 9 * seed, 60)) for seed in range(9)]
     options = DecodingOptions(beam_size=3, num_captions=2)
     together = captioner.caption(photos, options)
@@ -74,7 +74,7 @@ def test_n_best_captions_differ_and_come_best_first(captioner: Captioner) -> Non
     assert len({caption.text for caption in captions}) == 5
 
 
-def test_no_photographs_have_no_captions(captioner: Captioner) -> None:
+def test_no_photos_have_no_captions(captioner: Captioner) -> None:
     assert captioner.caption([]) == []
 
 
@@ -228,7 +228,7 @@ def test_a_word_it_does_not_know_is_read_as_unknown_and_shown_as_it_is(captioner
     assert not torch.allclose(one[3], two[3], atol=1e-3)
 
 
-def test_reading_finds_the_captions_of_the_right_photograph(captioner: Captioner) -> None:
+def test_reading_finds_the_captions_of_the_right_photo(captioner: Captioner) -> None:
     photos, words = [draw_photo(seed) for seed in range(3)], ["a", "dog"]
     found = [captions[0].log_prob for captions in captioner.read(photos, [[words]] * 3)]
     assert len({round(log_prob, 3) for log_prob in found}) == 3
@@ -236,7 +236,7 @@ def test_reading_finds_the_captions_of_the_right_photograph(captioner: Captioner
     assert turned[::-1] == pytest.approx(found, abs=1e-4)
 
 
-@pytest.mark.parametrize("captions", [[], [[]], [[], []]], ids=["no photographs", "one", "two"])
+@pytest.mark.parametrize("captions", [[], [[]], [[], []]], ids=["no photos", "one", "two"])
 def test_where_there_is_nothing_to_read_nothing_is_found(
     captioner: Captioner, captions: list[list[list[str]]]
 ) -> None:

@@ -13,10 +13,10 @@ from conftest import draw_photo
 from model import CaptioningError, OptionsError
 from model.vocabulary import tokenize
 from training.data.caption_files import (
-    CaptionedPhotograph,
-    list_photographs,
+    CaptionedPhoto,
+    list_photos,
     list_sets,
-    read_photographs,
+    read_photos,
     split_by_name,
     with_captions,
 )
@@ -73,7 +73,7 @@ WRITERS = {"karpathy": as_karpathy, "coco": as_coco, "tokens": as_tokens, "csv":
 def listed(tmp_path):
     """What a file of a text, or of bytes, lists."""
 
-    def of(text: str | bytes, name: str = "captions.any") -> list[CaptionedPhotograph]:
+    def of(text: str | bytes, name: str = "captions.any") -> list[CaptionedPhoto]:
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return list_sets([path], [tmp_path / "images"])
@@ -90,13 +90,13 @@ def error_of(listed, text: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_every_form_gives_the_same_photographs_and_words_for_the_same_content(form, listed, tmp_path):
+def test_every_form_gives_the_same_photos_and_words_for_the_same_content(form, listed, tmp_path):
     found = listed(WRITERS[form](CONTENT))
-    assert {photograph.path: photograph.captions for photograph in found} == {
+    assert {photo.path: photo.captions for photo in found} == {
         tmp_path / "images" / name: tuple(tuple(tokenize(caption)) for caption in captions)
         for name, captions in CONTENT.items()
     }
-    assert [photograph.path.name for photograph in found] == ["a.jpg", "b 2.jpg", "ζώο.png", "d.jpg"]
+    assert [photo.path.name for photo in found] == ["a.jpg", "b 2.jpg", "ζώο.png", "d.jpg"]
 
 
 def test_the_forms_without_splits_split_alike(listed):
@@ -122,11 +122,11 @@ def test_a_byte_order_mark_the_ends_of_lines_and_blank_lines_change_nothing(form
     assert listed(same) == listed(text)
 
 
-def test_one_caption_a_photograph_is_enough(listed):
+def test_one_caption_a_photo_is_enough(listed):
     content = {f"{number}.jpg": [f"dog {number}"] for number in range(5)}
     for write in WRITERS.values():
         found = listed(write(content))
-        assert [photograph.captions for photograph in found] == [(("dog", str(n)),) for n in range(5)]
+        assert [photo.captions for photo in found] == [(("dog", str(n)),) for n in range(5)]
 
 
 def test_karpathys_splits_are_kept_and_cocos_filepath_is_part_of_the_path(listed, tmp_path):
@@ -135,14 +135,14 @@ def test_karpathys_splits_are_kept_and_cocos_filepath_is_part_of_the_path(listed
         for split in ("train", "restval", "val", "test")
     ]
     found = listed(json.dumps({"images": entries}))
-    assert [photograph.split for photograph in found] == ["train", "restval", "val", "test"]
-    assert {photograph.path for photograph in found} == {tmp_path / "images" / "val2014" / "a.jpg"}
+    assert [photo.split for photo in found] == ["train", "restval", "val", "test"]
+    assert {photo.path for photo in found} == {tmp_path / "images" / "val2014" / "a.jpg"}
 
 
 def test_columns_come_in_any_order_among_others_and_a_split_is_kept(listed):
     columns = ("id", "caption", "split", "image")
     found = listed(as_csv(CONTENT, columns, id=1, split="restval"))
-    assert {photograph.split for photograph in found} == {"restval"}
+    assert {photo.split for photo in found} == {"restval"}
     assert [one.captions for one in found] == [one.captions for one in listed(as_csv(CONTENT))]
     assert listed(as_csv(CONTENT).replace("image,caption", " Image , CAPTION ", 1)) == listed(as_csv(CONTENT))
 
@@ -166,7 +166,7 @@ def test_captions_without_words_are_listed_but_not_read(listed, tmp_path):
     for write in WRITERS.values():
         found = listed(write(content))
         assert [one.captions for one in found] == [(("a", "dog"), ()), ((),), (("a", "cat"),)]
-        assert list_photographs(tmp_path / "captions.any", tmp_path / "images") == with_captions(found)
+        assert list_photos(tmp_path / "captions.any", tmp_path / "images") == with_captions(found)
         assert [one.captions for one in with_captions(found)] == [(("a", "dog"),), (("a", "cat"),)]
     assert listed('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}')[0].captions == ()
 
@@ -198,7 +198,7 @@ def test_eight_in_ten_are_for_training_and_one_each_to_validate_and_to_test():
 
 
 @pytest.mark.parametrize("count", [300, 3_000])
-def test_adding_photographs_moves_no_other(count):
+def test_adding_photos_moves_no_other(count):
     everything = names(2 * count)
     whole = split_by_name(everything)
     part = split_by_name(everything[:count])
@@ -225,7 +225,7 @@ def test_as_a_small_set_grows_nothing_goes_from_training_to_what_is_scored():
             before = now
 
 
-def test_of_one_photograph_and_of_two_training_comes_first():
+def test_of_one_photo_and_of_two_training_comes_first():
     assert split_by_name([]) == {}
     assert list(split_by_name(["a"]).values()) == ["train"]
     assert sorted(split_by_name(["a", "b"]).values()) == ["train", "val"]
@@ -307,7 +307,7 @@ def test_no_form_leads_out_of_the_images_folder(form, name, listed):
     place = {"karpathy": "images[1]", "coco": "images[1]", "tokens": "line 2", "csv": "line 3"}[form]
     error = error_of(listed, WRITERS[form]({"a.jpg": ["a dog"], name: ["a dog"]}))
     assert place in error
-    assert "images folder" in error or "names no photograph" in error
+    assert "images folder" in error or "names no photo" in error
 
 
 @pytest.mark.parametrize("filepath", ["..", "/etc", "a/../.."])
@@ -328,12 +328,12 @@ def test_dots_that_stay_inside_are_followed(listed, tmp_path):
 
 def test_a_missing_captions_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.json cannot be read"):
-        read_photographs(tmp_path / "nowhere.json", tmp_path)
+        read_photos(tmp_path / "nowhere.json", tmp_path)
 
 
 @pytest.fixture
 def on_disk(tmp_path):
-    """A file of the photographs a.png (train) and b.png (val), and the folder they lie in."""
+    """A file of the photos a.png (train) and b.png (val), and the folder they lie in."""
     for number, name in enumerate(("a.png", "b.png")):
         draw_photo(number).save(tmp_path / name)
     (tmp_path / "captions.csv").write_text(
@@ -342,25 +342,25 @@ def on_disk(tmp_path):
     return tmp_path / "captions.csv", tmp_path
 
 
-def test_photographs_of_the_splits_asked_for_are_read(on_disk):
-    [photograph] = read_photographs(*on_disk, ("val", "test"))
-    assert photograph.captions == (("a", "cat"),)
-    assert photograph.read().tobytes() == draw_photo(1).tobytes()
+def test_photos_of_the_splits_asked_for_are_read(on_disk):
+    [photo] = read_photos(*on_disk, ("val", "test"))
+    assert photo.captions == (("a", "cat"),)
+    assert photo.read().tobytes() == draw_photo(1).tobytes()
 
 
-def test_a_missing_photograph_is_named(on_disk):
+def test_a_missing_photo_is_named(on_disk):
     (on_disk[1] / "b.png").unlink()
-    with pytest.raises(DataError, match=r"1 photographs .* do not exist, .*b\.png"):
-        read_photographs(*on_disk)
-    assert len(read_photographs(*on_disk, ("train",))) == 1
+    with pytest.raises(DataError, match=r"1 photos .* do not exist, .*b\.png"):
+        read_photos(*on_disk)
+    assert len(read_photos(*on_disk, ("train",))) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"cut off"])
-def test_a_photograph_that_cannot_be_decoded_is_named(on_disk, content):
-    photographs = read_photographs(*on_disk)
-    photographs[1].path.write_bytes(content)
+def test_a_photo_that_cannot_be_decoded_is_named(on_disk, content):
+    photos = read_photos(*on_disk)
+    photos[1].path.write_bytes(content)
     with pytest.raises(DataError, match=r"b\.png"):
-        photographs[1].read()
+        photos[1].read()
 
 
 def test_a_data_error_is_one_the_command_lines_catch():

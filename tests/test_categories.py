@@ -150,7 +150,7 @@ def test_plurals_follow_english(word, plural):
 
 @pytest.fixture
 def annotated(tmp_path):
-    """A file of two photographs, the first twice as large in the file as on disk, and a captions list."""
+    """A file of two photos, the first twice as large in the file as on disk, and a captions list."""
     images = tmp_path / "images"
     images.mkdir()
     for number in (1, 2):
@@ -183,38 +183,38 @@ def read(annotated, **changes):
 def test_boxes_become_fractions_of_the_annotated_size_cut_at_its_edges_crowds_included(annotated):
     found = read(annotated)
     assert found.categories == ("dog", "cat")
-    [photograph] = found.photographs
-    assert photograph.path.name == "1.png"
-    assert list(photograph.boxes) == ["dog"]
-    assert photograph.boxes["dog"] == [
+    [photo] = found.photos
+    assert photo.path.name == "1.png"
+    assert list(photo.boxes) == ["dog"]
+    assert photo.boxes["dog"] == [
         pytest.approx((0.1, 0.25, 0.6, 0.75)),
         pytest.approx((0.9, 0.875, 1, 1)),
     ]
 
 
 def test_the_files_own_captions_are_references_and_a_file_without_them_is_read(annotated):
-    [photograph] = read(annotated).photographs
-    assert photograph.captions == (("a", "dogs", "dog"),)
+    [photo] = read(annotated).photos
+    assert photo.captions == (("a", "dogs", "dog"),)
     del annotated[0]["captions"]
-    [photograph] = read(annotated).photographs
-    assert photograph.captions == ()
+    [photo] = read(annotated).photos
+    assert photo.captions == ()
 
 
 def test_references_of_a_karpathy_file_are_found_by_file_name(tmp_path):
     write_world(tmp_path, 10, size=32)
     found = read_instances(tmp_path / "instances.json", tmp_path / "images", tmp_path / "captions.json")
     expected = [tuple(tuple(tokenize(text)) for text in scene.captions) for scene in draw_world(10, size=32)]
-    assert [photograph.captions for photograph in found.photographs] == expected
+    assert [photo.captions for photo in found.photos] == expected
 
 
-def test_of_a_karpathy_file_only_the_photographs_with_boxes_need_exist(annotated, tmp_path):
+def test_of_a_karpathy_file_only_the_photos_with_boxes_need_exist(annotated, tmp_path):
     read(annotated)
     listed = [
         {"filename": name, "split": "test", "sentences": [{"raw": "a cat"}]} for name in ("1.png", "gone.png")
     ]
     (tmp_path / "captions.json").write_text(json.dumps({"images": listed}))
     found = read_instances(tmp_path / "instances.json", tmp_path / "images", tmp_path / "captions.json")
-    assert [photograph.captions for photograph in found.photographs] == [(("a", "cat"),)]
+    assert [photo.captions for photo in found.photos] == [(("a", "cat"),)]
 
 
 def annotation(**changes):
@@ -224,9 +224,9 @@ def annotation(**changes):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"annotations": annotation(image_id=3)}, "photograph 3"),
+        ({"annotations": annotation(image_id=3)}, "photo 3"),
         ({"annotations": annotation(category_id=8)}, "category 8"),
-        ({"captions": [{"image_id": 5, "caption": "a dog"}]}, "photograph 5"),
+        ({"captions": [{"image_id": 5, "caption": "a dog"}]}, "photo 5"),
         ({"annotations": annotation(bbox=[10, 20, 0, 40])}, "[10, 20, 0, 40] has no area"),
         ({"annotations": annotation(bbox=[10, 20, 50, -1])}, "1.png"),
         ({"annotations": annotation(bbox=[-60, 20, 50, 40])}, "no area on the 100 x 80 pixels"),
@@ -249,18 +249,18 @@ def test_what_cannot_be_measured_is_refused_by_name(annotated, changes, named):
     assert "\n" not in message
 
 
-def test_a_photograph_that_is_not_there_is_refused(annotated):
+def test_a_photo_that_is_not_there_is_refused(annotated):
     (annotated[1] / "images" / "1.png").unlink()
-    with pytest.raises(DataError, match=r"1 photographs .* do not exist, .*1\.png first"):
+    with pytest.raises(DataError, match=r"1 photos .* do not exist, .*1\.png first"):
         read(annotated)
 
 
-def test_captions_of_other_photographs_only_are_refused(annotated, tmp_path):
+def test_captions_of_other_photos_only_are_refused(annotated, tmp_path):
     read(annotated)
     sentences = [{"raw": "a cat"}]
     listed = {"images": [{"filename": "2.png", "split": "test", "sentences": sentences}]}
     (tmp_path / "captions.json").write_text(json.dumps(listed))
-    with pytest.raises(DataError, match="no captions of the photographs with boxes"):
+    with pytest.raises(DataError, match="no captions of the photos with boxes"):
         read_instances(tmp_path / "instances.json", tmp_path / "images", tmp_path / "captions.json")
 
 
@@ -271,11 +271,11 @@ def test_most_captions_of_coco_name_something_that_has_a_box():
     assert len(found.categories) == 80
     names = CategoryWords(found.categories)
     mentions = [
-        (mention.category, photograph)
-        for photograph in found.photographs
-        for caption in photograph.captions
+        (mention.category, photo)
+        for photo in found.photos
+        for caption in photo.captions
         for mention in names.find(caption)
     ]
-    present = sum(category in photograph.boxes for category, photograph in mentions)
-    assert len(mentions) > 5 * len(found.photographs)
+    present = sum(category in photo.boxes for category, photo in mentions)
+    assert len(mentions) > 5 * len(found.photos)
     assert present / len(mentions) > 0.85

@@ -11,8 +11,8 @@ from PIL import Image
 
 from model import ImageError, OptionsError, open_image
 from training.data import validation as check
-from training.data.caption_files import CaptionedPhotograph
-from training.data.validation import Problem, check_photographs, describe_problems, read_checked, usable
+from training.data.caption_files import CaptionedPhoto
+from training.data.validation import Problem, check_photos, describe_problems, read_checked, usable
 from training.errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ SPLIT_OF = {"train": 0, "restval": 0, "val": 1, "test": 2}  # how far from train
 
 @pytest.fixture
 def photo(tmp_path):
-    """A photograph whose file holds the picture ``seed``, or these bytes, or is not there."""
+    """A photo whose file holds the picture ``seed``, or these bytes, or is not there."""
 
     def make(name: str, content: int | bytes | None, split: str = "train", captions=(("a", "dog"),)):
         path = tmp_path / name
@@ -29,15 +29,15 @@ def photo(tmp_path):
             draw_photo(content).save(path)
         elif content is not None:
             path.write_bytes(content)
-        return CaptionedPhotograph(path=path, captions=captions, split=split)
+        return CaptionedPhoto(path=path, captions=captions, split=split)
 
     return make
 
 
-def found_in(photographs) -> list[tuple[str, str, str]]:
+def found_in(photos) -> list[tuple[str, str, str]]:
     """Name, split and kind of every problem."""
-    problems = check_photographs(photographs)
-    return [(one.photograph.path.name, one.photograph.split, one.kind) for one in problems]
+    problems = check_photos(photos)
+    return [(one.photo.path.name, one.photo.split, one.kind) for one in problems]
 
 
 def encoded(image: Image.Image, **options) -> bytes:
@@ -46,12 +46,12 @@ def encoded(image: Image.Image, **options) -> bytes:
     return stream.getvalue()
 
 
-def test_nothing_is_found_in_sound_photographs(photo):
+def test_nothing_is_found_in_sound_photos(photo):
     splits = ("train", "restval", "val", "test")
-    photographs = [photo(f"{split}.png", number, split) for number, split in enumerate(splits)]
-    assert check_photographs(photographs) == []
-    assert usable(photographs, []) == photographs
-    assert check_photographs([]) == []
+    photos = [photo(f"{split}.png", number, split) for number, split in enumerate(splits)]
+    assert check_photos(photos) == []
+    assert usable(photos, []) == photos
+    assert check_photos([]) == []
 
 
 def test_every_planted_problem_is_found_at_once_and_the_rest_is_usable(photo, tmp_path):
@@ -60,7 +60,7 @@ def test_every_planted_problem_is_found_at_once_and_the_rest_is_usable(photo, tm
     sound = photo("sound.png", 1)
     gap = photo("gap.png", 2, captions=(("a", "dog"), ()))
     held_out = photo("held_out.png", 3, "test")
-    photographs = [
+    photos = [
         sound,
         photo("missing.png", None),
         photo("folder.png", None),
@@ -75,7 +75,7 @@ def test_every_planted_problem_is_found_at_once_and_the_rest_is_usable(photo, tm
         photo("leaked.png", 3, "restval"),
         photo("missing_and_untold.png", None, captions=()),
     ]
-    assert sorted(found_in(photographs)) == [
+    assert sorted(found_in(photos)) == [
         ("bare.png", "train", "uncaptioned"),
         ("cut.jpg", "train", "damaged"),
         ("empty.png", "train", "damaged"),
@@ -88,40 +88,40 @@ def test_every_planted_problem_is_found_at_once_and_the_rest_is_usable(photo, tm
         ("text.png", "train", "damaged"),
         ("untold.png", "train", "uncaptioned"),
     ]
-    kept = usable(photographs, check_photographs(photographs))
+    kept = usable(photos, check_photos(photos))
     assert [one.path.name for one in kept] == ["sound.png", "gap.png", "held_out.png"]
     assert kept[1].captions == (("a", "dog"),)
 
 
-def test_a_photograph_listed_in_two_splits_is_kept_where_it_is_scored(photo):
+def test_a_photo_listed_in_two_splits_is_kept_where_it_is_scored(photo):
     twice = [photo("a.png", 1, split) for split in ("train", "test", "val")]
     assert found_in(twice) == [("a.png", "train", "leaked"), ("a.png", "val", "leaked")]
-    assert usable(twice, check_photographs(twice)) == [twice[1]]
+    assert usable(twice, check_photos(twice)) == [twice[1]]
 
 
 def test_copies_in_the_same_split_and_in_restval_are_no_problem(photo):
     copies = [photo("a.png", 1), photo("b.png", 1, "restval"), photo("c.png", 2, "val")]
-    assert check_photographs([*copies, photo("d.png", 2, "val"), copies[0]]) == []
+    assert check_photos([*copies, photo("d.png", 2, "val"), copies[0]]) == []
 
 
 def test_copies_that_cannot_be_used_leak_nothing(photo):
-    photographs = [photo("a.png", b"x"), photo("b.png", b"x", "test"), photo("c.png", 1)]
-    photographs.append(photo("d.png", 1, "test", captions=((),)))
-    assert {kind for _, _, kind in found_in(photographs)} == {"damaged", "uncaptioned"}
+    photos = [photo("a.png", b"x"), photo("b.png", b"x", "test"), photo("c.png", 1)]
+    photos.append(photo("d.png", 1, "test", captions=((),)))
+    assert {kind for _, _, kind in found_in(photos)} == {"damaged", "uncaptioned"}
 
 
 def test_after_skipping_nothing_is_wrong_whatever_was(photo):
     rng = random.Random(5)
     contents = [None, b"", b"x", *range(6)]
     captions = [(), ((),), (("a",),), (("a",), ())]
-    photographs = [
+    photos = [
         photo(f"{number}.png", rng.choice(contents), rng.choice(list(SPLIT_OF)), rng.choice(captions))
         for number in range(120)
     ]
-    problems = check_photographs(photographs)
-    kept = usable(photographs, problems)
+    problems = check_photos(photos)
+    kept = usable(photos, problems)
     assert len({problem.kind for problem in problems}) == 4
-    assert check_photographs(kept) == []
+    assert check_photos(kept) == []
     splits_of: dict[bytes, set[int]] = {}
     for one in kept:
         splits_of.setdefault(one.path.read_bytes(), set()).add(SPLIT_OF[one.split])
@@ -132,7 +132,7 @@ def test_after_skipping_nothing_is_wrong_whatever_was(photo):
 @pytest.mark.parametrize(
     ("mode", "progressive"), [("RGB", False), ("RGB", True), ("L", False), ("CMYK", False)]
 )
-def test_photographs_of_a_cameras_size_are_judged_as_training_judges_them(photo, mode, progressive):
+def test_photos_of_a_cameras_size_are_judged_as_training_judges_them(photo, mode, progressive):
     noise = np.random.default_rng(3).integers(0, 255, (150, 200, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((1600, 1300)).convert(mode)
     whole = encoded(image, format="JPEG", progressive=progressive)
@@ -142,22 +142,22 @@ def test_photographs_of_a_cameras_size_are_judged_as_training_judges_them(photo,
     for _ in range(4):
         at = rng.randrange(len(whole))
         flipped.append(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
-    photographs = [photo(f"{n}.jpg", data) for n, data in enumerate([whole, *broken, *flipped])]
+    photos = [photo(f"{n}.jpg", data) for n, data in enumerate([whole, *broken, *flipped])]
     refused = []
-    for photograph in photographs:
+    for one in photos:
         try:
-            open_image(photograph.path.read_bytes())
+            open_image(one.path.read_bytes())
         except ImageError:
-            refused.append(photograph)
-    assert [problem.photograph for problem in check_photographs(photographs)] == refused
-    assert photographs[1] in refused
-    assert photographs[0] not in refused
+            refused.append(one)
+    assert [problem.photo for problem in check_photos(photos)] == refused
+    assert photos[1] in refused
+    assert photos[0] not in refused
 
 
 def test_the_list_is_grouped_short_and_says_how_much_it_left_out(photo):
-    photographs = [photo(f"{number:02}.png", None) for number in range(32)]
-    photographs += [photo("held.png", 1, "val"), photo("leak.png", 1), photo("bad.png", b"x")]
-    text = describe_problems(check_photographs(photographs))
+    photos = [photo(f"{number:02}.png", None) for number in range(32)]
+    photos += [photo("held.png", 1, "val"), photo("leak.png", 1), photo("bad.png", b"x")]
+    text = describe_problems(check_photos(photos))
     groups = [line for line in text.splitlines() if not line.startswith("  ")]
     assert [group.split(": ")[-1] for group in groups] == ["32", "1", "1"]
     assert "19.png" in text
@@ -171,7 +171,7 @@ def test_the_list_is_grouped_short_and_says_how_much_it_left_out(photo):
 
 
 def write_set(folder: Path, rows: str, pictures: dict[str, int]) -> list[str]:
-    """A captions file and its photographs; the options that name them."""
+    """A captions file and its photos; the options that name them."""
     folder.mkdir(exist_ok=True)
     (folder / "captions.csv").write_text(f"image,caption,split\n{rows}", encoding="utf-8")
     for name, seed in pictures.items():
@@ -188,9 +188,9 @@ def sound(tmp_path):
 def test_the_command_counts_what_is_sound_and_exits_0(sound, capsys):
     assert check.main(sound) == 0
     out = capsys.readouterr().out
-    assert "train: 1 photographs, 2 captions\n" in out
-    assert "val: 1 photographs, 2 captions, 1 of them empty\n" in out
-    assert "test: 1 photographs, 1 captions\n" in out
+    assert "train: 1 photos, 2 captions\n" in out
+    assert "val: 1 photos, 2 captions, 1 of them empty\n" in out
+    assert "test: 1 photos, 1 captions\n" in out
 
 
 def test_the_command_lists_the_problems_of_all_sets_and_exits_1(sound, tmp_path, capsys):
@@ -201,7 +201,7 @@ def test_the_command_lists_the_problems_of_all_sets_and_exits_1(sound, tmp_path,
     out = capsys.readouterr().out
     assert "none.png" in out
     assert "d.png" in out
-    assert "train: 3 photographs" in out
+    assert "train: 3 photos" in out
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,6 @@ def test_files_without_folders_are_refused_before_anything_is_read():
         read_checked([Path("nowhere")], [], skip_problems=True)
 
 
-def test_a_problem_can_be_told_by_its_photograph(photo):
+def test_a_problem_can_be_told_by_its_photo(photo):
     missing = photo("a.png", None)
-    assert check_photographs([missing]) == [Problem(photograph=missing, kind="missing")]
+    assert check_photos([missing]) == [Problem(photo=missing, kind="missing")]

@@ -11,7 +11,7 @@ from model import Captioner
 from training.comparison import experiment as compare
 from training.comparison.table import as_markdown
 from training.comparison.table import compare as compare_results
-from training.data.caption_files import read_photographs
+from training.data.caption_files import read_photos
 from training.data.shapes import write_world
 from training.errors import DivergedError
 from training.runs.run import Run
@@ -86,7 +86,7 @@ def test_the_sentence_says_what_differs_from_the_defaults(whole):
     head = as_markdown(found).splitlines()[0]
     assert ", score blur 2, cell gru; " in head
     assert "learning rate 0.0042" in head
-    assert "95 % bootstrap intervals over photographs" in head
+    assert "95 % bootstrap intervals over photos" in head
     assert not any(word in head for word in ("gate", "dropout", "attention heads", "grid layers"))
 
 
@@ -182,7 +182,7 @@ def test_what_was_kept_and_is_damaged_is_named_in_one_sentence(world, finished, 
     assert name in line or text == "{}"
 
 
-def test_a_result_of_other_photographs_is_named(world, finished, capsys):
+def test_a_result_of_other_photos_is_named(world, finished, capsys):
     path = finished / "runs" / "none-0" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"captions": ["a dog"]}))
     assert compare.main(command(world, finished, "--kinds", "none")) == 2
@@ -289,13 +289,13 @@ def test_a_kind_that_cannot_be_is_refused_before_anything_is_trained(world, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_without_photographs_is_refused_in_one_sentence(world, tmp_path, capsys):
+def test_a_split_without_photos_is_refused_in_one_sentence(world, tmp_path, capsys):
     captions = json.loads((world / "captions.json").read_text())
     captions["images"] = [entry for entry in captions["images"] if entry["split"] != "test"]
     (world / "fewer.json").write_text(json.dumps(captions))
     arguments = command(world, tmp_path / "out", "--split", "test", "--captions", str(world / "fewer.json"))
     assert compare.main(arguments) == 2
-    assert "no photographs of the split 'test'" in capsys.readouterr().err
+    assert "no photos of the split 'test'" in capsys.readouterr().err
 
 
 def result(kind: str, seed: int, captions: list[str]) -> dict[str, object]:
@@ -311,12 +311,12 @@ def result(kind: str, seed: int, captions: list[str]) -> dict[str, object]:
     }
 
 
-def test_a_row_is_the_mean_over_its_seeds_and_compared_on_the_same_photographs(world):
-    photographs = read_photographs(world / "captions.json", world / "images", ("train",))
-    right = [" ".join(photograph.captions[0]) for photograph in photographs]
+def test_a_row_is_the_mean_over_its_seeds_and_compared_on_the_same_photos(world):
+    photos = read_photos(world / "captions.json", world / "images", ("train",))
+    right = [" ".join(photo.captions[0]) for photo in photos]
     wrong = ["a dog"] * len(right)
     rows = compare_results(
-        [result("additive", 0, wrong), result("hard", 0, right), result("hard", 1, wrong)], photographs
+        [result("additive", 0, wrong), result("hard", 0, right), result("hard", 1, wrong)], photos
     )
     additive, hard = rows
     assert additive["above_additive"] is None
@@ -329,14 +329,14 @@ def test_a_row_is_the_mean_over_its_seeds_and_compared_on_the_same_photographs(w
 
 
 def test_intervals_of_grounding_are_those_of_the_one_run_or_none(world):
-    photographs = read_photographs(world / "captions.json", world / "images", ("train",))
+    photos = read_photos(world / "captions.json", world / "images", ("train",))
     figures = {"words": 3, "pointing_accuracy": 0.5, "intervals": {"pointing_accuracy": [0.4, 0.6]}}
-    captions = ["a dog"] * len(photographs)
+    captions = ["a dog"] * len(photos)
     results = [
         result(kind, seed, captions) | {"grounding": {**figures, "reference": figures}}
         for kind, seed in (("none", 0), ("hard", 0), ("hard", 1))
     ]
-    alone, several = (row["grounding"] for row in compare_results(results, photographs))
+    alone, several = (row["grounding"] for row in compare_results(results, photos))
     assert alone["intervals"] == alone["reference"]["intervals"] == {"pointing_accuracy": [0.4, 0.6]}
     assert "intervals" not in several
     assert several["words"] == several["reference"]["words"] == 3

@@ -1,4 +1,4 @@
-"""Captioned photographs as batches: captions stay with their photograph, and every draw can be repeated."""
+"""Captioned photos as batches: captions stay with their photo, and every draw can be repeated."""
 
 import json
 from collections.abc import Iterable
@@ -16,19 +16,19 @@ from training.data.batches import (
     Draw,
     EpochSampler,
     Example,
-    PhotographDataset,
+    PhotoDataset,
     batches,
     collate,
     encode_captions,
     is_mirrored_draw,
     mirror_words,
 )
-from training.data.caption_files import CaptionedPhotograph, read_photographs
+from training.data.caption_files import CaptionedPhoto, read_photos
 from training.errors import DataError
 
 
 def write_karpathy(folder: Path, listed: Iterable[tuple[str, str, list[str]]]) -> Path:
-    """Photographs in ``folder``/images and the Karpathy JSON that lists (filename, split, captions)."""
+    """Photos in ``folder``/images and the Karpathy JSON that lists (filename, split, captions)."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     entries = []
     for number, (filename, split, captions) in enumerate(listed):
@@ -55,13 +55,13 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def photographs(folder):
-    return read_photographs(folder / "captions.json", folder / "images")
+def photos(folder):
+    return read_photos(folder / "captions.json", folder / "images")
 
 
 @pytest.fixture
-def dataset(photographs, vocabulary, config):
-    return PhotographDataset(photographs, vocabulary, config)
+def dataset(photos, vocabulary, config):
+    return PhotoDataset(photos, vocabulary, config)
 
 
 def seed_of(*, mirrored: bool) -> int:
@@ -75,19 +75,19 @@ def test_mirroring_swaps_left_and_right_and_nothing_else():
     assert mirror_words(mirrored) == words
 
 
-def test_captions_of_a_mirrored_photograph_are_mirrored(photographs):
+def test_captions_of_a_mirrored_photo_are_mirrored(photos):
     words = ["the", "dog", "is", "left", "of", "a", "cat", "right"]
     vocabulary = Vocabulary(words)
-    upright = encode_captions(photographs[0], vocabulary, is_mirrored=False)[1]
-    mirrored = encode_captions(photographs[0], vocabulary, is_mirrored=True)[1]
+    upright = encode_captions(photos[0], vocabulary, is_mirrored=False)[1]
+    mirrored = encode_captions(photos[0], vocabulary, is_mirrored=True)[1]
     assert vocabulary.decode(upright) == ["the", "dog", "is", "left", "of", "a", "cat"]
     assert vocabulary.decode(mirrored) == ["the", "dog", "is", "right", "of", "a", "cat"]
 
 
 def test_a_caption_is_cut_at_the_longest_length(tmp_path, vocabulary):
     path = write_karpathy(tmp_path, [("a.png", "train", ["dog " * 40])])
-    [photograph] = read_photographs(path, tmp_path / "images")
-    assert encode_captions(photograph, vocabulary, is_mirrored=False) == [
+    [photo] = read_photos(path, tmp_path / "images")
+    assert encode_captions(photo, vocabulary, is_mirrored=False) == [
         vocabulary.encode(["dog"] * LONGEST_CAPTION)
     ]
 
@@ -121,27 +121,27 @@ def test_an_example_has_the_networks_input_size_and_every_caption(dataset, confi
     assert all(isinstance(ids, list) for ids in captions)
 
 
-def test_mirrored_draws_show_the_mirrored_photograph(folder, photographs, vocabulary, config):
+def test_mirrored_draws_show_the_mirrored_photo(folder, photos, vocabulary, config):
     left_black = draw_photo(0, size=(64, 48))
     left_black.paste((0, 0, 0), (0, 0, 32, 48))
     left_black.paste((255, 255, 255), (32, 0, 64, 48))
-    left_black.save(photographs[0].path)
-    dataset = PhotographDataset(photographs, vocabulary, config)
+    left_black.save(photos[0].path)
+    dataset = PhotoDataset(photos, vocabulary, config)
     upright = dataset[Draw(0, seed_of(mirrored=False))].inputs
     mirrored = dataset[Draw(0, seed_of(mirrored=True))].inputs
     assert upright[:, :, 0].mean() < upright[:, :, -1].mean()
     assert mirrored[:, :, 0].mean() > mirrored[:, :, -1].mean()
 
 
-def test_crops_are_of_the_squashed_photograph_so_that_both_ends_of_a_wide_one_are_seen(
+def test_crops_are_of_the_squashed_photo_so_that_both_ends_of_a_wide_one_are_seen(
     tmp_path, vocabulary, config
 ):
     wide = Image.new("RGB", (400, 40))
     wide.paste((255, 0, 0), (0, 0, 60, 40))
     wide.paste((0, 0, 255), (340, 0, 400, 40))
     wide.save(tmp_path / "wide.png")
-    photograph = CaptionedPhotograph(path=tmp_path / "wide.png", captions=(("a",),), split="train")
-    dataset = PhotographDataset([photograph], vocabulary, config)
+    photo = CaptionedPhoto(path=tmp_path / "wide.png", captions=(("a",),), split="train")
+    dataset = PhotoDataset([photo], vocabulary, config)
     for seed in range(20):
         left, right = dataset[Draw(0, seed)].inputs[:, :, [0, -1]].mean(dim=1).T
         assert (left - right).abs().max() > 0.5 or left.abs().max() > 0.5
@@ -159,10 +159,10 @@ def test_worker_processes_give_the_same_batches_as_none(dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_photograph_damaged_after_it_was_listed_is_named_in_one_line(photographs, dataset, workers):
-    photographs[2].path.write_bytes(b"damaged")
+def test_a_photo_damaged_after_it_was_listed_is_named_in_one_line(photos, dataset, workers):
+    photos[2].path.write_bytes(b"damaged")
     sampler = EpochSampler(4, 2, seed=3, epoch=0, skip=0)
-    with pytest.raises(DataError, match=r"^The photograph .*c\.png cannot be read: .*$") as caught:
+    with pytest.raises(DataError, match=r"^The photo .*c\.png cannot be read: .*$") as caught:
         list(batches(dataset, sampler, workers=workers))
     assert "\n" not in str(caught.value)
 
@@ -172,15 +172,15 @@ def examples():
     generator = torch.Generator().manual_seed(4)
     lengths = [(3, 7), (5,), (1, 7, 2)]
     examples = []
-    for photograph, of_one in enumerate(lengths):
+    for photo, of_one in enumerate(lengths):
         captions = [
             torch.randint(4, 4 + len(WORDS), (length,), generator=generator).tolist() for length in of_one
         ]
-        examples.append(Example(torch.full((3, 2, 2), float(photograph)), captions))
+        examples.append(Example(torch.full((3, 2, 2), float(photo)), captions))
     return examples
 
 
-def test_captions_come_longest_first_and_each_goes_with_its_photograph(examples):
+def test_captions_come_longest_first_and_each_goes_with_its_photo(examples):
     batch = collate(examples)
     assert batch.lengths.tolist() == [8, 8, 6, 4, 3, 2]  # the end token counted
     owners = batch.owners.tolist()
@@ -209,9 +209,9 @@ def test_targets_hold_no_padding_and_one_end_a_caption(examples):
     assert not (batch.words == Vocabulary.end_id).any()
 
 
-def test_an_epoch_draws_every_photograph_once():
+def test_an_epoch_draws_every_photo_once():
     drawn = [draw for batch in EpochSampler(23, 4, seed=0, epoch=2, skip=0) for draw in batch]
-    assert sorted(draw.photograph for draw in drawn) == list(range(23))
+    assert sorted(draw.photo for draw in drawn) == list(range(23))
     assert len({draw.seed for draw in drawn}) == 23
 
 

@@ -176,7 +176,7 @@ def test_nobody_is_killed_before_requests_in_flight_are_answered() -> None:
     assert waits["captioner"] + graceful < POD["terminationGracePeriodSeconds"]
 
 
-def test_photographs_that_are_being_sent_fit_into_the_memory_of_nginx() -> None:
+def test_photos_that_are_being_sent_fit_into_the_memory_of_nginx() -> None:
     """Files in memory count as memory of the container."""
     nginx = COMPOSE["services"]["nginx"]
     [folder] = re.findall(r"/tmp:size=(\w+),", nginx["tmpfs"][0])

@@ -112,7 +112,7 @@ def test_more_processes_than_cores_are_told(examine: Examine, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("pixels", "is_enough"), [("50000000", False), ("1000000", True)])
-def test_memory_must_suffice_for_the_largest_photographs(
+def test_memory_must_suffice_for_the_largest_photos(
     examine: Examine, monkeypatch: pytest.MonkeyPatch, pixels: str, is_enough: bool
 ) -> None:
     monkeypatch.setattr(doctor, "_available_memory", lambda: 600_000_000)

@@ -26,7 +26,7 @@ from model import Captioner, open_image
 
 ONE = Upload.of(picture(), overlays="none")
 MANY = Upload.of(*[picture()] * 8, path="/v1/captions:batch", overlays="none")
-SLOW = {"FAKE_CAPTION_SECONDS": "0.2"}  # a photograph
+SLOW = {"FAKE_CAPTION_SECONDS": "0.2"}  # a photo
 FAKE = "fake_service:app"
 HOLD = "hold"  # beside the log
 PATIENCE = 60  # seconds to wait for what takes one on an idle machine
@@ -78,7 +78,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @contextmanager
 def six_in_flight(started: Service) -> Iterator[list[Future[Answer]]]:
-    """The answers to requests of many photographs; none is given before the end of the context."""
+    """The answers to requests of many photos; none is given before the end of the context."""
     with ThreadPoolExecutor(6) as pool, held(started.log.with_name(HOLD)):
         answers = [pool.submit(ask, started.port, MANY) for _ in range(6)]
         wait_until(lambda: started.metric("caption_inflight") == 6)
@@ -138,12 +138,12 @@ def test_a_reload_under_load_fails_nobody(two_workers: Service) -> None:
 def test_of_many_at_the_same_time_everybody_gets_the_caption_of_their_own(
     tmp_path: Path, checkpoint: Path
 ) -> None:
-    """A real network, and 16 clients who send the same photographs in orders of their own."""
-    photographs = [file_of(seed) for seed in range(12)]
+    """A real network, and 16 clients who send the same photos in orders of their own."""
+    photos = [file_of(seed) for seed in range(12)]
     captioner = Captioner.load(checkpoint)
-    expected = [captioner.caption([open_image(each).image])[0][0] for each in photographs]
+    expected = [captioner.caption([open_image(each).image])[0][0] for each in photos]
     assert len({caption.log_prob for caption in expected}) == len(expected)
-    uploads = [Upload.of(each, overlays="none") for each in photographs]
+    uploads = [Upload.of(each, overlays="none") for each in photos]
     settings = {"CAPTION_CHECKPOINT": str(checkpoint), "CAPTION_QUEUE": "16", "CAPTION_THREADS": "20"}
     with service(tmp_path, "service.app:create_app()", **settings) as started:
 

@@ -120,7 +120,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     assert "vit_b_16" not in encoder_names()
 
 
-def test_photographs_too_small_for_an_encoder_are_refused() -> None:
+def test_photos_too_small_for_an_encoder_are_refused() -> None:
     with pytest.raises(CheckpointError, match="too small"):
         Encoder("squeezenet1_1", 8)
 

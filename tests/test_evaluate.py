@@ -1,4 +1,4 @@
-"""Evaluation: one JSON object, each photograph once, and numbers that say how attention behaved."""
+"""Evaluation: one JSON object, each photo once, and numbers that say how attention behaved."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
 from model.vocabulary import tokenize
-from training.data.caption_files import read_photographs
+from training.data.caption_files import read_photos
 from training.data.shapes import draw_world, write_world
 from training.evaluation import evaluator as evaluate
 from training.evaluation import java_metrics
@@ -63,7 +63,7 @@ def test_scores_say_which_checkpoint_they_are_of(world, checkpoint, capsys):
 
 
 @pytest.mark.parametrize(("split", "last_digits"), [("val", {8}), ("test", {9}), ("train", set(range(8)))])
-def test_every_photograph_of_the_split_is_captioned_once_and_no_other(
+def test_every_photo_of_the_split_is_captioned_once_and_no_other(
     world, checkpoint, capsys, monkeypatch, split, last_digits
 ):
     shown = []
@@ -216,7 +216,7 @@ def test_captions_are_kept_in_the_one_record_with_what_they_were_scored_by(
     assert {name: scores[name] for name in again} == again
 
 
-def test_a_breakdown_covers_every_photograph_and_comes_only_when_asked_for(world, checkpoint, capsys):
+def test_a_breakdown_covers_every_photo_and_comes_only_when_asked_for(world, checkpoint, capsys):
     evaluate.main(command(world, checkpoint, "--split", "train"))
     plain = json.loads(capsys.readouterr().out)
     evaluate.main(command(world, checkpoint, "--split", "train", "--breakdown"))
@@ -273,8 +273,8 @@ def test_scores_are_kept_before_java_and_printed_if_it_is_interrupted(world, che
 
 def test_validation_asks_no_java(world, checkpoint, monkeypatch):
     monkeypatch.setattr(evaluate, "JAVA_METRICS", None)
-    photographs = read_photographs(world / "captions.json", world / "images", ("val",))
-    scores = evaluate_captioner(Captioner.load(checkpoint), photographs, DecodingOptions())
+    photos = read_photos(world / "captions.json", world / "images", ("val",))
+    scores = evaluate_captioner(Captioner.load(checkpoint), photos, DecodingOptions())
     assert "meteor" not in scores
     assert scores["faults"].keys() >= {"repeated_bigram", "unfinished"}
 

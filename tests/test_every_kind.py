@@ -54,14 +54,14 @@ def client(folder: Path) -> FlaskClient:
     return create_app(ServiceConfig(checkpoint=str(folder))).test_client()
 
 
-def photograph() -> bytes:
+def photo() -> bytes:
     stream = io.BytesIO()
     draw_photo(1).save(stream, "PNG")
     return stream.getvalue()
 
 
 def post(client: FlaskClient, route: str = "/v1/captions", **fields: str) -> TestResponse:
-    data = {"image": (io.BytesIO(photograph()), "a.png"), "max_length": str(WORDS), **fields}
+    data = {"image": (io.BytesIO(photo()), "a.png"), "max_length": str(WORDS), **fields}
     return client.post(route, data=data)
 
 
@@ -118,7 +118,7 @@ def test_files_http_and_python_say_the_same(
     folder: Path, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "DecodingOptions", partial(DecodingOptions, max_length=WORDS))
-    (tmp_path / "a.png").write_bytes(photograph())
+    (tmp_path / "a.png").write_bytes(photo())
     output = tmp_path / "output"
     asked = [str(tmp_path / "a.png"), "--output", str(output), "--checkpoint", str(folder)]
     assert batch.main([*asked, "--attention", "--overlays", "--num-captions", "2"]) == 0
@@ -126,7 +126,7 @@ def test_files_http_and_python_say_the_same(
     written = json.loads(line)
     answered = post(client, overlays="none", num_captions="2").get_json()
     [said] = Captioner.load(folder).caption(
-        [open_image(photograph()).image], DecodingOptions(num_captions=2, max_length=WORDS)
+        [open_image(photo()).image], DecodingOptions(num_captions=2, max_length=WORDS)
     )
     assert written["captions"] == answered["captions"] == [one.as_record(attention=True) for one in said]
     with Image.open(output / "overlays" / "a.png.png") as sheet, post(client, "/v1/overlays") as response:

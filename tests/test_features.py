@@ -12,20 +12,20 @@ from PIL import Image
 from model.encoder import Encoder
 from model.preprocess import Preprocess
 from training.data.batches import Draw, is_mirrored_draw
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 from training.data.features import FeatureDataset, _fingerprint, cached_features
 from training.errors import DataError
 
 
 @pytest.fixture
-def photographs(tmp_path):
-    photographs = []
+def photos(tmp_path):
+    photos = []
     for seed in range(3):
         path = tmp_path / f"{seed}.png"
         draw_photo(seed).save(path)
         captions = (("a", "dog"), ("a", "cat", "sits"))
-        photographs.append(CaptionedPhotograph(path=path, captions=captions, split="train"))
-    return photographs
+        photos.append(CaptionedPhoto(path=path, captions=captions, split="train"))
+    return photos
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def encoded(encoder):
-    """A list that grows with every photograph the encoder is shown."""
+    """A list that grows with every photo the encoder is shown."""
     seen: list[int] = []
     encoder.register_forward_pre_hook(lambda _, inputs: seen.extend(range(len(inputs[0]))))
     return seen
@@ -52,13 +52,11 @@ def encode(encoder, config, image):
     return encoder(Preprocess(config)(image).unsqueeze(0))[0].numpy()
 
 
-def test_features_are_the_encoders_of_the_photograph_and_of_its_mirror_image(
-    path, encoder, config, photographs
-):
-    features = cached_features(path, encoder, config, photographs)
+def test_features_are_the_encoders_of_the_photo_and_of_its_mirror_image(path, encoder, config, photos):
+    features = cached_features(path, encoder, config, photos)
     assert features.shape == (3, 2, encoder.rows * encoder.columns, encoder.feature_dim)
-    for number, photograph in enumerate(photographs):
-        image = photograph.read()
+    for number, photo in enumerate(photos):
+        image = photo.read()
         mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         upright = encode(encoder, config, image)
         np.testing.assert_allclose(features[number, 0], upright, rtol=2e-3, atol=2e-3)
@@ -67,38 +65,38 @@ def test_features_are_the_encoders_of_the_photograph_and_of_its_mirror_image(
         assert np.abs(upright - features[number, 1].astype(np.float32)).max() > 0.2
 
 
-def test_features_do_not_depend_on_the_mode_the_encoder_was_left_in(path, encoder, config, photographs):
+def test_features_do_not_depend_on_the_mode_the_encoder_was_left_in(path, encoder, config, photos):
     encoder = Encoder("mobilenet_v3_small", config.image_size)
-    first = np.array(cached_features(path, encoder.train(), config, photographs))
-    other = np.array(cached_features(path.with_name("other.npy"), encoder.eval(), config, photographs))
+    first = np.array(cached_features(path, encoder.train(), config, photos))
+    other = np.array(cached_features(path.with_name("other.npy"), encoder.eval(), config, photos))
     assert np.array_equal(first, other)
 
 
-def test_features_are_computed_once(path, encoder, config, photographs, encoded):
-    first = np.array(cached_features(path, encoder, config, photographs))
-    assert len(encoded) == 2 * len(photographs)
-    again = cached_features(path, encoder, config, photographs)
-    assert len(encoded) == 2 * len(photographs)
+def test_features_are_computed_once(path, encoder, config, photos, encoded):
+    first = np.array(cached_features(path, encoder, config, photos))
+    assert len(encoded) == 2 * len(photos)
+    again = cached_features(path, encoder, config, photos)
+    assert len(encoded) == 2 * len(photos)
     assert np.array_equal(first, again)
 
 
-def test_other_weights_are_computed_anew(path, encoder, config, photographs, encoded):
-    first = np.array(cached_features(path, encoder, config, photographs))
+def test_other_weights_are_computed_anew(path, encoder, config, photos, encoded):
+    first = np.array(cached_features(path, encoder, config, photos))
     with torch.no_grad():
         next(encoder.parameters()).mul_(1.5)
-    changed = cached_features(path, encoder, config, photographs)
-    assert len(encoded) == 4 * len(photographs)
+    changed = cached_features(path, encoder, config, photos)
+    assert len(encoded) == 4 * len(photos)
     assert not np.array_equal(first, changed)
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0, 2]])
-def test_another_list_of_photographs_is_computed_anew(path, encoder, config, photographs, order):
-    first = np.array(cached_features(path, encoder, config, photographs))
-    features = cached_features(path, encoder, config, [photographs[number] for number in order])
+def test_another_list_of_photos_is_computed_anew(path, encoder, config, photos, order):
+    first = np.array(cached_features(path, encoder, config, photos))
+    features = cached_features(path, encoder, config, [photos[number] for number in order])
     assert np.array_equal(features, first[order])
 
 
-def test_another_precision_of_the_encoders_own_device_is_another_fingerprint(config, photographs):
+def test_another_precision_of_the_encoders_own_device_is_another_fingerprint(config, photos):
     class Elsewhere(Encoder):
         """On a GPU that this machine need not have."""
 
@@ -112,39 +110,39 @@ def test_another_precision_of_the_encoders_own_device_is_another_fingerprint(con
     for device in ("cpu", "cuda"):
         before = torch.is_autocast_enabled(device)
         torch.set_autocast_enabled(device, True)
-        found[device] = [_fingerprint(encoder, config, photographs) for encoder in (here, elsewhere)]
+        found[device] = [_fingerprint(encoder, config, photos) for encoder in (here, elsewhere)]
         torch.set_autocast_enabled(device, before)
-    plain = _fingerprint(here, config, photographs)
+    plain = _fingerprint(here, config, photos)
     assert found["cpu"][1] == found["cuda"][0] == plain
     assert found["cpu"][0] == found["cuda"][1] != plain
 
 
-def test_another_size_of_photograph_is_computed_anew(path, encoder, config, photographs):
-    cached_features(path, encoder, config, photographs)
+def test_another_size_of_photo_is_computed_anew(path, encoder, config, photos):
+    cached_features(path, encoder, config, photos)
     larger = type(config)(**config.as_record() | {"image_size": 64})
     other = Encoder(config.encoder, larger.image_size)
     other.load_state_dict(encoder.state_dict())
-    features = cached_features(path, other, larger, photographs)
+    features = cached_features(path, other, larger, photos)
     assert features.shape[2] == other.rows * other.columns != encoder.rows * encoder.columns
 
 
-def test_features_half_written_are_not_taken_for_whole(path, encoder, config, photographs, encoded):
-    good = photographs[2].path.read_bytes()
-    photographs[2].path.write_bytes(b"damaged")
+def test_features_half_written_are_not_taken_for_whole(path, encoder, config, photos, encoded):
+    good = photos[2].path.read_bytes()
+    photos[2].path.write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"2\.png"):
-        cached_features(path, encoder, config, photographs)
+        cached_features(path, encoder, config, photos)
     assert not path.exists()
-    photographs[2].path.write_bytes(good)
+    photos[2].path.write_bytes(good)
     encoded.clear()
-    features = cached_features(path, encoder, config, photographs)
-    assert len(encoded) == 2 * len(photographs)
+    features = cached_features(path, encoder, config, photos)
+    assert len(encoded) == 2 * len(photos)
     assert np.abs(np.array(features)).max(axis=(1, 2, 3)).min() > 0
 
 
 def test_features_of_a_write_that_died_at_its_last_moment_are_not_taken_for_those_before(
-    path, encoder, config, photographs, monkeypatch
+    path, encoder, config, photos, monkeypatch
 ):
-    first = np.array(cached_features(path, encoder, config, photographs))
+    first = np.array(cached_features(path, encoder, config, photos))
     weights = {name: value.clone() for name, value in encoder.state_dict().items()}
     with torch.no_grad():
         next(encoder.parameters()).mul_(1.5)
@@ -155,31 +153,31 @@ def test_features_of_a_write_that_died_at_its_last_moment_are_not_taken_for_thos
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", die)
         with pytest.raises(KeyboardInterrupt):
-            cached_features(path, encoder, config, photographs)
+            cached_features(path, encoder, config, photos)
     encoder.load_state_dict(weights)
-    assert np.array_equal(cached_features(path, encoder, config, photographs), first)
+    assert np.array_equal(cached_features(path, encoder, config, photos), first)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", None])
 def test_features_whose_label_is_torn_or_missing_are_computed_anew(
-    path, encoder, config, photographs, encoded, content
+    path, encoder, config, photos, encoded, content
 ):
-    cached_features(path, encoder, config, photographs)
+    cached_features(path, encoder, config, photos)
     labels = [found for found in path.parent.iterdir() if found.suffix not in (".png", ".npy")]
     assert len(labels) == 1
     if content is None:
         labels[0].unlink()
     else:
         labels[0].write_text(content)
-    cached_features(path, encoder, config, photographs)
-    assert len(encoded) == 4 * len(photographs)
+    cached_features(path, encoder, config, photos)
+    assert len(encoded) == 4 * len(photos)
 
 
-def test_an_example_is_the_drawn_photograph_with_its_captions_mirrored_or_not(
-    path, encoder, config, photographs, vocabulary
+def test_an_example_is_the_drawn_photo_with_its_captions_mirrored_or_not(
+    path, encoder, config, photos, vocabulary
 ):
-    features = cached_features(path, encoder, config, photographs)
-    dataset = FeatureDataset(photographs, vocabulary, features)
+    features = cached_features(path, encoder, config, photos)
+    dataset = FeatureDataset(photos, vocabulary, features)
     seen = set()
     for seed in range(8):
         draw = Draw(1, seed)
@@ -188,5 +186,5 @@ def test_an_example_is_the_drawn_photograph_with_its_captions_mirrored_or_not(
         seen.add(mirrored)
         assert inputs.dtype == torch.float32
         assert torch.equal(inputs, torch.tensor(features[1, int(mirrored)], dtype=torch.float32))
-        assert captions == [vocabulary.encode(words) for words in photographs[1].captions]
+        assert captions == [vocabulary.encode(words) for words in photos[1].captions]
     assert seen == {True, False}

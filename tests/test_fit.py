@@ -19,7 +19,7 @@ from training.data.shapes import write_world
 from training.engine.config import TrainConfig
 from training.engine.trainer import Trainer
 
-EPOCHS, STEPS = 2, 2  # 16 of the 20 photographs are for training, 8 a batch
+EPOCHS, STEPS = 2, 2  # 16 of the 20 photos are for training, 8 a batch
 TIMES = ("train_seconds", "val_seconds")
 
 
@@ -87,7 +87,7 @@ def test_the_log_has_one_line_an_epoch(whole):
         assert line["train_seconds"] >= 0  # so short an epoch may be rounded to nothing
 
 
-def test_validation_and_test_photographs_are_not_trained_on(world, whole, tmp_path):
+def test_validation_and_test_photos_are_not_trained_on(world, whole, tmp_path):
     listed = json.loads((world / "captions.json").read_text())
     for entry in listed["images"]:
         if entry["split"] in ("val", "test"):
@@ -296,7 +296,7 @@ def test_captions_without_a_split_that_is_needed_are_refused(world, tmp_path, ca
     assert "splits train and val" in one_line(capsys.readouterr().err)
 
 
-def test_damaged_photographs_are_listed_before_anything_is_trained_or_left_out(world, tmp_path, capsys):
+def test_damaged_photos_are_listed_before_anything_is_trained_or_left_out(world, tmp_path, capsys):
     shutil.copytree(world, tmp_path / "world")
     for name in ("000003.png", "000005.png"):
         (tmp_path / "world" / "images" / name).write_bytes(b"damaged")

@@ -74,7 +74,7 @@ def test_where_a_location_is_matters_beside_what_is_there() -> None:
 
 
 @torch.no_grad()
-def test_a_photograph_alone_gets_what_it_gets_in_a_batch() -> None:
+def test_a_photo_alone_gets_what_it_gets_in_a_batch() -> None:
     layers, annotations = make_layers(2), make_annotations()
     together = layers(annotations)
     assert together.shape == annotations.shape

@@ -10,7 +10,7 @@ import pytest
 from conftest import draw_photo
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
-from training.data.instances import AnnotatedPhotograph, Instances, read_instances
+from training.data.instances import AnnotatedPhoto, Instances, read_instances
 from training.data.shapes import draw_world, write_world
 from training.evaluation import grounding
 from training.evaluation.grounding import describe_grounding, ground, measure_maps
@@ -78,8 +78,8 @@ def test_coverage_is_that_of_finely_rasterized_boxes():
     assert measure(weights, boxes, grid)[1] == pytest.approx((weights * shares).sum(), abs=2e-3)
 
 
-def test_a_grid_on_part_of_the_photograph_is_put_where_it_lies():
-    # Its columns are 1/4 to 1/2 and 1/2 to 3/4 of the photograph.
+def test_a_grid_on_part_of_the_photo_is_put_where_it_lies():
+    # Its columns are 1/4 to 1/2 and 1/2 to 3/4 of the photo.
     assert measure(one_hot(0, 0, MIDDLE), [(0.25, 0, 0.5, 0.5)], MIDDLE) == (1, 1)
     assert measure(one_hot(0, 1, MIDDLE), [(0.25, 0, 0.5, 0.5)], MIDDLE) == (0, 0)
     assert measure(one_hot(0, 1, MIDDLE), [(0.7, 0, 1, 1)], MIDDLE) == (0, pytest.approx(0.2))
@@ -89,7 +89,7 @@ def test_a_box_that_the_grid_does_not_reach_gets_nothing():
     assert measure(np.full((2, 2), 0.25), [(0, 0, 0.2, 1), (0.8, 0, 1, 1)], MIDDLE) == (0, 0)
 
 
-def test_turning_photograph_and_map_together_changes_nothing():
+def test_turning_photo_and_map_together_changes_nothing():
     rng = np.random.default_rng(7)
     weights = rng.dirichlet(np.ones(8)).reshape(2, 4)
     turned = Grid(rows=4, columns=2, box=WHOLE.box)
@@ -106,19 +106,19 @@ def caption(text: str, attention=None, grid: Grid = WHOLE) -> Caption:
     return Caption(text=text, log_prob=-1.0, words=words, grid=grid, is_finished=True)
 
 
-def photograph(path: Path = Path("nowhere.png"), captions=(), **boxes) -> AnnotatedPhotograph:
-    return AnnotatedPhotograph(path=path, captions=captions, split="test", boxes=boxes)
+def photo(path: Path = Path("nowhere.png"), captions=(), **boxes) -> AnnotatedPhoto:
+    return AnnotatedPhoto(path=path, captions=captions, split="test", boxes=boxes)
 
 
-def instances(*photographs: AnnotatedPhotograph) -> Instances:
-    return Instances(categories=("dog", "cat", "hot dog", "person"), photographs=photographs)
+def instances(*photos: AnnotatedPhoto) -> Instances:
+    return Instances(categories=("dog", "cat", "hot dog", "person"), photos=photos)
 
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 
 def test_words_are_judged_by_the_boxes_of_their_own_category():
-    known = instances(photograph(dog=[LEFT], cat=[RIGHT]))
+    known = instances(photo(dog=[LEFT], cat=[RIGHT]))
     found = describe_grounding([[caption("a puppy and two cats", one_hot(0, 0))]], known)
     assert (found["words"], found["absent"]) == (2, 0)
     assert found["pointing_accuracy"] == found["attention_in_box"] == 0.5
@@ -129,7 +129,7 @@ def test_words_are_judged_by_the_boxes_of_their_own_category():
 
 
 def test_a_phrase_is_one_word_with_the_map_of_its_last():
-    known = instances(photograph(**{"hot dog": [LEFT], "dog": [RIGHT]}))
+    known = instances(photo(**{"hot dog": [LEFT], "dog": [RIGHT]}))
     spoken, last = caption("a hot dog", one_hot(0, 3)), caption("dog", one_hot(0, 0))
     spoken = replace(spoken, words=(*spoken.words[:2], *last.words))
     found = describe_grounding([[spoken]], known)
@@ -137,8 +137,8 @@ def test_a_phrase_is_one_word_with_the_map_of_its_last():
     assert found["pointing_accuracy"] == 1
 
 
-def test_words_for_what_the_photograph_lacks_are_absent_and_not_words():
-    known = instances(photograph(dog=[LEFT]), photograph(cat=[LEFT]))
+def test_words_for_what_the_photo_lacks_are_absent_and_not_words():
+    known = instances(photo(dog=[LEFT]), photo(cat=[LEFT]))
     told = [[caption("a dog and a cat", one_hot(0, 0))], [caption("a man", one_hot(0, 0))]]
     found = describe_grounding(told, known)
     assert (found["words"], found["absent"], found["photographs"]) == (1, 2, 2)
@@ -146,7 +146,7 @@ def test_words_for_what_the_photograph_lacks_are_absent_and_not_words():
 
 
 def test_chance_is_of_the_same_words():
-    known = instances(photograph(dog=[LEFT]), photograph(cat=[(0.26, 0.0, 1.0, 1.0)]))
+    known = instances(photo(dog=[LEFT]), photo(cat=[(0.26, 0.0, 1.0, 1.0)]))
     told = [[caption("a dog", one_hot(0, 0))], [caption("a cat", one_hot(0, 0))]]
     found = describe_grounding(told, known)
     assert found["chance"]["uniform"] == {
@@ -162,7 +162,7 @@ def test_chance_is_of_the_same_words():
 
 
 def test_words_without_a_map_leave_no_figures():
-    found = describe_grounding([[caption("a dog and a cat")]], instances(photograph(dog=[LEFT])))
+    found = describe_grounding([[caption("a dog and a cat")]], instances(photo(dog=[LEFT])))
     assert (found["words"], found["without_map"], found["absent"]) == (0, 1, 1)
     nothing = {"pointing_accuracy": None, "attention_in_box": None}
     assert found == found | nothing | {
@@ -173,9 +173,9 @@ def test_words_without_a_map_leave_no_figures():
     json.dumps(found, allow_nan=False)
 
 
-def test_intervals_are_over_photographs_and_hold_the_mean():
+def test_intervals_are_over_photos_and_hold_the_mean():
     rng = np.random.default_rng(2)
-    known = instances(*(photograph(dog=[LEFT]) for _ in range(12)))
+    known = instances(*(photo(dog=[LEFT]) for _ in range(12)))
     told = [
         [caption("a dog", one_hot(0, column)) for _ in range(30)]
         for column in rng.integers(4, size=12).tolist()
@@ -183,14 +183,14 @@ def test_intervals_are_over_photographs_and_hold_the_mean():
     found = describe_grounding(told, known)
     low, high = found["intervals"]["pointing_accuracy"]
     assert low < found["pointing_accuracy"] < high
-    assert high - low > 0.3  # as of 12 photographs, not of 360 words
+    assert high - low > 0.3  # as of 12 photos, not of 360 words
     assert found == describe_grounding(told, known)
-    one = describe_grounding(told[:1], instances(known.photographs[0]))
+    one = describe_grounding(told[:1], instances(known.photos[0]))
     assert one["intervals"]["pointing_accuracy"] == [one["pointing_accuracy"]] * 2
 
 
 class Parrot:
-    """Says every photograph's caption with its eye on one cell, and reads references with it on another."""
+    """Says every photo's caption with its eye on one cell, and reads references with it on another."""
 
     def caption(self, images, options):
         return [[caption("a dog", one_hot(0, 0))] * options.num_captions for _ in images]
@@ -206,7 +206,7 @@ def test_generated_and_reference_words_are_told_apart(tmp_path):
         draw_photo(1).save(path)
     references = [(("two", "dogs"), ("a", "cat")) if number % 2 else () for number in range(40)]
     pairs = zip(paths, references, strict=True)
-    known = instances(*(photograph(path, words, dog=[LEFT]) for path, words in pairs))
+    known = instances(*(photo(path, words, dog=[LEFT]) for path, words in pairs))
     found = ground(Parrot(), known, DecodingOptions(beam_size=1))
     assert (found["beam_size"], found["photographs"], found["words"], found["absent"]) == (1, 40, 40, 0)
     assert found["pointing_accuracy"] == 1
@@ -219,7 +219,7 @@ def test_generated_and_reference_words_are_told_apart(tmp_path):
 
 def test_without_references_none_are_read(tmp_path):
     draw_photo(1).save(tmp_path / "a.png")
-    known = instances(photograph(tmp_path / "a.png", dog=[LEFT]))
+    known = instances(photo(tmp_path / "a.png", dog=[LEFT]))
     assert "reference" not in ground(Parrot(), known, DecodingOptions(beam_size=1))
 
 
@@ -250,7 +250,7 @@ def test_the_words_of_given_references_are_read_by_the_network_itself(world, che
     found = json.loads(capsys.readouterr().out)["reference"]
     known = read_instances(world / "instances.json", world / "images", captions)
     names = CategoryWords(known.categories)
-    said = [names.find(words) for one in known.photographs for words in one.captions]
+    said = [names.find(words) for one in known.photos for words in one.captions]
     assert found["words"] == sum(map(len, said)) > 60
     assert found["absent"] == found["without_map"] == 0
     assert 0 < found["attention_in_box"] < 1

@@ -117,23 +117,23 @@ def test_a_masked_cell_is_never_drawn() -> None:
         assert mask.gather(1, chosen.unsqueeze(1)).all()
 
 
-def in_training(photographs: int, seed: int = 0) -> tuple[Attended, Memory]:
-    """A look of a batch in which every photograph is the first of the usual ones."""
+def in_training(photos: int, seed: int = 0) -> tuple[Attended, Memory]:
+    """A look of a batch in which every photo is the first of the usual ones."""
     torch.manual_seed(seed)
     attention = make_hard().train()
     torch.manual_seed(seed)
-    annotations = small.make_annotations("hard")[:1].expand(photographs, -1, -1)
+    annotations = small.make_annotations("hard")[:1].expand(photos, -1, -1)
     memory = small.remember(attention, annotations)
     asked = small.make_query()
     query = asked._replace(
-        vector=asked.vector[:1].expand(photographs, -1), hidden=asked.hidden[:1].expand(photographs, -1)
+        vector=asked.vector[:1].expand(photos, -1), hidden=asked.hidden[:1].expand(photos, -1)
     )
     with torch.no_grad():
         attended: Attended = attention(query, memory)
     return attended, memory
 
 
-def test_in_training_half_of_the_photographs_take_the_expectation_and_the_others_one_annotation() -> None:
+def test_in_training_half_of_the_photos_take_the_expectation_and_the_others_one_annotation() -> None:
     attended, memory = in_training(COUNT)
     takes_expectation = attended.look.chosen == -1
     share = float(takes_expectation.float().mean())
@@ -150,7 +150,7 @@ def test_in_training_draws_follow_the_weights() -> None:
     assert_follows(chosen.bincount(minlength=L).float(), attended.look.alpha[0])
 
 
-def test_in_training_a_photograph_takes_the_expectation_for_all_its_captions_and_words_or_for_none() -> None:
+def test_in_training_a_photo_takes_the_expectation_for_all_its_captions_and_words_or_for_none() -> None:
     torch.manual_seed(2)
     attention = make_hard().train()
     captions = torch.arange(N).repeat_interleave(3)
@@ -161,9 +161,9 @@ def test_in_training_a_photograph_takes_the_expectation_for_all_its_captions_and
         query = asked._replace(vector=asked.vector[captions], hidden=asked.hidden[captions])
         sides.append(attention(query, memory).look.chosen == -1)
     assert all(torch.equal(side, sides[0]) for side in sides)
-    of_photographs = sides[0].view(N, 3)
-    assert (of_photographs == of_photographs[:, :1]).all()
-    assert 0 < of_photographs[:, 0].sum() < N
+    of_photos = sides[0].view(N, 3)
+    assert (of_photos == of_photos[:, :1]).all()
+    assert 0 < of_photos[:, 0].sum() < N
 
 
 def test_in_training_the_torch_seed_alone_decides() -> None:

@@ -40,7 +40,7 @@ def client(app: Flask) -> FlaskClient:
 # Captions
 
 
-def test_a_captioned_photograph_has_the_documented_record(client: FlaskClient) -> None:
+def test_a_captioned_photo_has_the_documented_record(client: FlaskClient) -> None:
     data = picture("blue")
     record = post(client, data).get_json()
     assert list(record) == ["image", "sha256", "width", "height", "captions"]
@@ -61,7 +61,7 @@ def test_every_accepted_format_is_captioned(client: FlaskClient, kind: str) -> N
     assert record["captions"][0]["caption"] == "a green wide picture"
 
 
-def test_a_photograph_turned_by_exif_is_captioned_and_drawn_upright(client: FlaskClient) -> None:
+def test_a_photo_turned_by_exif_is_captioned_and_drawn_upright(client: FlaskClient) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     record = post(client, picture(exif=exif)).get_json()
@@ -97,13 +97,13 @@ def test_a_sheet_can_be_had_with_every_caption(client: FlaskClient) -> None:
         assert "overlay" not in caption["words"][0]
 
 
-def test_a_photograph_of_some_size_passes_the_limits_on_fields(client: FlaskClient) -> None:
+def test_a_photo_of_some_size_passes_the_limits_on_fields(client: FlaskClient) -> None:
     data = picture(size=(380, 380), kind="BMP")
     assert len(data) > 400_000
     assert post(client, data, overlays="none").status_code == 200
 
 
-def test_every_thread_gets_the_answer_for_its_own_photograph(app: Flask) -> None:
+def test_every_thread_gets_the_answer_for_its_own_photo(app: Flask) -> None:
     names = [name for name in COLOURS for _ in range(8)]
     with ThreadPoolExecutor(16) as pool:
         records = pool.map(lambda name: post(app.test_client(), picture(name)).get_json(), names)

@@ -149,7 +149,7 @@ def test_it_is_unready_from_a_failure_until_it_captions_again() -> None:
     assert in_time(lambda: service.why_not_ready() is None)
 
 
-def test_a_bad_photograph_says_nothing_of_the_captioner() -> None:
+def test_a_bad_photo_says_nothing_of_the_captioner() -> None:
     service = inference()
     assert in_time(lambda: service.why_not_ready() is None)
     with pytest.raises(UnsupportedImageError), service.turn(nullcontext()):
@@ -157,7 +157,7 @@ def test_a_bad_photograph_says_nothing_of_the_captioner() -> None:
     assert service.why_not_ready() is None
 
 
-def test_a_photograph_that_never_ends_makes_it_unready(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_that_never_ends_makes_it_unready(monkeypatch: pytest.MonkeyPatch) -> None:
     service = inference()
     assert in_time(lambda: service.why_not_ready() is None)
     with service.turn(nullcontext()):

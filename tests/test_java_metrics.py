@@ -215,7 +215,7 @@ def spice_jars(tmp_path, monkeypatch):
     monkeypatch.setattr(java_metrics, "JARS", tmp_path / "jars")
 
 
-# Answers as SPICE does: of a photograph whose caption is a reference 1, else its number in hundredths.
+# Answers as SPICE does: of a photo whose caption is a reference 1, else its number in hundredths.
 SPICE = """
 import json, sys
 asked = json.load(open(sys.argv[sys.argv.index("-jar") + 2]))
@@ -228,7 +228,7 @@ json.dump(found, open(sys.argv[sys.argv.index("-out") + 1], "w"))
 """
 
 
-def test_spice_is_the_mean_of_the_photographs(fake_java, spice_jars):
+def test_spice_is_the_mean_of_the_photos(fake_java, spice_jars):
     fake_java(SPICE, interpreter=sys.executable)
     found = spice(["a dog", "a cat", "a man", "x"], [["a dog"], ["cats"], ["men", "a man"], ["y"]])
     assert found.value == pytest.approx(100 * (1 + 0.01 + 1 + 0.03) / 4)

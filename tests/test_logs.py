@@ -49,7 +49,7 @@ def client() -> FlaskClient:
     return create_app(ServiceConfig(), FakeCaptioner()).test_client()  # type: ignore[arg-type]
 
 
-def test_a_captioned_photograph_is_one_line_with_what_there_is_to_know(client: FlaskClient) -> None:
+def test_a_captioned_photo_is_one_line_with_what_there_is_to_know(client: FlaskClient) -> None:
     data = picture(size=(60, 40), kind="PNG")
     with logged() as lines:
         response = post(client, data, overlays="none")
@@ -65,11 +65,11 @@ def test_a_captioned_photograph_is_one_line_with_what_there_is_to_know(client: F
     assert line["ts"].endswith("+00:00")
 
 
-def test_every_photograph_of_a_batch_is_told(client: FlaskClient) -> None:
+def test_every_photo_of_a_batch_is_told(client: FlaskClient) -> None:
     pictures = [(io.BytesIO(picture(size=(side, 40))), "a.jpg") for side in (50, 60)]
     with logged() as lines:
         client.post("/v1/captions:batch", data={"image": pictures})
-    assert [photograph["width"] for photograph in lines[0]["photographs"]] == [50, 60]
+    assert [photo["width"] for photo in lines[0]["photographs"]] == [50, 60]
 
 
 def test_a_refusal_says_which_problem_it_was(client: FlaskClient) -> None:

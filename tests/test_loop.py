@@ -106,15 +106,15 @@ def test_a_frozen_encoder_stays_as_it_is_and_learns_afterwards(config):
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_features_train_the_frozen_network_as_their_photographs_do(config):
+def test_features_train_the_frozen_network_as_their_photos_do(config):
     batch = make_batch(config, 1)
-    by_photographs, by_features = make_trainer(config), make_trainer(config)
+    by_photos, by_features = make_trainer(config), make_trainer(config)
     with torch.no_grad():
         features = by_features.network.encoder(batch.inputs)
     for _ in range(2):
-        by_photographs.train_on([batch])
+        by_photos.train_on([batch])
         by_features.train_on([batch._replace(inputs=features)])
-    assert is_same(snapshot(by_photographs.network), snapshot(by_features.network))
+    assert is_same(snapshot(by_photos.network), snapshot(by_features.network))
 
 
 def test_batch_normalization_keeps_the_statistics_it_came_with(config):

@@ -1,4 +1,4 @@
-"""The loss: every real word counts once, and attention is asked to cover the photograph evenly.
+"""The loss: every real word counts once, and attention is asked to cover the photo evenly.
 
 ``test_reinforce`` has what hard attention adds.
 """
@@ -41,11 +41,11 @@ def test_logits_in_half_precision_lose_no_more_than_their_own_rounding(generator
 
 @pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
 def test_padding_changes_neither_part_of_the_loss(network: CaptionNetwork, generator, target):
-    photographs = torch.randn(3, 3, 40, 40, generator=generator)
+    photos = torch.randn(3, 3, 40, 40, generator=generator)
     captions = [[4, 5, 6, 7, 8, 9, 10], [4, 6], [5]]
 
     def loss_of(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, int]:
-        batch = collate([Example(photographs[row], [captions[row]]) for row in rows])
+        batch = collate([Example(photos[row], [captions[row]]) for row in rows])
         memory = network.remember(batch.inputs).select(batch.owners)
         reading = network.read(memory, batch.words, batch.lengths)
         cross_entropy = smoothed_cross_entropy(reading.logits, batch.targets, label_smoothing=0.1)

@@ -14,7 +14,7 @@ WORDS = ["a", "dog", "cat", "runs", "sits", "on", "grass", "the", "brown", "wate
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
 
 
-def write_corpus(seed: int, photographs: int) -> tuple[list[str], list[list[str]]]:
+def write_corpus(seed: int, photos: int) -> tuple[list[str], list[list[str]]]:
     """Captions that share words with their references, the more the later in the corpus."""
     rng = random.Random(seed)
 
@@ -22,7 +22,7 @@ def write_corpus(seed: int, photographs: int) -> tuple[list[str], list[list[str]
         return rng.choices(WORDS, k=rng.randint(2, 12))
 
     candidates, references = [], []
-    for _ in range(photographs):
+    for _ in range(photos):
         texts = [sentence() for _ in range(rng.randint(1, 5))]
         copied = list(rng.choice(texts))
         for _ in range(rng.randint(0, len(copied) - 1)):
@@ -54,7 +54,7 @@ def assert_equal_to_pycocoevalcap(candidates: list[str], references: list[list[s
 
 @pytest.mark.parametrize("seed", range(12))
 def test_scores_are_those_of_pycocoevalcap_on_the_same_words(seed):
-    assert_equal_to_pycocoevalcap(*write_corpus(seed, photographs=3 + 4 * seed))
+    assert_equal_to_pycocoevalcap(*write_corpus(seed, photos=3 + 4 * seed))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_scores_are_those_of_pycocoevalcap_on_the_same_words(seed):
     ],
 )
 def test_odd_captions_score_as_in_pycocoevalcap(candidate):
-    others, references = write_corpus(11, photographs=6)
+    others, references = write_corpus(11, photos=6)
     own = ["a dog runs on grass", "the dog", "a dog a dog"]
     assert_equal_to_pycocoevalcap([candidate, *others], [own, *references])
     assert_equal_to_pycocoevalcap([candidate] * 7, [own, *references])
@@ -85,7 +85,7 @@ def test_captions_of_two_words_or_one_score_as_in_pycocoevalcap():
 
 
 def test_scores_are_the_fractions_with_two_decimals():
-    tally = Tally.of(*write_corpus(10, photographs=9))
+    tally = Tally.of(*write_corpus(10, photos=9))
     scores = tally.scores()
     assert {name: scores[name] for name in SCORES} == {
         name: round(100 * value, 2) for name, value in tally.fractions().items()
@@ -93,7 +93,7 @@ def test_scores_are_the_fractions_with_two_decimals():
 
 
 def test_a_part_of_a_tally_keeps_the_document_frequencies_of_all():
-    candidates, references = write_corpus(12, photographs=24)
+    candidates, references = write_corpus(12, photos=24)
     tally, rows = Tally.of(candidates, references), [1, 5, 6, 20]
     part = tally.part(rows)
     alone = Tally.of([candidates[row] for row in rows], [references[row] for row in rows])
@@ -103,13 +103,13 @@ def test_a_part_of_a_tally_keeps_the_document_frequencies_of_all():
     assert part.fractions()["cider"] != pytest.approx(alone.fractions()["cider"], abs=1e-3)
 
 
-def test_the_part_of_all_photographs_is_the_whole():
-    tally = Tally.of(*write_corpus(13, photographs=8))
+def test_the_part_of_all_photos_is_the_whole():
+    tally = Tally.of(*write_corpus(13, photos=8))
     assert tally.part(range(8)).scores() == tally.scores()
 
 
-def test_a_perfect_caption_of_every_photograph_scores_bleu_100():
-    _, references = write_corpus(1, photographs=20)
+def test_a_perfect_caption_of_every_photo_scores_bleu_100():
+    _, references = write_corpus(1, photos=20)
     references = [[*texts, "a brown dog runs over grass"] for texts in references]
     candidates = [texts[number % len(texts)] for number, texts in enumerate(references)]
     scores = score(candidates, references)
@@ -122,8 +122,8 @@ def test_captions_that_share_no_word_score_nothing():
     assert [scores[name] for name in SCORES] == [0.0] * 6
 
 
-def test_corpus_bleu_is_not_the_mean_of_the_photographs_bleus():
-    candidates, references = write_corpus(2, photographs=15)
+def test_corpus_bleu_is_not_the_mean_of_the_photos_bleus():
+    candidates, references = write_corpus(2, photos=15)
     corpus = score(candidates, references)["bleu_4"]
     alone = [
         score([candidate], [texts])["bleu_4"] for candidate, texts in zip(candidates, references, strict=True)
@@ -145,14 +145,14 @@ def test_a_caption_too_short_is_punished():
 
 
 def test_every_reference_counts():
-    candidates, references = write_corpus(3, photographs=12)
+    candidates, references = write_corpus(3, photos=12)
     references = [[texts[0], *texts] for texts in references]
     fewer = score(candidates, [texts[:1] for texts in references])
     assert score(candidates, references)["bleu_1"] > fewer["bleu_1"]
 
 
 def test_cider_depends_on_the_set_it_is_measured_on():
-    candidates, references = write_corpus(4, photographs=20)
+    candidates, references = write_corpus(4, photos=20)
     whole, half = score(candidates, references), score(candidates[:10], references[:10])
     rest = score(candidates[10:], references[10:])
     assert abs(whole["cider"] - (half["cider"] + rest["cider"]) / 2) > 0.5
@@ -160,22 +160,22 @@ def test_cider_depends_on_the_set_it_is_measured_on():
 
 
 def test_intervals_contain_their_scores():
-    scores = score(*write_corpus(5, photographs=40))
+    scores = score(*write_corpus(5, photos=40))
     assert tuple(scores["intervals"]) == SCORES
     for name, (low, high) in scores["intervals"].items():
         assert low < scores[name] < high, name
 
 
-def test_intervals_shrink_with_more_photographs():
-    few = score(*write_corpus(6, photographs=20))["intervals"]
-    many = score(*write_corpus(6, photographs=320))["intervals"]
+def test_intervals_shrink_with_more_photos():
+    few = score(*write_corpus(6, photos=20))["intervals"]
+    many = score(*write_corpus(6, photos=320))["intervals"]
     for name in SCORES:
         width = few[name][1] - few[name][0]
         assert many[name][1] - many[name][0] < width / 2, name
 
 
 def test_intervals_of_a_mean_are_those_that_statistics_expects():
-    # Half of the photographs score 1, half 0: the mean of n has a standard deviation of 0.5 / sqrt(n).
+    # Half of the photos score 1, half 0: the mean of n has a standard deviation of 0.5 / sqrt(n).
     references = [["a dog runs on grass"]] * 100
     candidates = ["a dog runs on grass", "x y z w v"] * 50
     low, high = score(candidates, references)["intervals"]["rouge_l"]
@@ -183,8 +183,8 @@ def test_intervals_of_a_mean_are_those_that_statistics_expects():
     assert high == pytest.approx(50 + 1.96 * 5, abs=1.5)
 
 
-def test_the_order_of_the_photographs_does_not_matter():
-    candidates, references = write_corpus(7, photographs=30)
+def test_the_order_of_the_photos_does_not_matter():
+    candidates, references = write_corpus(7, photos=30)
     order = random.Random(0).sample(range(30), 30)
     scores = score(candidates, references)
     shuffled = score([candidates[i] for i in order], [references[i] for i in order])
@@ -193,12 +193,12 @@ def test_the_order_of_the_photographs_does_not_matter():
 
 
 def test_the_same_captions_get_the_same_intervals_every_time():
-    corpus = write_corpus(8, photographs=10)
+    corpus = write_corpus(8, photos=10)
     assert score(*corpus) == score(*corpus)
 
 
 def test_scoring_prints_nothing(capsys):
-    score(*write_corpus(9, photographs=5))
+    score(*write_corpus(9, photos=5))
     assert capsys.readouterr() == ("", "")
 
 

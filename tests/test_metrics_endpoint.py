@@ -113,9 +113,7 @@ def test_what_was_captioned_is_observed(client: FlaskClient) -> None:
     ],
     ids=["empty", "bytes", "text", "cut", "pixels", "tiny"],
 )
-def test_a_refused_photograph_is_counted_under_its_reason(
-    client: FlaskClient, data: bytes, reason: str
-) -> None:
+def test_a_refused_photo_is_counted_under_its_reason(client: FlaskClient, data: bytes, reason: str) -> None:
     post(client, data)
     rejected = {name: value for name, value in scraped(client).items() if "rejected_total" in name}
     assert rejected == {f'caption_rejected_total{{reason="{reason}"}}': 1}

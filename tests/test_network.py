@@ -46,7 +46,7 @@ def any_network(config: ModelConfig, name: str) -> CaptionNetwork:
     return loud_network(config_of(config, name))
 
 
-def photographs(count: int = B, seed: int = 0) -> torch.Tensor:
+def photos(count: int = B, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, 40, 40, generator=torch.Generator().manual_seed(seed))
 
 
@@ -61,7 +61,7 @@ def assert_same_look(one: Look, other: Look) -> None:
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_shapes_of_a_step(any_network: CaptionNetwork, config: ModelConfig, name: str) -> None:
     config = config_of(config, name)
-    memory = any_network.remember(photographs())
+    memory = any_network.remember(photos())
     state = any_network.decoder.initial_state(memory)
     step = any_network.decoder.step(torch.tensor([1, 4, 5]), state, memory)
     cells = 100 if name == "joined grid" else 25
@@ -130,7 +130,7 @@ def sigmoid(x: Array) -> Array:
 def test_a_step_is_the_papers_equations(config: ModelConfig, cell: str, gate: str) -> None:
     network = loud_network(replace(config, cell=cell, gate=gate))
     equations = Equations(network)
-    memory = network.remember(photographs(1))
+    memory = network.remember(photos(1))
     annotations = memory.annotations[0].double().numpy()
     h, c = equations.start(annotations.mean(0))
     state = network.decoder.initial_state(memory)
@@ -154,7 +154,7 @@ def test_a_step_is_the_papers_equations(config: ModelConfig, cell: str, gate: st
 def test_attention_is_asked_with_the_state_and_where_wanted_with_the_word(config: ModelConfig) -> None:
     for query, is_other in (("state", False), ("state_and_word", True)):
         network = loud_network(replace(config, query=query))
-        memory = network.remember(photographs(1))
+        memory = network.remember(photos(1))
         state = network.decoder.initial_state(memory)
         one, other = (network.decoder.step(torch.tensor([id]), state, memory).look.alpha for id in (5, 6))
         assert torch.equal(one, other) is not is_other
@@ -165,7 +165,7 @@ def test_attention_is_asked_with_the_state_and_where_wanted_with_the_word(config
 def test_reading_captions_together_is_stepping_through_each_alone(
     any_network: CaptionNetwork, name: str
 ) -> None:
-    memory = any_network.remember(photographs())
+    memory = any_network.remember(photos())
     words = torch.tensor([[1, 4, 5, 6], [1, 7, 8, 0], [1, 9, 0, 0]])
     lengths = torch.tensor([4, 3, 2])
     reading = any_network.read(memory, words, lengths)
@@ -211,7 +211,7 @@ def test_a_mask_hides_cells_from_attention_and_from_the_first_state(network: Cap
 
 @torch.no_grad()
 def test_what_is_fed_after_the_end_of_a_caption_changes_nothing(network: CaptionNetwork) -> None:
-    memory = network.remember(photographs())
+    memory = network.remember(photos())
     lengths = torch.tensor([4, 3, 2])
     one = network.read(memory, torch.tensor([[1, 4, 5, 6], [1, 7, 8, 0], [1, 9, 0, 0]]), lengths)
     other = network.read(memory, torch.tensor([[1, 4, 5, 6], [1, 7, 8, 3], [1, 9, 5, 5]]), lengths)
@@ -221,7 +221,7 @@ def test_what_is_fed_after_the_end_of_a_caption_changes_nothing(network: Caption
 def test_captions_leave_the_batch_without_changing_the_others(network: CaptionNetwork) -> None:
     """More captions than leave at once, so that the batch shrinks on the way."""
     count = 70
-    memory = network.remember(photographs(1)).select(torch.zeros(count, dtype=torch.long))
+    memory = network.remember(photos(1)).select(torch.zeros(count, dtype=torch.long))
     words = torch.randint(4, 11, (count, T), generator=torch.Generator().manual_seed(4))
     lengths = torch.tensor([T] * 3 + [2] * 30 + [1] * (count - 33))
     reading = network.read(memory, words, lengths)
@@ -238,7 +238,7 @@ def test_gradients_reach_every_parameter(any_network: CaptionNetwork, name: str)
         torch.nn.init.normal_(network.project.fine_layer.weight)
     targets, lengths = torch.tensor([4] * 8 + [5] * 8 + [6] * 8 + [2] * 8), torch.full((8,), T)
     words = torch.tensor([[1, 4, 5, 6]]).expand(8, -1)
-    reading = network.read(network.remember(photographs(8)), words, lengths)
+    reading = network.read(network.remember(photos(8)), words, lengths)
     loss = torch.nn.functional.cross_entropy(reading.logits, targets)
     if name == "hard":
         loss = loss + reinforce(reading.logits, targets, lengths, reading.looks, -2.0).loss

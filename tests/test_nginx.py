@@ -174,7 +174,7 @@ def test_forty_slow_clients_keep_nobody_waiting(service: tuple[int, int]) -> Non
             stop.set()
 
 
-def test_a_captioner_is_asked_when_the_photograph_is_there_in_whole(recorder: tuple[Recorder, int]) -> None:
+def test_a_captioner_is_asked_when_the_photo_is_there_in_whole(recorder: tuple[Recorder, int]) -> None:
     upstream, port = recorder
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(head(6))
@@ -187,7 +187,7 @@ def test_a_captioner_is_asked_when_the_photograph_is_there_in_whole(recorder: tu
     assert [path for path, _ in upstream.asked] == ["/v1/captions"]
 
 
-def test_a_photograph_goes_to_the_captioner_with_the_least_to_do(tmp_path: Path) -> None:
+def test_a_photo_goes_to_the_captioner_with_the_least_to_do(tmp_path: Path) -> None:
     with recorders(2) as both, nginx_before(tmp_path, *(each.port for each in both)) as port:
         for each in both:
             each.may_answer.clear()
@@ -203,7 +203,7 @@ def test_a_photograph_goes_to_the_captioner_with_the_least_to_do(tmp_path: Path)
         assert (len(busy.asked), len(free.asked)) == (1, 4)
 
 
-def test_a_photograph_on_which_a_captioner_ended_is_not_sent_to_the_next(tmp_path: Path) -> None:
+def test_a_photo_on_which_a_captioner_ended_is_not_sent_to_the_next(tmp_path: Path) -> None:
     with recorders(2) as both, nginx_before(tmp_path, *(each.port for each in both)) as port:
         for each in both:
             each.breaks_off = True
@@ -227,7 +227,7 @@ def test_what_a_client_claims_of_itself_is_not_passed_on(recorder: tuple[Recorde
     assert re.fullmatch("[0-9a-f]{32}", headers["X-Request-Id"])
 
 
-def test_an_address_that_sends_too_many_photographs_at_a_time_is_told_so(
+def test_an_address_that_sends_too_many_photos_at_a_time_is_told_so(
     recorder: tuple[Recorder, int],
 ) -> None:
     _, port = recorder

@@ -32,7 +32,7 @@ def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
 
 
 def grey(size: tuple[int, int]) -> Image.Image:
-    """An even photograph, on which every difference is the heat's."""
+    """An even photo, on which every difference is the heat's."""
     return Image.new("RGB", size, (120, 120, 120))
 
 
@@ -49,7 +49,7 @@ def as_rows(attention: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
 def heat_seen(
     size: tuple[int, int], attention: NDArray[np.float64], box: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """How far every pixel of an even photograph is from the look of no attention, (height, width)."""
+    """How far every pixel of an even photo is from the look of no attention, (height, width)."""
     rows, columns = attention.shape
     left, top, right, bottom = box
     grid = Grid(rows=rows, columns=columns, box=(left, top, right, bottom))
@@ -100,7 +100,7 @@ def test_a_hot_cell_lights_its_own_rectangle(
 
 
 @pytest.mark.parametrize("size", SHAPES)
-def test_corner_cells_are_lit_up_to_the_border_of_the_photograph(size: tuple[int, int]) -> None:
+def test_corner_cells_are_lit_up_to_the_border_of_the_photo(size: tuple[int, int]) -> None:
     for row, column in [(0, 0), (0, 6), (6, 0), (6, 6)]:
         seen = heat_seen(size, one_hot(7, 7, row, column), WHOLE)
         assert seen[-(row > 0), -(column > 0)] >= 0.97 * seen.max()
@@ -169,7 +169,7 @@ def test_what_is_not_a_map_of_the_grid_is_a_broken_invariant(
         draw_overlay(photo((40, 30)), attention, Grid(rows=2, columns=1, box=WHOLE))
 
 
-def test_the_photograph_is_not_modified() -> None:
+def test_the_photo_is_not_modified() -> None:
     image, caption = photo((300, 200)), caption_of("a dog runs")
     before = image.tobytes()
     contact_sheet(image, caption)
@@ -234,9 +234,7 @@ def lines_drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("sentence", ["", "dog", SENTENCE])
-def test_a_sheet_holds_the_photograph_and_one_panel_a_word(
-    sentence: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sheet_holds_the_photo_and_one_panel_a_word(sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = panels_drawn(monkeypatch)
     image, caption = photo((300, 200)), caption_of(sentence)
     sheet = np.asarray(contact_sheet(image, caption))
@@ -276,7 +274,7 @@ def test_long_captions_break_into_lines_that_fit() -> None:
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 430), (4000, 300), (20_000, 16), (16, 20_000)])
-def test_a_caption_without_maps_has_a_sheet_of_the_photograph_that_says_so(
+def test_a_caption_without_maps_has_a_sheet_of_the_photo_that_says_so(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
@@ -291,7 +289,7 @@ def test_a_caption_without_maps_has_a_sheet_of_the_photograph_that_says_so(
     assert max(sheet.size) <= 1900
 
 
-def test_a_caption_without_maps_is_walked_under_the_plain_photograph() -> None:
+def test_a_caption_without_maps_is_walked_under_the_plain_photo() -> None:
     image = photo((320, 200))
     frames = frames_of(walk_gif(image, caption_of("a dog runs", attention=None)))
     assert len(frames) == 4
@@ -308,7 +306,7 @@ def test_the_overlay_of_a_word_without_a_map_is_refused() -> None:
 @pytest.mark.parametrize("level", [0, 120, 255])
 @pytest.mark.parametrize("size", [(280, 280), (900, 600), (4000, 300)])
 @pytest.mark.parametrize(("rows", "columns", "row", "column"), [(7, 7, 0, 6), (14, 14, 8, 3), (3, 5, 2, 0)])
-def test_the_chosen_cell_is_outlined_on_any_photograph(
+def test_the_chosen_cell_is_outlined_on_any_photo(
     level: int, size: tuple[int, int], rows: int, columns: int, row: int, column: int
 ) -> None:
     image, grid = Image.new("RGB", size, (level,) * 3), Grid(rows=rows, columns=columns, box=WHOLE)
@@ -353,11 +351,11 @@ def test_a_chosen_cell_is_outlined_wherever_its_word_is_drawn(monkeypatch: pytes
     assert texts[1] == "Outlined: the one cell that the word was written from."
 
 
-def test_a_sheet_tells_how_much_attention_stayed_off_the_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sheet_tells_how_much_attention_stayed_off_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     contact_sheet(photo((400, 300)), caption_of("a dog", sentinel=0.314))
     assert [titles for _, *titles in panels] == [[""], ["a", "off 31 %"], ["dog", "off 31 %"]]
-    assert texts[1] == "Off: how much of its attention a word kept off the photograph."
+    assert texts[1] == "Off: how much of its attention a word kept off the photo."
 
 
 def test_a_sheet_says_that_its_maps_are_the_mean_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +367,7 @@ def test_a_sheet_says_that_its_maps_are_the_mean_of_heads(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("size", [(300, 200), (1000, 1400), (4000, 300), (16, 20_000)])
 @pytest.mark.parametrize("sentence", ["", "dog", "a dog runs over a dog"])
-def test_the_walk_has_a_frame_for_the_photograph_and_one_a_word(size: tuple[int, int], sentence: str) -> None:
+def test_the_walk_has_a_frame_for_the_photo_and_one_a_word(size: tuple[int, int], sentence: str) -> None:
     gif = walk_gif(photo(size), caption_of(sentence))
     frames = frames_of(gif)
     assert len(frames) == len(sentence.split()) + 1
@@ -399,7 +397,7 @@ def test_equal_words_still_have_frames_of_their_own() -> None:
     assert len(frames_of(walk_gif(grey((64, 48)), caption))) == 5
 
 
-def test_nothing_of_the_photograph_but_its_pixels_is_written() -> None:
+def test_nothing_of_the_photo_but_its_pixels_is_written() -> None:
     image = photo((120, 90))
     exif = Image.Exif()
     exif[0x010E] = "SECRET"

@@ -1,4 +1,4 @@
-"""The page with one photograph, in a real browser."""
+"""The page with one photo, in a real browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_captioner import FakeCaptioner, assert_problem
 from flask.testing import FlaskClient
-from page_actions import MAX_BYTES, choose, focused, photograph, readout, words
+from page_actions import MAX_BYTES, choose, focused, photo, readout, words
 from PIL import Image
 
 from service.app import create_app
@@ -19,11 +19,11 @@ from service.web.page import EXAMPLES
 pytest_plugins = ["browser"]
 
 
-# Photographs come in
+# Photos come in
 
 
-def test_a_chosen_photograph_becomes_words(page: Any) -> None:
-    choose(page, photograph(colour="blue"))
+def test_a_chosen_photo_becomes_words(page: Any) -> None:
+    choose(page, photo(colour="blue"))
     assert words(page).all_inner_texts() == ["a", "blue", "wide", "picture"]
     assert page.locator("#caption").inner_text() == "a blue wide picture"
     assert page.get_attribute("#shown", "alt") == "a blue wide picture"
@@ -31,8 +31,8 @@ def test_a_chosen_photograph_becomes_words(page: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
-def test_a_dropped_or_pasted_photograph_is_captioned(page: Any, way: str) -> None:
-    data = list(photograph(colour="green")["buffer"])
+def test_a_dropped_or_pasted_photo_is_captioned(page: Any, way: str) -> None:
+    data = list(photo(colour="green")["buffer"])
     page.evaluate(
         """([way, data]) => {
             const transfer = new DataTransfer();
@@ -49,7 +49,7 @@ def test_a_dropped_or_pasted_photograph_is_captioned(page: Any, way: str) -> Non
 
 
 def test_text_can_be_pasted_and_dragged_as_ever(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     is_left_alone = page.evaluate(
         """() => {
             const transfer = new DataTransfer();
@@ -63,7 +63,7 @@ def test_text_can_be_pasted_and_dragged_as_ever(page: Any) -> None:
     assert page.get_attribute("body", "data-state") == "done"
 
 
-def test_the_camera_takes_a_photograph_and_is_let_go(open_page: Callable[..., Any]) -> None:
+def test_the_camera_takes_a_photo_and_is_let_go(open_page: Callable[..., Any]) -> None:
     page = open_page(permissions=["camera"])
     page.click("#film")
     page.wait_for_selector("#finder")
@@ -93,7 +93,7 @@ def test_a_phone_takes_it_with_its_own_camera(open_page: Callable[..., Any]) -> 
     assert page.locator("#snap-label").is_visible()
     assert not page.locator("#film").is_visible()
     assert page.get_attribute("#snap", "capture") == "environment"
-    page.set_input_files("#snap", photograph(colour="green"))
+    page.set_input_files("#snap", photo(colour="green"))
     page.locator("body[data-state=done]").wait_for()
     assert page.locator("#caption").inner_text() == "a green wide picture"
 
@@ -107,7 +107,7 @@ def test_an_example_is_captioned_with_one_press(page: Any) -> None:
 
 def test_without_javascript_the_form_answers_with_a_picture(open_page: Callable[..., Any]) -> None:
     page = open_page(java_script_enabled=False)
-    page.set_input_files("#file", photograph())
+    page.set_input_files("#file", photo())
     with page.expect_response("**/v1/overlays") as answer:
         page.get_by_role("button", name="Draw where it looks").click()
     assert answer.value.header_value("content-type") == "image/png"
@@ -118,7 +118,7 @@ def test_without_javascript_the_form_answers_with_a_picture(open_page: Callable[
 
 
 def peak(page: Any) -> list[int]:
-    """Row and column, of three each, where the heat map differs most from the photograph's own grey."""
+    """Row and column, of three each, where the heat map differs most from the photo's own grey."""
     found: list[int] = page.evaluate(
         """() => {
             const canvas = document.getElementById("heat");
@@ -138,7 +138,7 @@ def peak(page: Any) -> list[int]:
 
 def test_every_word_lights_up_where_it_looked(open_page: Callable[..., Any]) -> None:
     page = open_page(reduced_motion="reduce")  # no glide: what is drawn is drawn at once
-    choose(page, photograph(colour="grey"))
+    choose(page, photo(colour="grey"))
     assert page.locator("#heat.lit").count() == 0
     for index, place in enumerate(["top left", "top", "top right", "on the left"]):
         words(page).nth(index).hover()
@@ -149,7 +149,7 @@ def test_every_word_lights_up_where_it_looked(open_page: Callable[..., Any]) -> 
 
 
 def test_the_keys_walk_through_the_words(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     walked = []
     for key in ("ArrowRight", "ArrowRight", "End", "ArrowRight", "ArrowLeft", "Home"):
         page.keyboard.press(key)
@@ -162,7 +162,7 @@ def test_the_keys_walk_through_the_words(page: Any) -> None:
 
 
 def test_keys_that_edit_text_or_move_the_slider_are_left_to_them(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     for part in ("#text", "#strength"):
         page.focus(part)
         page.keyboard.press("ArrowLeft")
@@ -171,7 +171,7 @@ def test_keys_that_edit_text_or_move_the_slider_are_left_to_them(page: Any) -> N
 
 
 def test_playing_goes_through_all_words_and_can_be_stopped(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     play = page.locator("#play")
     page.evaluate(
         """() => {
@@ -197,7 +197,7 @@ def test_playing_goes_through_all_words_and_can_be_stopped(page: Any) -> None:
 
 def test_the_heat_can_be_made_fainter(open_page: Callable[..., Any]) -> None:
     page = open_page(reduced_motion="reduce")
-    choose(page, photograph())
+    choose(page, photo())
     page.locator("#strength").fill("40")
     words(page).first.focus()
     assert page.evaluate("getComputedStyle(document.getElementById('heat')).opacity") == "0.4"
@@ -206,34 +206,34 @@ def test_the_heat_can_be_made_fainter(open_page: Callable[..., Any]) -> None:
 # What goes wrong is said
 
 
-def test_too_large_a_photograph_is_refused_before_it_is_sent(page: Any) -> None:
+def test_too_large_a_photo_is_refused_before_it_is_sent(page: Any) -> None:
     page.route("**/v1/captions", lambda route: pytest.fail("it was sent"))
     choose(page, {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": bytes(MAX_BYTES + 1)}, until="failed")
-    assert page.locator("#problem").inner_text() == "This photograph has 0.5 MB; at most 0.5 MB are accepted."
+    assert page.locator("#problem").inner_text() == "This photo has 0.5 MB; at most 0.5 MB are accepted."
 
 
 def test_the_sentence_of_the_service_is_shown(page: Any) -> None:
     choose(page, {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}, until="failed")
     assert "not a picture of an accepted type" in page.locator("#problem").inner_text()
     assert not page.locator("#retry").is_visible()
-    choose(page, photograph())
+    choose(page, photo())
     assert page.locator("#problem").inner_text() == ""
 
 
 def test_a_service_that_is_away_can_be_asked_again(page: Any) -> None:
     page.route("**/v1/captions", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
-    choose(page, photograph(), until="failed")
+    choose(page, photo(), until="failed")
     assert "does not answer" in page.locator("#problem").inner_text()
     page.unroute("**/v1/captions")
     page.click("#retry")
     page.locator("body[data-state=done]").wait_for()
 
 
-def test_a_photograph_can_be_given_up(open_page: Callable[..., Any]) -> None:
+def test_a_photo_can_be_given_up(open_page: Callable[..., Any]) -> None:
     page = open_page()
     page.route("**/v1/captions", lambda route: None)  # never answers
-    choose(page, photograph(), until="busy")
+    choose(page, photo(), until="busy")
     page.locator("#cancel").press("Enter")
     page.locator("body[data-state=empty]").wait_for()
     assert focused(page) == "file"

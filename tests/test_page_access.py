@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from page_actions import choose, focused, photograph, words
+from page_actions import choose, focused, photo, words
 
 pytest_plugins = ["browser"]
 
@@ -19,14 +19,14 @@ def bring(page: Any, state: str) -> None:
     """Bring the page to a state, as people do."""
     if state == "busy":
         page.route("**/v1/captions", lambda route: None)
-        choose(page, photograph(), until="busy")
+        choose(page, photo(), until="busy")
     elif state == "done":
-        choose(page, photograph())
+        choose(page, photo())
         words(page).nth(1).focus()
         page.fill("#text", "x" * 130)
         words(page).nth(1).focus()
     elif state == "many":
-        choose(page, photograph("a.jpg"), BAD, photograph("b.jpg", "blue"), until="many")
+        choose(page, photo("a.jpg"), BAD, photo("b.jpg", "blue"), until="many")
         page.locator("#announcement", has_text="captioned, 1 failed.").wait_for(state="attached")
     elif state == "failed":
         choose(page, BAD, until="failed")
@@ -90,7 +90,7 @@ def test_a_panorama_keeps_its_height_on_a_phone_and_scrolls_to_where_it_looked(
     open_page: Callable[..., Any],
 ) -> None:
     page = open_page(viewport={"width": 320, "height": 568}, reduced_motion="reduce")
-    choose(page, photograph(size=(2400, 300)))
+    choose(page, photo(size=(2400, 300)))
     page.locator("#frame[tabindex='0']").wait_for()
     box = page.locator("#photo").bounding_box()
     assert box["height"] > 100
@@ -109,7 +109,7 @@ def test_nothing_moves_for_those_who_want_it_still(open_page: Callable[..., Any]
         window.requestAnimationFrame = (step) => (window.frames_asked++, ask(step));
     """
     page = open_page(reduced_motion=motion, script=count)
-    choose(page, photograph())
+    choose(page, photo())
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.locator("#heat.lit").wait_for()
@@ -140,7 +140,7 @@ def test_the_keyboard_alone_is_enough(page: Any) -> None:
 
 
 def test_nothing_is_kept(page: Any) -> None:
-    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     page.get_by_text("2 of 2 captioned", exact=True).wait_for()
     page.locator("#rows textarea").first.fill("Mine")
     kept = page.evaluate(
@@ -157,7 +157,7 @@ def test_nothing_is_kept(page: Any) -> None:
 
 
 def test_what_was_said_is_in_the_words_of_the_page_for_those_who_do_not_see(page: Any) -> None:
-    choose(page, photograph(colour="green"))
+    choose(page, photo(colour="green"))
     described = words(page).nth(0).get_attribute("aria-describedby")
     words(page).nth(0).focus()
     assert "looked at the top left" in page.locator(f"#{described}").inner_text()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fake_captioner import FakeCaptioner
-from page_actions import choose, photograph, readout, served, words
+from page_actions import choose, photo, readout, served, words
 
 from model import Caption
 
@@ -35,8 +35,8 @@ def without_maps(caption: Caption) -> Caption:
 def test_a_model_without_attention_promises_and_shows_no_maps(open_page: Callable[..., Any]) -> None:
     with served(OtherCaptioner(without_maps, attention="none")) as address:
         page = open_page(address=address)
-        assert page.locator(".promise").inner_text() == "Says what is in a photograph."
-        choose(page, photograph())
+        assert page.locator(".promise").inner_text() == "Says what is in a photo."
+        choose(page, photo())
         assert page.locator("#no-map").is_visible()
         assert not page.locator("#play").is_visible()
         words(page).first.hover()
@@ -57,7 +57,7 @@ def test_spaces_stand_only_where_the_caption_has_them(
 
     with served(OtherCaptioner(cut)) as address:
         page = open_page(address=address)
-        choose(page, photograph())
+        choose(page, photo())
         assert words(page).all_text_contents() == tokens
         assert page.locator("#caption").text_content().strip() == "a red fox"
 
@@ -69,7 +69,7 @@ def test_heads_are_looked_through_one_by_one(open_page: Callable[..., Any]) -> N
 
     with served(OtherCaptioner(with_heads)) as address:
         page = open_page(address=address)
-        choose(page, photograph())
+        choose(page, photo())
         words(page).first.focus()
         assert "looked at the top left" in readout(page)
         page.get_by_label("2", exact=True).check()

@@ -1,4 +1,4 @@
-"""The page with several photographs: a row each, captioned one at a time."""
+"""The page with several photos: a row each, captioned one at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_captioner import FakeCaptioner
-from page_actions import choose, focused, photograph, served, words
+from page_actions import choose, focused, photo, served, words
 
 from model import Caption
 
@@ -29,14 +29,14 @@ def tallied(page: Any, tally: str) -> None:
 
 
 def three(page: Any) -> None:
-    """Have a red, a blue and a grey photograph captioned."""
-    files = [photograph(f"{colour}.jpg", colour) for colour in ("red", "blue", "grey")]
+    """Have a red, a blue and a grey photo captioned."""
+    files = [photo(f"{colour}.jpg", colour) for colour in ("red", "blue", "grey")]
     choose(page, *files, until="many")
     tallied(page, "3 of 3 captioned")
 
 
 def refuse(page: Any, times: int, status: int = 503) -> list[int]:
-    """Let the service refuse the next ``times`` photographs as busy; gives a list that grows with each."""
+    """Let the service refuse the next ``times`` photos as busy; gives a list that grows with each."""
     refused: list[int] = []
 
     def answer(route: Any) -> None:
@@ -56,7 +56,7 @@ def refuse(page: Any, times: int, status: int = 503) -> list[int]:
 
 
 def test_each_has_a_row_and_a_failed_one_stops_no_other(page: Any) -> None:
-    choose(page, photograph("red.jpg"), BAD, photograph("blue.jpg", "blue"), until="many")
+    choose(page, photo("red.jpg"), BAD, photo("blue.jpg", "blue"), until="many")
     tallied(page, "2 of 3 captioned, 1 failed")
     assert page.locator("#rows tr").count() == 3
     for colour in ("red", "blue"):
@@ -79,7 +79,7 @@ def test_they_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
         page = open_page(address=address)
         sent: list[str] = []
         page.on("request", lambda request: sent.append(request.url))
-        choose(page, *[photograph(f"{i}.jpg") for i in range(4)], until="many")
+        choose(page, *[photo(f"{i}.jpg") for i in range(4)], until="many")
         row(page, "0.jpg").get_by_text("looking").wait_for()
         assert [row(page, f"{i}.jpg").locator(".state").inner_text() for i in (1, 2, 3)] == ["waiting"] * 3
         assert sum(url.endswith("/v1/captions") for url in sent) == 1
@@ -89,7 +89,7 @@ def test_they_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
 
 def test_a_busy_service_is_waited_for(page: Any) -> None:
     refused = refuse(page, times=2)
-    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     row(page, "a.jpg").get_by_text("waiting for the service").wait_for()
     tallied(page, "2 of 2 captioned")
     assert refused == [503, 503]
@@ -97,7 +97,7 @@ def test_a_busy_service_is_waited_for(page: Any) -> None:
 
 def test_a_service_that_finds_one_too_fast_is_waited_for(page: Any) -> None:
     refused = refuse(page, times=1, status=429)
-    choose(page, photograph())
+    choose(page, photo())
     assert refused == [429]
     assert words(page).count() == 4
 
@@ -105,7 +105,7 @@ def test_a_service_that_finds_one_too_fast_is_waited_for(page: Any) -> None:
 def test_a_row_can_be_tried_again_after_the_service_was_away(page: Any) -> None:
     page.route("**/v1/captions", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
-    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     tallied(page, "0 of 2 captioned, 2 failed")
     page.unroute("**/v1/captions")
     row(page, "b.jpg").get_by_role("button", name="Try again").press("Enter")
@@ -142,14 +142,14 @@ def test_a_caption_is_the_same_wherever_it_is_edited(page: Any) -> None:
 
 def test_one_more_opens_large_and_joins_the_others(page: Any) -> None:
     three(page)
-    choose(page, photograph("green.jpg", "green"))
+    choose(page, photo("green.jpg", "green"))
     assert page.locator("#caption").inner_text() == "a green wide picture"
     page.click("#back")
     assert page.locator("#rows tr").count() == 4
 
 
 def test_all_captions_are_saved_as_they_are_edited(page: Any) -> None:
-    choose(page, photograph("red.jpg"), BAD, photograph("blue.jpg", "blue"), until="many")
+    choose(page, photo("red.jpg"), BAD, photo("blue.jpg", "blue"), until="many")
     tallied(page, "2 of 3 captioned, 1 failed")
     row(page, "blue.jpg").locator("textarea").fill("The sea")
     with page.expect_download() as download:
@@ -173,7 +173,7 @@ def test_what_is_removed_is_gone_and_the_focus_goes_to_the_next(page: Any) -> No
 
 def test_the_one_that_is_worked_on_can_be_removed(page: Any) -> None:
     page.route("**/v1/captions", lambda route: None, times=1)  # never answers
-    choose(page, photograph("a.jpg"), photograph("b.jpg"), until="many")
+    choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     row(page, "a.jpg").get_by_role("button", name="Remove").click()
     tallied(page, "1 of 1 captioned")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_actions import choose, photograph
+from page_actions import choose, photo
 from PIL import Image
 
 from training.data.caption_files import list_sets
@@ -42,7 +42,7 @@ def keep_labels(page: Any) -> None:
 
 
 def test_the_text_starts_with_a_capital_and_can_be_edited(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     assert page.input_value("#text") == "A red wide picture"
     page.fill("#text", "A plain red card")
     assert page.locator("#length").inner_text() == "16 characters of 125 advised"
@@ -50,7 +50,7 @@ def test_the_text_starts_with_a_capital_and_can_be_edited(page: Any) -> None:
 
 
 def test_above_125_characters_there_is_a_mark_and_no_more(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     page.fill("#text", "x" * 125)
     assert "more than" not in page.locator("#length").inner_text()
     page.locator("#text").press_sequentially("yz")
@@ -62,7 +62,7 @@ def test_above_125_characters_there_is_a_mark_and_no_more(page: Any) -> None:
 
 
 def test_every_alternative_keeps_what_was_made_of_it(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     choices = page.locator("#choices input")
     assert choices.count() == 3
     page.fill("#text", "Mine")
@@ -108,7 +108,7 @@ def test_the_text_is_copied_in_the_form_asked_for(
     open_page: Callable[..., Any], button: str, copied: str
 ) -> None:
     page = open_page(permissions=CLIPBOARD)
-    choose(page, photograph("my dog (1).jpg"))
+    choose(page, photo("my dog (1).jpg"))
     page.fill("#text", TEXT)
     keep_labels(page)
     page.get_by_role("button", name=button).press("Enter")
@@ -135,7 +135,7 @@ def test_copying_works_where_the_browser_has_only_the_old_way(open_page: Callabl
         Object.defineProperty(navigator, "clipboard", { value: undefined });
     """
     page = open_page(permissions=CLIPBOARD, script=hidden)
-    choose(page, photograph())
+    choose(page, photo())
     keep_labels(page)
     page.get_by_role("button", name="Copy text").click()
     page.locator("body[data-labels*=Copied]").wait_for()
@@ -153,7 +153,7 @@ def saved(page: Any, button: str) -> tuple[str, bytes]:
 
 
 def test_the_contact_sheet_of_the_chosen_caption_is_saved(page: Any) -> None:
-    choose(page, photograph("dog.jpg"))
+    choose(page, photo("dog.jpg"))
     name, best = saved(page, "#sheet")
     assert name == "dog-sheet.jpg"
     page.locator("#choices input").nth(2).check()
@@ -163,7 +163,7 @@ def test_the_contact_sheet_of_the_chosen_caption_is_saved(page: Any) -> None:
 
 
 def test_the_walk_is_saved_of_the_best_caption_which_it_shows(page: Any) -> None:
-    choose(page, photograph("dog.jpg"))
+    choose(page, photo("dog.jpg"))
     name, data = saved(page, "#gif")
     assert name == "dog-walk.gif"
     assert Image.open(io.BytesIO(data)).n_frames > 3
@@ -172,7 +172,7 @@ def test_the_walk_is_saved_of_the_best_caption_which_it_shows(page: Any) -> None
 
 
 def test_a_file_that_cannot_be_drawn_leaves_its_reason_and_the_focus(page: Any) -> None:
-    choose(page, photograph())
+    choose(page, photo())
     problem = '{"detail": "No ink."}'
     answer = {"status": 500, "content_type": "application/problem+json", "body": problem}
     page.route("**/v1/overlays", lambda route: route.fulfill(**answer))
@@ -182,7 +182,7 @@ def test_a_file_that_cannot_be_drawn_leaves_its_reason_and_the_focus(page: Any) 
 
 
 def test_the_caption_is_saved_as_the_csv_that_training_reads(page: Any, tmp_path: Path) -> None:
-    choose(page, photograph("a, b.jpg"))
+    choose(page, photo("a, b.jpg"))
     page.fill("#text", 'Ein Hund sagt "wau",\nungefähr')
     name, data = saved(page, "#csv")
     assert name == "captions.csv"

@@ -27,7 +27,7 @@ def world(tmp_path_factory):
 
 
 def command(world: Path, run: Path, *more: str) -> list[str]:
-    """16 of the 20 photographs are for training: steps of 8, which can be split evenly."""
+    """16 of the 20 photos are for training: steps of 8, which can be split evenly."""
     return [
         *("--captions", str(world / "captions.json"), "--images", str(world / "images")),
         *("--output", str(run), "--encoder", "tiny_cnn", "--encoder-weights", "none", "--image-size", "32"),
@@ -93,7 +93,7 @@ def test_a_step_split_over_time_is_the_same_step(world, whole, tmp_path, parts):
     assert_trained_alike(tmp_path / "run", whole)
 
 
-def test_more_parts_than_photographs_a_step_are_refused(world, tmp_path, capsys):
+def test_more_parts_than_photos_a_step_are_refused(world, tmp_path, capsys):
     assert fit.main(command(world, tmp_path / "run", "--accumulate", "9")) == 2
     assert "--accumulate 9" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -123,7 +123,7 @@ def test_a_process_that_dies_ends_the_run_which_can_go_on(world, whole, tmp_path
     assert fit.main([*arguments, "--resume"]) == 0  # with one process, which it need not have been
 
 
-def test_a_loss_that_is_not_finite_names_the_photographs_of_the_step(world, tmp_path, capsys, monkeypatch):
+def test_a_loss_that_is_not_finite_names_the_photos_of_the_step(world, tmp_path, capsys, monkeypatch):
     def spoil(optimizer, args, kwargs):
         for group in optimizer.param_groups:
             for parameter in group["params"]:

@@ -26,12 +26,11 @@ from training.runs.phrase_training import PhraseTable
 RECIPE = ("--min-count", "2", "--width", "8")
 
 
-def random_references(seed: int, photographs: int = 30) -> list[list[list[int]]]:
-    """For each photograph three captions of two to seven words out of eight."""
+def random_references(seed: int, photos: int = 30) -> list[list[list[int]]]:
+    """For each photo three captions of two to seven words out of eight."""
     rng = random.Random(seed)
     return [
-        [[rng.randrange(4, 12) for _ in range(rng.randrange(2, 8))] for _ in range(3)]
-        for _ in range(photographs)
+        [[rng.randrange(4, 12) for _ in range(rng.randrange(2, 8))] for _ in range(3)] for _ in range(photos)
     ]
 
 
@@ -43,7 +42,7 @@ def head_of(table: PhraseTable) -> PhraseHead:
 
 @pytest.fixture
 def told() -> tuple[PhraseTable, PhraseJudge, list[list[list[int]]]]:
-    """A table of everything that was said of some photographs, and who judges by it."""
+    """A table of everything that was said of some photos, and who judges by it."""
     references = random_references(0)
     table = PhraseTable(references, min_count=1)
     return table, PhraseJudge(head_of(table)), references
@@ -55,7 +54,7 @@ def shares_of(table: PhraseTable, *captions: list[int]) -> list[float]:
 
 def test_nothing_agrees_more_with_a_person_than_what_that_person_wrote(told):
     table, judge, references = told
-    everything = [ids for of_photograph in references for ids in of_photograph]
+    everything = [ids for of_photo in references for ids in of_photo]
     once = [ids for ids in everything if len(set(ids)) == len(ids) > 3]
     assert len(once) >= 10
     for person in once:
@@ -123,7 +122,7 @@ PHOTOS = [draw_photo(seed) for seed in range(6)]
 
 def texts(captioner: Captioner, **options: float) -> list[list[str]]:
     found = captioner.caption(PHOTOS, DecodingOptions(max_length=6, **options))
-    return [[caption.text for caption in of_photograph] for of_photograph in found]
+    return [[caption.text for caption in of_photo] for of_photo in found]
 
 
 def test_phrases_change_what_is_said_as_far_as_they_weigh(knowing, config, vocabulary):
@@ -156,7 +155,7 @@ def test_captions_come_in_the_order_of_probability_and_agreement(knowing):
     assert changed
 
 
-def test_a_photograph_gets_the_same_caption_in_any_company(knowing):
+def test_a_photo_gets_the_same_caption_in_any_company(knowing):
     together = texts(knowing, beam_size=3)
     alone = [knowing.caption([image], DecodingOptions(max_length=6))[0][0].text for image in PHOTOS]
     assert [captions[0] for captions in together] == alone
@@ -172,7 +171,7 @@ def test_a_head_survives_being_saved(knowing, tmp_path):
 
 @pytest.fixture
 def lawns(tmp_path: Path) -> list[str]:
-    """Green photographs of dogs and red ones of cats, some of them for val, as a CSV file."""
+    """Green photos of dogs and red ones of cats, some of them for val, as a CSV file."""
     lines = ["image,caption,split"]
     for number in range(40):
         image = draw_photo(number)
@@ -185,11 +184,11 @@ def lawns(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_command_learns_what_is_said_of_which_photographs(lawns, checkpoint, tmp_path, capsys, precision):
+def test_the_command_learns_what_is_said_of_which_photos(lawns, checkpoint, tmp_path, capsys, precision):
     output = tmp_path / "knowing"
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output", str(output), *RECIPE]
     assert phrases.main([*arguments, "--precision", precision]) == 0
-    assert "phrases, learnt from 34 photographs" in (said := capsys.readouterr().out)
+    assert "phrases, learnt from 34 photos" in (said := capsys.readouterr().out)
     assert "of val" in said
     start, found = load_checkpoint(checkpoint), load_checkpoint(output)
     for name, value in start.network.state_dict().items():
@@ -216,7 +215,7 @@ def test_learning_again_forgets_what_was_learnt(lawns, checkpoint, tmp_path):
     assert load_checkpoint(first).info.sha256 == load_checkpoint(second).info.sha256
 
 
-def test_photographs_may_be_larger_from_here_on(lawns, checkpoint, tmp_path):
+def test_photos_may_be_larger_from_here_on(lawns, checkpoint, tmp_path):
     output = tmp_path / "larger"
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output", str(output), *RECIPE]
     assert phrases.main([*arguments, "--image-size", "56"]) == 0

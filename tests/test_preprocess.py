@@ -55,7 +55,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_a_photograph_turned_by_exif_comes_out_upright(orientation: int) -> None:
+def test_a_photo_turned_by_exif_comes_out_upright(orientation: int) -> None:
     upright = draw_photo(2)
     turn = STORED[orientation]
     stored = upright if turn is None else upright.transpose(turn)
@@ -165,7 +165,7 @@ def test_a_picture_that_is_not_rgb_is_sent_to_open_image(config: ModelConfig) ->
         Preprocess(config)(Image.new("RGBA", (30, 30)))
 
 
-def test_a_quarter_of_the_photograph_is_a_quarter_of_the_input(config: ModelConfig) -> None:
+def test_a_quarter_of_the_photo_is_a_quarter_of_the_input(config: ModelConfig) -> None:
     image = Image.new("RGB", (400, 90))
     image.paste((255, 255, 255), (200, 0, 400, 45))
     tensor = Preprocess(config)(image)
@@ -176,6 +176,6 @@ def test_a_quarter_of_the_photograph_is_a_quarter_of_the_input(config: ModelConf
     assert not bright[:, : half - 2].any()
 
 
-def test_the_grid_covers_the_whole_photograph(config: ModelConfig) -> None:
+def test_the_grid_covers_the_whole_photo(config: ModelConfig) -> None:
     grid = Preprocess(config).grid(5, 5)
     assert (grid.rows, grid.columns, grid.box) == (5, 5, (0.0, 0.0, 1.0, 1.0))

@@ -217,7 +217,7 @@ def test_what_stands_after_the_end_of_a_caption_teaches_nothing() -> None:
     assert looks.alpha.grad.isfinite().all()
 
 
-def test_a_photograph_that_took_the_expectation_teaches_its_weights_nothing_here() -> None:
+def test_a_photo_that_took_the_expectation_teaches_its_weights_nothing_here() -> None:
     logits, targets, lengths, looks = make_looks([3, 3, 2])
     chosen = looks.chosen.clone()
     chosen[1] = -1
@@ -280,7 +280,7 @@ def hard_config(config: ModelConfig) -> ModelConfig:
 
 
 def make_network(config: ModelConfig) -> tuple[CaptionNetwork, Tensor]:
-    """A network with weights so large that it matters where it looks, and the features of a photograph."""
+    """A network with weights so large that it matters where it looks, and the features of a photo."""
     torch.manual_seed(2)
     network = CaptionNetwork(config).train()
     with torch.no_grad():
@@ -403,7 +403,7 @@ def test_another_kind_has_no_baseline_to_move(config: ModelConfig, tmp_path: Pat
 
 
 def hidden_objects(count: int, seed: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of photographs, in one cell of which is one of three things; the cells, and the things."""
+    """Features of photos, in one cell of which is one of three things; the cells, and the things."""
     generator = torch.Generator().manual_seed(seed)
     places, things = (torch.randint(0, high, (count,), generator=generator) for high in (CELLS, 3))
     features = 0.2 * torch.randn(count, CELLS, width, generator=generator)
@@ -413,7 +413,7 @@ def hidden_objects(count: int, seed: int, width: int) -> tuple[Tensor, Tensor, T
 
 
 def names_and_finds(network: CaptionNetwork) -> tuple[float, float]:
-    """In how many of sixty new photographs it names the thing, and looks at its cell."""
+    """In how many of sixty new photos it names the thing, and looks at its cell."""
     features, places, things = hidden_objects(60, 999, network.encoder.feature_dim)
     with torch.no_grad():
         memory = network.eval().remember_features(features)
@@ -429,7 +429,7 @@ def test_it_learns_where_to_look(
 ) -> None:
     """Nothing says which cell shows the thing that is to be named."""
     monkeypatch.setattr(hard, "EXPECTATION_SHARE", share)
-    steps, photographs = 300, 60
+    steps, photos = 300, 60
     torch.manual_seed(0)
     # Of narrower networks, or with fewer steps, only some learn it, by the luck of their seed.
     sizes = {"attention_dim": 16, "annotation_dim": 24, "hidden_dim": 20, "embedding_dim": 28}
@@ -439,7 +439,7 @@ def test_it_learns_where_to_look(
     trainer = Trainer(network, recipe, steps_per_epoch=1, precision="fp32")
     losses = []
     for step in range(steps):
-        features, _, things = hidden_objects(photographs, step, network.encoder.feature_dim)
+        features, _, things = hidden_objects(photos, step, network.encoder.feature_dim)
         captions = [[[4 + int(thing)]] for thing in things]
         batch = collate([Example(*example) for example in zip(features, captions, strict=True)])
         losses.append(trainer.train_on([batch])[0])

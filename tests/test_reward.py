@@ -10,13 +10,13 @@ from training.engine.cider_reward import CiderReward
 END = 2
 
 
-def random_captions(rng: random.Random, photographs: int) -> list[list[list[int]]]:
+def random_captions(rng: random.Random, photos: int) -> list[list[list[int]]]:
     return [
         [
             [*(rng.randrange(4, 14) for _ in range(rng.randrange(1, 9))), END]
             for _ in range(rng.randrange(1, 6))
         ]
-        for _ in range(photographs)
+        for _ in range(photos)
     ]
 
 
@@ -26,8 +26,8 @@ def as_text(ids: list[int]) -> str:
 
 def official(candidates: list[list[int]], references: list[list[list[int]]]) -> list[float]:
     scorer = CiderScorer(n=4, sigma=6.0)
-    for candidate, of_photograph in zip(candidates, references, strict=True):
-        scorer += (as_text(candidate), [as_text(ids) for ids in of_photograph])
+    for candidate, of_photo in zip(candidates, references, strict=True):
+        scorer += (as_text(candidate), [as_text(ids) for ids in of_photo])
     return list(scorer.compute_score()[1])
 
 
@@ -57,7 +57,7 @@ def test_a_caption_that_ends_where_people_end_is_worth_more_than_one_that_was_cu
     assert whole > cut
 
 
-def test_the_samples_of_a_photograph_are_scored_each_for_itself():
+def test_the_samples_of_a_photo_are_scored_each_for_itself():
     rng = random.Random(5)
     references = random_captions(rng, 6)
     reward = CiderReward(references)

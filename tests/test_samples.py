@@ -1,4 +1,4 @@
-"""Pages of samples: the same photographs every epoch, whole, harmless, and readable without a network."""
+"""Pages of samples: the same photos every epoch, whole, harmless, and readable without a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig, files
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training.data.batches import CaptionedPhotograph
+from training.data.batches import CaptionedPhoto
 from training.reporting.sample_pages import choose_samples, write_samples
 
 VOID = {"meta", "img"}
@@ -61,13 +61,13 @@ def pages(folder: Path) -> list[Page]:
     return [Page(path) for path in sorted(folder.glob("*.html"))]
 
 
-def photographs(folder: Path, count: int, name: str = "photo") -> list[CaptionedPhotograph]:
+def photos(folder: Path, count: int, name: str = "photo") -> list[CaptionedPhoto]:
     folder.mkdir(exist_ok=True)
     found = []
     for seed in range(count):
         path = folder / f"{name}-{seed}.png"
         draw_photo(seed).save(path)
-        found.append(CaptionedPhotograph(path=path, captions=(("a", "dog"), ("it", "sits")), split="val"))
+        found.append(CaptionedPhoto(path=path, captions=(("a", "dog"), ("it", "sits")), split="val"))
     return found
 
 
@@ -81,8 +81,8 @@ def captioner_of(config: ModelConfig, words: Sequence[str]) -> Captioner:
 
 
 @pytest.fixture
-def val(tmp_path: Path) -> list[CaptionedPhotograph]:
-    return photographs(tmp_path / "photos", 12)
+def val(tmp_path: Path) -> list[CaptionedPhoto]:
+    return photos(tmp_path / "photos", 12)
 
 
 @pytest.fixture
@@ -96,18 +96,18 @@ def change(network: CaptionNetwork) -> None:
     network.decoder.output.weight.data.copy_(network.decoder.output.weight.data.flip(0))
 
 
-def test_the_seed_alone_chooses_eight_photographs_in_their_order(val):
+def test_the_seed_alone_chooses_eight_photos_in_their_order(val):
     chosen = choose_samples(val, 3)
     assert len(chosen) == 8
     assert chosen == choose_samples(val, 3) != choose_samples(val, 4)
-    assert chosen == [photograph for photograph in val if photograph in chosen]
+    assert chosen == [photo for photo in val if photo in chosen]
 
 
 def test_of_a_small_val_set_all_are_chosen(val):
     assert choose_samples(val[:3], 0) == val[:3]
 
 
-def test_every_epoch_shows_the_same_photographs(folder, captioner, val):
+def test_every_epoch_shows_the_same_photos(folder, captioner, val):
     chosen = choose_samples(val[:3], 0)
     write_samples(folder, captioner, chosen, log(1))
     change(captioner.network)
@@ -143,13 +143,13 @@ def test_every_file_and_place_that_a_page_links_is_there(folder, config, vocabul
 def test_an_epoch_shows_the_caption_the_references_and_where_each_word_looked(folder, captioner, val):
     write_samples(folder, captioner, val[:2], log(1))
     page, index = pages(folder)
-    for found, photograph in zip(
+    for found, photo in zip(
         captioner.caption([one.read() for one in val[:2]], DecodingOptions()), val[:2], strict=True
     ):
         assert found[0].text in page.text
         assert found[0].text in index.text
         assert any(found[0].text in alt for alt in page.alts)
-        assert photograph.path.name in page.text
+        assert photo.path.name in page.text
     assert {"a dog", "it sits"} <= set(page.text.splitlines())
     assert sum(link.startswith("epoch-01/") for link in page.links) == 2
 
@@ -165,8 +165,8 @@ def test_a_model_without_maps_says_so_and_draws_none(folder, config, vocabulary,
 
 def test_nothing_that_is_said_becomes_markup(folder, config, tmp_path):
     captioner = captioner_of(config, [f"{EVIL}{i}" for i in range(7)])
-    (val,) = photographs(tmp_path / "photos", 1, name="<b>&")
-    val = CaptionedPhotograph(path=val.path, captions=((EVIL, "<i>"), ("שלום", "😀")), split="val")
+    (val,) = photos(tmp_path / "photos", 1, name="<b>&")
+    val = CaptionedPhoto(path=val.path, captions=((EVIL, "<i>"), ("שלום", "😀")), split="val")
     write_samples(folder, captioner, [val], log(1))
     for page in pages(folder):
         assert not {"script", "b", "i"} & set(page.tags)
@@ -177,9 +177,9 @@ def test_nothing_that_is_said_becomes_markup(folder, config, tmp_path):
 
 
 def test_a_file_name_that_is_no_text_does_not_stop_the_page(folder, captioner, tmp_path):
-    (val,) = photographs(tmp_path / "photos", 1)
+    (val,) = photos(tmp_path / "photos", 1)
     odd = val.path.rename(val.path.with_name("a\udcff.png"))
-    write_samples(folder, captioner, [CaptionedPhotograph(path=odd, captions=(), split="val")], log(1))
+    write_samples(folder, captioner, [CaptionedPhoto(path=odd, captions=(), split="val")], log(1))
     assert "a?.png" in pages(folder)[0].text
 
 
@@ -208,10 +208,10 @@ def test_a_caption_that_stays_is_shown_once_with_its_first_and_last_epoch(folder
     assert Page(folder / "index.html").tags.count("dd") == 2
 
 
-def test_pictures_of_large_photographs_are_small(folder, captioner, tmp_path):
+def test_pictures_of_large_photos_are_small(folder, captioner, tmp_path):
     path = tmp_path / "large.png"
     draw_photo(1, (1600, 1200)).save(path)
-    write_samples(folder, captioner, [CaptionedPhotograph(path=path, captions=(), split="val")], log(1))
+    write_samples(folder, captioner, [CaptionedPhoto(path=path, captions=(), split="val")], log(1))
     for name, side in (("photographs", 480), ("epoch-01", 1100)):
         (picture,) = (folder / name).glob("*.jpg")
         with Image.open(picture) as opened:

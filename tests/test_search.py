@@ -22,18 +22,18 @@ L = 2
 
 
 class ToyModel:
-    """Scores that depend on the photograph and on every word before, through the state."""
+    """Scores that depend on the photo and on every word before, through the state."""
 
-    def __init__(self, photographs: int, seed: int = 0, end_bonus: float = 0.0) -> None:
+    def __init__(self, photos: int, seed: int = 0, end_bonus: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.table = torch.randn(photographs, 97, V, generator=generator) * 2
+        self.table = torch.randn(photos, 97, V, generator=generator) * 2
         self.table[:, :, END] += end_bonus
-        self.photographs = photographs
+        self.photos = photos
 
     def start(self, beams: int) -> DecoderState:
-        """The state counts which prefix was read: one number a row, and the photograph it belongs to."""
-        photograph = torch.arange(self.photographs).repeat_interleave(beams).float().unsqueeze(1)
-        return DecoderState(photograph, torch.zeros_like(photograph), position=0)
+        """The state counts which prefix was read: one number a row, and the photo it belongs to."""
+        photo = torch.arange(self.photos).repeat_interleave(beams).float().unsqueeze(1)
+        return DecoderState(photo, torch.zeros_like(photo), position=0)
 
     def step(self, ids: Tensor, state: DecoderState) -> DecoderStep:
         prefix = (state.cell[:, 0] * 5 + ids) % 97  # a different number for most prefixes
@@ -49,12 +49,12 @@ class ToyModel:
 
     def search(self, **options: float) -> list[list[Hypothesis]]:
         decoding = DecodingOptions(**options)
-        return beam_search(self.step, self.start(decoding.beam_size), self.photographs, decoding)
+        return beam_search(self.step, self.start(decoding.beam_size), self.photos, decoding)
 
 
-def walk(model: ToyModel, photograph: int, ids: tuple[int, ...]) -> tuple[list[float], list[Look]]:
+def walk(model: ToyModel, photo: int, ids: tuple[int, ...]) -> tuple[list[float], list[Look]]:
     """Log-probabilities of ``ids`` one by one over what may be emitted, and what was seen at each."""
-    state = DecoderState(torch.tensor([[float(photograph)]]), torch.zeros(1, 1), position=0)
+    state = DecoderState(torch.tensor([[float(photo)]]), torch.zeros(1, 1), position=0)
     before, log_probs, looks = Vocabulary.start_id, [], []
     for place, index in enumerate(ids):
         out = model.step(torch.tensor([before]), state)
@@ -67,20 +67,20 @@ def walk(model: ToyModel, photograph: int, ids: tuple[int, ...]) -> tuple[list[f
     return log_probs, looks
 
 
-def enumerated_best(model: ToyModel, photograph: int, max_length: int, penalty: float) -> tuple[int, ...]:
+def enumerated_best(model: ToyModel, photo: int, max_length: int, penalty: float) -> tuple[int, ...]:
     every = [
         (*words, END)
         for length in range(1, max_length + 1)
         for words in itertools.product(WORDS, repeat=length)
     ]
-    return max(every, key=lambda ids: sum(walk(model, photograph, ids)[0]) / len(ids) ** penalty)[:-1]
+    return max(every, key=lambda ids: sum(walk(model, photo, ids)[0]) / len(ids) ** penalty)[:-1]
 
 
-def greedy(model: ToyModel, photograph: int, max_length: int) -> tuple[int, ...]:
+def greedy(model: ToyModel, photo: int, max_length: int) -> tuple[int, ...]:
     ids: tuple[int, ...] = ()
     while len(ids) < max_length:
         options = [*WORDS, END] if ids else [*WORDS]
-        best = max(options, key=lambda index: walk(model, photograph, (*ids, index))[0][-1])
+        best = max(options, key=lambda index: walk(model, photo, (*ids, index))[0][-1])
         if best == END:
             break
         ids += (best,)
@@ -90,8 +90,8 @@ def greedy(model: ToyModel, photograph: int, max_length: int) -> tuple[int, ...]
 @pytest.mark.parametrize("seed", range(8))
 def test_a_beam_of_one_is_greedy(seed: int) -> None:
     model = ToyModel(5, seed)
-    for photograph, [hypothesis] in enumerate(model.decoding.beam_search(beam_size=1, max_length=6)):
-        assert hypothesis.ids == greedy(model, photograph, 6)
+    for photo, [hypothesis] in enumerate(model.decoding.beam_search(beam_size=1, max_length=6)):
+        assert hypothesis.ids == greedy(model, photo, 6)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -100,19 +100,19 @@ def test_a_beam_wide_enough_finds_the_enumerated_best(seed: int, penalty: float)
     model = ToyModel(2, seed)
     # With two words there are 9 + 3 hypotheses and 4 more moves; ten beams lose none that could win.
     found = model.decoding.beam_search(beam_size=10, max_length=2, length_penalty=penalty)
-    for photograph, [hypothesis] in enumerate(found):
-        assert hypothesis.ids == enumerated_best(model, photograph, 2, penalty)
+    for photo, [hypothesis] in enumerate(found):
+        assert hypothesis.ids == enumerated_best(model, photo, 2, penalty)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3, 5])
 def test_words_carry_their_own_scores_and_looks(beam_size: int) -> None:
     model = ToyModel(4, seed=11)
-    for photograph, hypotheses in enumerate(
+    for photo, hypotheses in enumerate(
         model.decoding.beam_search(beam_size=beam_size, num_captions=beam_size, max_length=5)
     ):
         for hypothesis in hypotheses:
             ids = (*hypothesis.ids, END) if hypothesis.is_finished else hypothesis.ids
-            log_probs, looks = walk(model, photograph, ids)
+            log_probs, looks = walk(model, photo, ids)
             assert hypothesis.log_prob == pytest.approx(sum(log_probs), abs=1e-4)
             count = len(hypothesis.ids)
             assert list(hypothesis.log_probs) == pytest.approx(log_probs[:count], abs=1e-4)
@@ -146,14 +146,14 @@ def test_a_decoder_that_sees_nothing_leaves_looks_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_photograph_alone_is_searched_as_in_company(seed: int) -> None:
+def test_a_photo_alone_is_searched_as_in_company(seed: int) -> None:
     together = ToyModel(6, seed)
     found = together.search(beam_size=3, num_captions=3, max_length=7)
-    for photograph in range(6):
+    for photo in range(6):
         alone = ToyModel(1, seed)
-        alone.table = together.table[photograph : photograph + 1]
+        alone.table = together.table[photo : photo + 1]
         [expected] = alone.search(beam_size=3, num_captions=3, max_length=7)
-        assert [h.ids for h in found[photograph]] == [h.ids for h in expected]
+        assert [h.ids for h in found[photo]] == [h.ids for h in expected]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -213,27 +213,27 @@ def test_options_outside_their_range_are_refused_by_name(options: dict[str, floa
 
 
 def test_a_judge_decides_which_of_the_likely_captions_are_said():
-    model = ToyModel(photographs=3, seed=4, end_bonus=1.0)
+    model = ToyModel(photos=3, seed=4, end_bonus=1.0)
     options = DecodingOptions(beam_size=3, num_captions=3, max_length=4)
     asked = []
 
-    def judge(photograph: int, ids: tuple[int, ...]) -> float:
-        asked.append((photograph, ids))
-        return 5.0 * ids.count(WORDS[photograph])
+    def judge(photo: int, ids: tuple[int, ...]) -> float:
+        asked.append((photo, ids))
+        return 5.0 * ids.count(WORDS[photo])
 
     found = beam_search(model.step, model.start(3), 3, options, judge=judge)
-    for photograph, hypotheses in enumerate(found):
+    for photo, hypotheses in enumerate(found):
         ranks = [
             (
                 one.is_finished,
                 one.log_prob / (len(one.ids) + one.is_finished) ** options.length_penalty
-                + judge(photograph, one.ids),
+                + judge(photo, one.ids),
             )
             for one in hypotheses
         ]
         assert ranks == sorted(ranks, reverse=True)
         for one in hypotheses:
-            log_probs, _ = walk(model, photograph, one.ids)
+            log_probs, _ = walk(model, photo, one.ids)
             assert one.log_probs == pytest.approx(log_probs, abs=1e-5)  # the judge changes no probability
     said = [sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(found)]
     plain = model.decoding.beam_search(beam_size=3, num_captions=3, max_length=4)
@@ -246,8 +246,8 @@ def test_a_judge_decides_which_of_the_likely_captions_are_said():
 
 
 def test_a_judge_that_likes_all_alike_changes_nothing():
-    model = ToyModel(photographs=4, seed=7)
+    model = ToyModel(photos=4, seed=7)
     options = DecodingOptions(beam_size=3, num_captions=3, max_length=4)
     plain = beam_search(model.step, model.start(3), 4, options)
-    judged = beam_search(model.step, model.start(3), 4, options, judge=lambda photograph, ids: 3.0)
+    judged = beam_search(model.step, model.start(3), 4, options, judge=lambda photo, ids: 3.0)
     assert [[one.ids for one in found] for found in judged] == [[one.ids for one in found] for found in plain]

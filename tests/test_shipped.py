@@ -1,4 +1,4 @@
-"""The checkpoint that ships, on real photographs: those in examples/, and Flickr8k when it is there."""
+"""The checkpoint that ships, on real photos: those in examples/, and Flickr8k when it is there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from conftest import SHARED_DATA
 from PIL import Image
 
 from model import Caption, Captioner, DecodingOptions, contact_sheet, open_image
-from training.data.caption_files import read_photographs
+from training.data.caption_files import read_photos
 from training.evaluation.evaluator import describe_attention, evaluate_captioner
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def test_it_is_small_described_and_scored(shipped: Captioner) -> None:
     assert "non-commercial" in shipped.info.licence
 
 
-def test_captions_of_different_photographs_are_finished_sentences_that_differ(
+def test_captions_of_different_photos_are_finished_sentences_that_differ(
     captions: list[Caption],
 ) -> None:
     assert all(caption.is_finished and 4 <= len(caption.words) <= 20 for caption in captions)
@@ -54,14 +54,14 @@ def test_words_of_a_caption_look_at_visibly_different_places(captions: list[Capt
 
 
 def variants() -> dict[str, bytes]:
-    """One photograph as cameras and programs may hand it over."""
+    """One photo as cameras and programs may hand it over."""
     photo = Image.open(ROOT / "examples" / "astronaut.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
     streams: dict[str, io.BytesIO] = {
         name: io.BytesIO() for name in ("turned", "grey", "transparent", "cmyk", "panorama")
     }
-    # Without loss: compressed again it is another photograph, and may be captioned otherwise.
+    # Without loss: compressed again it is another photo, and may be captioned otherwise.
     photo.transpose(Image.Transpose.ROTATE_90).save(streams["turned"], "PNG", exif=exif)
     photo.convert("L").save(streams["grey"], "PNG")
     photo.convert("RGBA").save(streams["transparent"], "PNG")
@@ -71,7 +71,7 @@ def variants() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("name", "data"), variants().items())
-def test_every_way_a_photograph_may_come_is_captioned_and_drawn(
+def test_every_way_a_photo_may_come_is_captioned_and_drawn(
     shipped: Captioner, name: str, data: bytes
 ) -> None:
     image = open_image(data).image
@@ -86,10 +86,10 @@ def test_every_way_a_photograph_may_come_is_captioned_and_drawn(
 
 @pytest.mark.skipif(not FLICKR8K.is_dir(), reason="Flickr8k is not here")
 def test_scores_on_a_part_of_the_val_split_are_near_the_published_ones(shipped: Captioner) -> None:
-    photographs = read_photographs(FLICKR8K / "captions.json", FLICKR8K / "images")
-    val = [photograph for photograph in photographs if photograph.split == "val"][:100]
+    all_photos = read_photos(FLICKR8K / "captions.json", FLICKR8K / "images")
+    val = [image for image in all_photos if image.split == "val"][:100]
     scores = evaluate_captioner(shipped, val, DecodingOptions())
-    # A hundred photographs: the interval of CIDEr is wide, and document frequencies differ from those of
+    # A hundred photos: the interval of CIDEr is wide, and document frequencies differ from those of
     # a thousand. A broken preprocessing or vocabulary scores below 20.
     assert scores["cider"] > 45
     assert scores["bleu_1"] > 58

@@ -66,7 +66,7 @@ def test_another_network_than_the_trained_one_is_refused_by_name(config):
 
 @pytest.fixture
 def zoo(tmp_path: Path) -> list[str]:
-    """Twelve photographs of what the checkpoint has no word for, as a CSV file."""
+    """Twelve photos of what the checkpoint has no word for, as a CSV file."""
     lines = ["image,caption,split"]
     for number in range(12):
         draw_photo(number).save(tmp_path / f"{number}.jpg")
@@ -88,7 +88,7 @@ def save_kind(tmp_path, config, vocabulary):
     return write
 
 
-def test_one_command_trains_it_on_captioned_photographs(zoo, checkpoint, tmp_path):
+def test_one_command_trains_it_on_captioned_photos(zoo, checkpoint, tmp_path):
     run = tmp_path / "run"
     more = [
         "--epochs",
@@ -119,7 +119,7 @@ def test_an_option_of_another_network_stops_the_command_before_it_begins(zoo, ch
     assert not run.exists()
 
 
-def test_photographs_may_be_larger_where_no_weight_belongs_to_a_place(zoo, save_kind, tmp_path, capsys):
+def test_photos_may_be_larger_where_no_weight_belongs_to_a_place(zoo, save_kind, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [*zoo, "--image-size", "64", "--epochs", "1", "--workers", "0", "--output", str(run)]
     assert fit.main([*arguments, "--start-from", str(save_kind("location"))]) == 2

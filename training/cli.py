@@ -141,7 +141,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--skip-problems",
         action="store_true",
-        help="train without the photographs that python -m training.check lists, instead of not at all",
+        help="train without the photos that python -m training.check lists, instead of not at all",
     )
     add(
         "--min-count",
@@ -159,7 +159,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_set_options(group: argparse._ArgumentGroup) -> None:
-    """Captions files and the folders of their photographs, as two lists of paths."""
+    """Captions files and the folders of their photos, as two lists of paths."""
     add = group.add_argument
     again = "give both again for another set"
     add(
@@ -176,7 +176,7 @@ def add_set_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         required=True,
         metavar="DIR",
-        help=f"where its photographs lie; {again}",
+        help=f"where its photos lie; {again}",
     )
 
 

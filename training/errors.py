@@ -4,7 +4,7 @@ from model import CaptioningError
 
 
 class DataError(CaptioningError):
-    """Captions or photographs that cannot be trained on."""
+    """Captions or photos that cannot be trained on."""
 
 
 class TrainingError(CaptioningError):

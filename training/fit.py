@@ -1,4 +1,4 @@
-"""Train a captioner on captioned photographs.
+"""Train a captioner on captioned photos.
 
     python -m training.fit --captions captions.json --images photos/ --output runs/mine \\
         --encoder resnet50 --cache-features
@@ -56,10 +56,10 @@ def _fit(chosen: argparse.Namespace) -> None:
     options, network = _run_options(chosen), chosen_network(chosen)
     folder = RunFolder(options.output)
     folder.check_state() if options.resume else folder.check_free()  # before minutes of reading
-    photographs = from_first(
+    photos = from_first(
         lambda: read_checked(options.captions, options.images, skip_problems=options.skip_problems)
     )
-    Run(options, recipe, network, photographs).start()
+    Run(options, recipe, network, photos).start()
 
 
 def _run_options(chosen: argparse.Namespace) -> RunOptions:
@@ -99,7 +99,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--cache-features",
         action="store_true",
-        help="compute the frozen encoder's features once and keep them in RUN (about 0.3 MB a photograph)",
+        help="compute the frozen encoder's features once and keep them in RUN (about 0.3 MB a photo)",
     )
     add("--save-minutes", type=float, default=3, metavar="M", help="most work a crash can lose, default 3")
     add("--validate-every", type=int, default=1, metavar="N", help="epochs between validations, default 1")

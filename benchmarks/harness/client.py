@@ -34,16 +34,16 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Upload:
-    """A request with photographs, made up beforehand."""
+    """A request with photos, made up beforehand."""
 
     path: str
     body: bytes
     kind: str  # of the content
 
     @classmethod
-    def of(cls, *photographs: bytes, path: str = "/v1/captions", **options: str) -> Upload:
-        """Photographs as a browser would send them."""
-        files = [FileStorage(io.BytesIO(photograph), "a.jpg") for photograph in photographs]
+    def of(cls, *photos: bytes, path: str = "/v1/captions", **options: str) -> Upload:
+        """Photos as a browser would send them."""
+        files = [FileStorage(io.BytesIO(photo), "a.jpg") for photo in photos]
         form = {"image": files, **options}
         boundary, body = encode_multipart(form)
         return cls(path, body, f"multipart/form-data; boundary={boundary}")
@@ -55,7 +55,7 @@ def get(port: int, path: str) -> Answer:
 
 
 def ask(port: int, upload: Upload) -> Answer:
-    """The answer to a request with photographs, over a connection of its own."""
+    """The answer to a request with photos, over a connection of its own."""
     return _exchange(port, "POST", upload.path, upload.body, {"Content-Type": upload.kind})
 
 

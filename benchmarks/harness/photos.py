@@ -1,4 +1,4 @@
-"""The photographs that the benchmarks of the service send."""
+"""The photos that the benchmarks of the service send."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ JPEG_QUALITY = 90
 
 
 def examples() -> list[bytes]:
-    """The photographs in examples/, of everyday sizes."""
+    """The photos in examples/, of everyday sizes."""
     return [path.read_bytes() for path in sorted((ROOT / "examples").glob("*.jpg"))]
 
 
@@ -26,7 +26,7 @@ def different(count: int, folder: Path | None) -> list[bytes]:
 
 
 def large() -> bytes:
-    """A photograph as a telephone takes it, 8 megapixels."""
+    """A photo as a telephone takes it, 8 megapixels."""
     with Image.open(ROOT / "examples" / "stairs.jpg") as image:
         return jpeg(image.resize((3264, 2448)))
 

@@ -8,16 +8,16 @@ from torch import Tensor
 from model.attention.interface import Attended, Look, Memory, Query, weighted_sum
 from model.attention.soft import AdditiveAttention
 
-EXPECTATION_SHARE = 0.5  # of the photographs of a training batch that get the expectation (Xu et al., 4.1)
+EXPECTATION_SHARE = 0.5  # of the photos of a training batch that get the expectation (Xu et al., 4.1)
 
 
 class HardAttention(AdditiveAttention):
     """s_t ~ alpha_t, z_t = a_(s_t) (eqs. 8 and 9), with the scores of additive attention.
 
-    Training draws the location for half of the photographs and takes the expectation for the others, so the
+    Training draws the location for half of the photos and takes the expectation for the others, so the
     weights learn by REINFORCE (``training.engine.losses``) and by gradient. Captioning takes the heaviest
     location, or with a ``draw_seed`` draws it. The noise of a draw depends on the seed and on the
-    word's place in the caption alone, so that a photograph is captioned alone as in any company.
+    word's place in the caption alone, so that a photo is captioned alone as in any company.
     """
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """What the decoder and every kind of attention say to each other.
 
-Before the first word a kind prepares what it needs of the photographs; then every step turns a query into a
+Before the first word a kind prepares what it needs of the photos; then every step turns a query into a
 context and a look. A kind keeps nothing between calls, so one network can serve several threads.
 Dimension key: N captions (rows), L locations, D annotation, Q query, H hidden, E embedding, A attention,
 M heads.
@@ -50,7 +50,7 @@ class Memory(NamedTuple):
     draw_seed: int | None  # of what a kind draws while captioning; None: it draws nothing
 
     def select(self, rows: Tensor | slice) -> Memory:
-        """The memory of some of the rows; an index may repeat, as for five captions of a photograph."""
+        """The memory of some of the rows; an index may repeat, as for five captions of a photo."""
         return self._replace(
             annotations=self.annotations[rows],
             prepared=tuple(tensor[rows] for tensor in self.prepared),
@@ -63,7 +63,7 @@ class Look(NamedTuple):
 
     alpha: Tensor | None = None  # (N, L), never negative, sums to 1 over the locations
     heads: Tensor | None = None  # (N, M, L), the weights of each head; alpha is their mean
-    sentinel: Tensor | None = None  # (N,), share of attention that stayed off the photograph, 0 to 1
+    sentinel: Tensor | None = None  # (N,), share of attention that stayed off the photo, 0 to 1
     chosen: Tensor | None = None  # (N,), the one location used; -1: in training, the expectation instead
     beta: Tensor | None = None  # (N,), gate on the context, 0 to 1; of a vector gate the mean
 
@@ -87,7 +87,7 @@ class Look(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What one look at the photographs gave."""
+    """What one look at the photos gave."""
 
     context: Tensor  # (N, D)
     look: Look
@@ -97,7 +97,7 @@ class Attention(Protocol):
     """What the decoder asks of a kind of attention."""
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """What is computed once a photograph, of annotations (N, L, D); every tensor has N rows."""
+        """What is computed once a photo, of annotations (N, L, D); every tensor has N rows."""
         ...
 
     def __call__(self, query: Query, memory: Memory) -> Attended:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model.attention.interface import Memory, Query, Sizes, masked_softmax
 from model.attention.soft import GeneralAttention
 
-# Where the window of ``local_m`` stops, down and across, in one sweep over the photograph of a word each:
+# Where the window of ``local_m`` stops, down and across, in one sweep over the photo of a word each:
 # close enough for windows of a quarter of the grid each way to leave nothing out, and about a caption.
 STOPS = (3, 4)
 # Added to the scores outside the window: enough for a weight of exactly 0, and not minus infinity, so that

@@ -1,4 +1,4 @@
-"""Attention that may stay off the photograph: the visual sentinel of Lu et al. 2017 (arXiv 1612.01887)."""
+"""Attention that may stay off the photo: the visual sentinel of Lu et al. 2017 (arXiv 1612.01887)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SentinelAttention(AdditiveAttention):
 
     Here as in Xu et al. the decoder looks before it reads the previous word into its state, so h and m are
     those of the step before; V brings the sentinel to the width of an annotation. ``alpha`` is the
-    map over the photograph alone, summing to 1; ``sentinel`` is beta_t.
+    map over the photo alone, summing to 1; ``sentinel`` is beta_t.
     """
 
     def __init__(self, sizes: Sizes) -> None:

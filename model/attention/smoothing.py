@@ -13,7 +13,7 @@ KERNEL = (0.25, 0.5, 0.25)  # binomial: applied n times it is nearly a Gaussian 
 class ScoreBlur(nn.Module):
     """e'_i = sum_j k_ij e_j over the grid, before the softmax; at the border over the cells there are.
 
-    The things on a photograph are larger than the cells of a fine grid, but every cell is scored for itself,
+    The things on a photo are larger than the cells of a fine grid, but every cell is scored for itself,
     and the highest score is often a lone one beside the thing. ``sizes.score_blur`` is how many times scores
     are averaged with those of the eight cells around; 0 leaves them as they are.
     """

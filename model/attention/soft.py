@@ -67,7 +67,7 @@ class SoftAttention(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """What the scores need of the photographs, annotations (N, L, D)."""
+        """What the scores need of the photos, annotations (N, L, D)."""
 
     @abstractmethod
     def scores(self, query: Query, memory: Memory) -> Tensor:
@@ -105,7 +105,7 @@ class AdditiveAttention(SoftAttention):
         return self.compare(query, memory.prepared[0])
 
     def compare(self, query: Query, keys: Tensor) -> Tensor:
-        """The score of any keys (N, L, A), of a photograph or not: (N, L)."""
+        """The score of any keys (N, L, A), of a photo or not: (N, L)."""
         energies: Tensor = self.energy_layer(torch.tanh(keys + self.query_layer(query.vector).unsqueeze(1)))
         return energies.squeeze(2)
 
@@ -113,7 +113,7 @@ class AdditiveAttention(SoftAttention):
 class AdditiveSumAttention(SoftAttention):
     """e_ti = sum over units of tanh(W [q_t; a_i] + b): additive attention with v fixed to ones.
 
-    W [q; a] is W_q q + W_k a, so that W_k a is computed once a photograph.
+    W [q; a] is W_q q + W_k a, so that W_k a is computed once a photo.
     """
 
     def __init__(self, sizes: Sizes) -> None:

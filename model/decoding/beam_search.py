@@ -1,4 +1,4 @@
-"""Beam search over many photographs at once.
+"""Beam search over many photos at once.
 
 Knows ids, rows and log-probabilities; not words, pictures or what the state of a decoder is made of.
 """
@@ -23,7 +23,7 @@ from model.vocabulary import Vocabulary
 StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
 
 # What speaks for a caption with its end token, or a beginning, beside its probability: from the place of a
-# photograph and the ids.
+# photo and the ids.
 JudgeFunction = Callable[[int, tuple[int, ...]], float]
 
 # Ids that say nothing in a caption and are never emitted.
@@ -36,8 +36,8 @@ MAX_BEAM_SIZE = 10
 class DecodingOptions:
     """How captions are searched for."""
 
-    beam_size: int = 3  # K: hypotheses kept per photograph, 1 (greedy) to 10
-    num_captions: int = 1  # captions returned per photograph, 1 to beam_size
+    beam_size: int = 3  # K: hypotheses kept per photo, 1 (greedy) to 10
+    num_captions: int = 1  # captions returned per photo, 1 to beam_size
     max_length: int | None = None  # tokens, the end not counted, 1 to 200; None: the checkpoint's own
     length_penalty: float = 0.7  # hypotheses rank by log_prob / length ** this; 0 to 2, chosen on val
     phrase_weight: float = 1.25  # times PhraseJudge.agreement, added to that; 0 to 100, chosen on val
@@ -109,40 +109,40 @@ class _Ending:
 def beam_search(
     step: StepFunction,
     state: DecoderState,
-    photographs: int,
+    photos: int,
     options: DecodingOptions,
     linking: frozenset[int] | None = None,
     dangling: frozenset[int] = frozenset(),
     judge: JudgeFunction | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best captions of several photographs, searched for at once.
+    """The best captions of several photos, searched for at once.
 
-    A photograph is done when ``beam_size`` hypotheses have ended; what the others of the batch still
+    A photo is done when ``beam_size`` hypotheses have ended; what the others of the batch still
     do does not change its result. Hypotheses cut at ``max_length`` only fill up what is missing.
 
     Args:
         step: from the last ids (B * K,) and the state to the next logits; row b * K + k is beam k of
-            photograph b.
-        state: of the B * K rows before the first word, equal within a photograph.
-        photographs: B.
+            photo b.
+        state: of the B * K rows before the first word, equal within a photo.
+        photos: B.
         options: sizes and limits of the search; they name a ``max_length``.
         linking: ids of which pairs may come twice in a caption, where no other pair may; None: all may.
         dangling: ids that no caption ends on.
         judge: has a say in which beginnings go on and which captions are best; None: nothing has.
 
     Returns:
-        For each photograph ``num_captions`` different hypotheses (fewer only if there are no more),
+        For each photo ``num_captions`` different hypotheses (fewer only if there are no more),
         best first: finished before unfinished, then by log_prob / length ** length_penalty, where the
         length counts the end token, plus what ``judge`` says.
     """
     assert options.max_length is not None  # Captioner.settled put the checkpoint's own there
     beams, device = options.beam_size, state.hidden.device
-    ids = torch.full((photographs * beams,), Vocabulary.start_id, device=device)
+    ids = torch.full((photos * beams,), Vocabulary.start_id, device=device)
     # All beams start equal: only the first is alive, or all of them would say the same.
-    totals = torch.full((photographs, beams), -torch.inf, device=device)  # (B, K)
+    totals = torch.full((photos, beams), -torch.inf, device=device)  # (B, K)
     totals[:, 0] = 0.0
     kept = totals  # (B, K) scores of the beams
-    endings: list[list[_Ending]] = [[] for _ in range(photographs)]
+    endings: list[list[_Ending]] = [[] for _ in range(photos)]
     moves: list[_Move] = []
     history = ids.unsqueeze(1)  # (B * K, 1 + words so far)
     for length in range(options.max_length + 1):
@@ -161,12 +161,12 @@ def beam_search(
             break
         kept, best = scores.masked_fill(words == Vocabulary.end_id, -torch.inf).topk(beams)  # (B, K)
         totals, parents, words = (tensor.gather(1, best) for tensor in (sums, parents, words))
-        rows = (parents + torch.arange(photographs, device=device).unsqueeze(1) * beams).flatten()
+        rows = (parents + torch.arange(photos, device=device).unsqueeze(1) * beams).flatten()
         moves.append(_move(out, log_probs, parents, words, rows))
         ids, state = words.flatten(), out.state.select(rows)
         history = torch.cat((history[rows], ids.unsqueeze(1)), dim=1)
     _note_unfinished(endings, kept, totals, len(moves))
-    return [_best(found, moves, photograph, options) for photograph, found in enumerate(endings)]
+    return [_best(found, moves, photo, options) for photo, found in enumerate(endings)]
 
 
 def allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:
@@ -177,13 +177,13 @@ def allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:
 
 
 def _candidates(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The 2K best continuations of each photograph, best first: score, beam they continue, word.
+    """The 2K best continuations of each photo, best first: score, beam they continue, word.
 
     At most K of them can be ends, one a beam, so K that go on always remain.
     """
-    photographs, beams = totals.shape
+    photos, beams = totals.shape
     vocabulary = log_probs.shape[1]
-    scores = (totals.unsqueeze(2) + log_probs.view(photographs, beams, vocabulary)).flatten(1)  # (B, K * V)
+    scores = (totals.unsqueeze(2) + log_probs.view(photos, beams, vocabulary)).flatten(1)  # (B, K * V)
     scores, index = scores.topk(2 * beams)
     return scores, index // vocabulary, index % vocabulary
 
@@ -197,13 +197,11 @@ def _judged(
     said = history[:, 1:].tolist()  # B * K beginnings
     beams = len(said) // len(sums)
 
-    def number(photograph: int, beam: int, word: int) -> float:
-        return judge(photograph, (*said[photograph * beams + beam], word))
+    def number(photo: int, beam: int, word: int) -> float:
+        return judge(photo, (*said[photo * beams + beam], word))
 
     rows = enumerate(zip(parents.tolist(), words.tolist(), strict=True))
-    return sums.new_tensor(
-        [[number(photograph, *pair) for pair in zip(*row, strict=True)] for photograph, row in rows]
-    )
+    return sums.new_tensor([[number(photo, *pair) for pair in zip(*row, strict=True)] for photo, row in rows])
 
 
 def _note_endings(
@@ -217,16 +215,16 @@ def _note_endings(
 ) -> None:
     """Record the hypotheses that end here; an end counts only if it is among the K best."""
     is_ending = (words[:, :beams] == Vocabulary.end_id) & scores[:, :beams].isfinite()
-    for photograph, rank in is_ending.nonzero().tolist():
-        if len(endings[photograph]) < beams:
+    for photo, rank in is_ending.nonzero().tolist():
+        if len(endings[photo]) < beams:
             ending = _Ending(
-                beam=int(parents[photograph, rank]),
+                beam=int(parents[photo, rank]),
                 length=length,
-                log_prob=float(sums[photograph, rank]),
-                score=float(scores[photograph, rank]),
+                log_prob=float(sums[photo, rank]),
+                score=float(scores[photo, rank]),
                 is_finished=True,
             )
-            endings[photograph].append(ending)
+            endings[photo].append(ending)
 
 
 def _note_unfinished(endings: list[list[_Ending]], kept: Tensor, totals: Tensor, length: int) -> None:
@@ -247,19 +245,19 @@ def _move(out: DecoderStep, log_probs: Tensor, parents: Tensor, words: Tensor, r
 
 
 def _best(
-    endings: list[_Ending], moves: list[_Move], photograph: int, options: DecodingOptions
+    endings: list[_Ending], moves: list[_Move], photo: int, options: DecodingOptions
 ) -> list[Hypothesis]:
     ranked = sorted(endings, key=lambda ending: ending.rank, reverse=True)
-    return [_read_back(ending, moves, photograph) for ending in ranked[: options.num_captions]]
+    return [_read_back(ending, moves, photo) for ending in ranked[: options.num_captions]]
 
 
-def _read_back(ending: _Ending, moves: list[_Move], photograph: int) -> Hypothesis:
+def _read_back(ending: _Ending, moves: list[_Move], photo: int) -> Hypothesis:
     """Follow a hypothesis from its end to its beginning."""
     words = []
     beam = ending.beam
     for move in reversed(moves[: ending.length]):
-        at = (photograph, beam)
-        look = move.look.select(photograph * move.ids.shape[1] + beam)
+        at = (photo, beam)
+        look = move.look.select(photo * move.ids.shape[1] + beam)
         words.append((int(move.ids[at]), float(move.log_probs[at]), look))
         beam = int(move.parents[at])
     ids, log_probs, looks = zip(*reversed(words), strict=True)

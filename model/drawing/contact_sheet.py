@@ -28,22 +28,22 @@ from model.drawing.text import (
 # The contact sheet, in pixels.
 SHEET_SIDE = 1640  # the panels fill no more of either side
 PANEL_AREA = 320 * 240  # of the largest panel: an area, so that panoramas get wide panels
-LONE_AREA = 640 * 480  # of the photograph when there is nothing beside it
+LONE_AREA = 640 * 480  # of the photo when there is nothing beside it
 GAP = 12
 CAPTION_SIZE, NOTE_SIZE, MIN_TEXT_WIDTH = 26, 16, 480
 
-WALK_SIDE = 480  # pixels, longest side of the photograph in the animation
-WALK_TEXT_SIZE, WALK_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photograph can still be read
+WALK_SIDE = 480  # pixels, longest side of the photo in the animation
+WALK_TEXT_SIZE, WALK_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photo can still be read
 WALK_MILLISECONDS = 800  # a word
-WALK_REST_MILLISECONDS = 1600  # the photograph, which starts the walk over
+WALK_REST_MILLISECONDS = 1600  # the photo, which starts the walk over
 
 
 def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
-    """The caption, the photograph, and the overlay of every word in reading order, on white paper.
+    """The caption, the photo, and the overlay of every word in reading order, on white paper.
 
-    After figure 2 of Xu et al. (2015). Where words kept attention off the photograph, the title of each says
+    After figure 2 of Xu et al. (2015). Where words kept attention off the photo, the title of each says
     how much. A line under the caption explains such titles, outlined cells and heads, or says that there are
-    no maps, and then the photograph stands alone. It is upright RGB of any size, and is not changed.
+    no maps, and then the photo stands alone. It is upright RGB of any size, and is not changed.
     """
     mapped = [word for word in caption.words if word.attention is not None]
     columns, size = _arrangement(image.size, 1 + len(mapped))
@@ -67,9 +67,9 @@ def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
 
 
 def walk_gif(image: Image.Image, caption: Caption) -> bytes:
-    """An endless GIF: the photograph, then the overlay of every word, over the caption written so far.
+    """An endless GIF: the photo, then the overlay of every word, over the caption written so far.
 
-    A word without a map is written under the photograph as it is. The photograph, upright RGB of any
+    A word without a map is written under the photo as it is. The photo, upright RGB of any
     size, is shown at most ``WALK_SIDE`` pixels long and is not changed.
     """
     small = bounded(image, WALK_SIDE)
@@ -101,12 +101,12 @@ def _note(words: Sequence[Word]) -> str:
     if any(word.chosen is not None for word in words):
         notes.append("Outlined: the one cell that the word was written from.")
     if any(word.sentinel is not None for word in words):
-        notes.append("Off: how much of its attention a word kept off the photograph.")
+        notes.append("Off: how much of its attention a word kept off the photo.")
     return " ".join(notes)
 
 
 def _arrangement(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, int]]:
-    """How many columns and what size of panel make the panels of a photograph of ``size`` largest.
+    """How many columns and what size of panel make the panels of a photo of ``size`` largest.
 
     Among equals the fewest empty places win, then the most columns.
     """
@@ -134,10 +134,10 @@ def _walk_frame(picture: Image.Image, words: Sequence[str], place: int) -> Image
 
 
 def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """One palette of 256 colours for all frames: a palette for each makes the photograph flicker."""
+    """One palette of 256 colours for all frames: a palette for each makes the photo flicker."""
     width, height = (max(1, side // 3) for side in frames[0].size)  # a ninth of the pixels is enough
     strip = Image.new("RGB", (width, height * len(frames)))
     for place, frame in enumerate(frames):
         strip.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, place * height))
-    # By coverage, not by count: the heat and the photograph's own colours are few among many grey pixels.
+    # By coverage, not by count: the heat and the photo's own colours are few among many grey pixels.
     return strip.quantize(256, Image.Quantize.MAXCOVERAGE)

@@ -31,15 +31,15 @@ JPEG_QUALITY = 82
 FULL_HEAT = 4.0
 # In cells: the sharpest blend of neighbouring cells in which a 7 x 7 grid does not show as tiles.
 BLEND_SIGMA = 0.42
-# What stays of the colour and of the light of the photograph where it got no attention.
+# What stays of the colour and of the light of the photo where it got no attention.
 MUTED_COLOUR = 0.25
 MUTED_LIGHT = 0.55
 
 # Inferno (van der Walt and Smith, 2015, CC0) at steps of 1/9: its lightness rises evenly, also for the
-# colour-blind. Its last step, to a pale yellow, is left out: over a photograph it turns green.
+# colour-blind. Its last step, to a pale yellow, is left out: over a photo it turns green.
 HEAT_COLOURS = "000004 1b0c41 4a0c6b 781c6d a52c60 cf4446 ed6925 fb9b06 f7d13d"
 # The outline of the one cell that a word was written from, two dark lines with a light one between them, so
-# that it shows on any photograph. The width of each is a share of the cell's shorter side, at least a pixel.
+# that it shows on any photo. The width of each is a share of the cell's shorter side, at least a pixel.
 OUTLINE = 0.04
 OUTLINE_COLOURS = ("black", "white")
 
@@ -52,9 +52,9 @@ def draw_overlay(
     opacity: float = OPACITY,
     chosen: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """The photograph with the heat map of one word, as a new RGB picture of the same size.
+    """The photo with the heat map of one word, as a new RGB picture of the same size.
 
-    Where there is no attention the photograph is dim and nearly grey; with attention its colours return
+    Where there is no attention the photo is dim and nearly grey; with attention its colours return
     under the heat. Full heat is the maximum of this map, so two maps cannot be compared by brightness,
     except that a map whose maximum is below ``FULL_HEAT`` times the even share stays dark in proportion.
 
@@ -72,7 +72,7 @@ def draw_overlay(
 
 
 class Canvas:
-    """A photograph ready for the heat maps of its words: what they share is made once."""
+    """A photo ready for the heat maps of its words: what they share is made once."""
 
     def __init__(self, image: Image.Image, grid: Grid) -> None:
         """``image`` is upright, RGB, of any size, and is not changed; the maps lie on it as ``grid`` says.
@@ -211,7 +211,7 @@ def _cell_edges(cell: int, cells: int, start: float, end: float, pixels: int) ->
 
 @lru_cache(maxsize=64)
 def _masks(opacity: float) -> tuple[list[int], list[int]]:
-    """At each of the 256 levels of heat, how much of the photograph is lit, and how much shows through."""
+    """At each of the 256 levels of heat, how much of the photo is lit, and how much shows through."""
     levels = [level / 255 for level in range(256)]
     lit = [round(255 * (1 - (1 - heat) ** 2)) for heat in levels]
     return lit, [round(255 * (1 - heat * opacity)) for heat in levels]
@@ -227,7 +227,7 @@ def _heat_palette() -> bytes:
 
 
 def _muted(image: Image.Image) -> Image.Image:
-    """The photograph dim and nearly grey."""
+    """The photo dim and nearly grey."""
     grey = Image.merge("RGB", [image.convert("L")] * 3)
     return Image.blend(grey, image, MUTED_COLOUR).point([round(i * MUTED_LIGHT) for i in range(256)] * 3)
 

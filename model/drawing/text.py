@@ -17,7 +17,7 @@ SOFT_INK: Colour = (104, 104, 110)
 FAINT_INK: Colour = (176, 176, 180)
 ACCENT_INK: Colour = (207, 50, 40)
 
-MIN_PANEL_WIDTH = 72  # pixels: room for a title above a sliver of a photograph
+MIN_PANEL_WIDTH = 72  # pixels: room for a title above a sliver of a photo
 TITLE_SIZES = (20, 18, 16, 14, 12)  # a long title shrinks before it loses letters
 TITLE_HEIGHT = 34
 ASIDE_SIZE, ASIDE_GAP = 14, 7  # of a remark beside a title

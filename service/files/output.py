@@ -1,4 +1,4 @@
-"""The files a batch run writes: records that survive a crash. Knows nothing of photographs."""
+"""The files a batch run writes: records that survive a crash. Knows nothing of photos."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Records:
         self._sha256.update((record["image"], record["sha256"]) for record in records)
 
     def drop_superseded(self) -> None:
-        """Leave one record a photograph: that of the content it has now."""
+        """Leave one record a photo: that of the content it has now."""
         if self._lines != len(self._sha256):
             with replacing(self._path) as file:
                 file.writelines(self._current_lines())

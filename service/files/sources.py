@@ -1,4 +1,4 @@
-"""Which photographs a command line leads to, and what each of them is called in the output.
+"""Which photos a command line leads to, and what each of them is called in the output.
 
 Knows names and bytes; what the bytes are is for others to find out.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from model import ImageLimitError
 from service.errors import InputError
 
-# What counts as a photograph inside a folder. The second line cannot be captioned, but ends in
+# What counts as a photo inside a folder. The second line cannot be captioned, but ends in
 # errors.jsonl rather than being passed over in silence.
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp")
@@ -28,7 +28,7 @@ MAX_FILE_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """A photograph to caption and the name it has in every output."""
+    """A photo to caption and the name it has in every output."""
 
     path: Path
     image: str  # relative, with forward slashes, different for every source
@@ -50,17 +50,17 @@ class Source:
 
 
 def find_sources(inputs: Sequence[str], passed_over: Path) -> list[Source]:
-    """The photographs that ``inputs`` lead to, each once, in an order that depends on their names only.
+    """The photos that ``inputs`` lead to, each once, in an order that depends on their names only.
 
-    A photograph is called by its path relative to the folder it was found in. Where two inputs hold
+    A photo is called by its path relative to the folder it was found in. Where two inputs hold
     the same name, the later one is lengthened by its parent folders until it differs.
 
     Args:
         inputs: files, folders, globs, or ``-`` for a list of files and folders on standard input.
-        passed_over: a folder (our own overlays) whose content is never taken for photographs.
+        passed_over: a folder (our own overlays) whose content is never taken for photos.
 
     Raises:
-        InputError: an input does not exist, or no input leads to a photograph.
+        InputError: an input does not exist, or no input leads to a photo.
     """
     images: dict[Path, str] = {}
     taken: set[str] = set()
@@ -70,7 +70,7 @@ def find_sources(inputs: Sequence[str], passed_over: Path) -> list[Source]:
             images[path] = _free_name(path, folder, taken)
             taken.add(images[path])
     if not images:
-        raise InputError(f"There are no photographs in {', '.join(inputs)}; name files, folders or globs.")
+        raise InputError(f"There are no photos in {', '.join(inputs)}; name files, folders or globs.")
     return [Source(path, image) for path, image in images.items()]
 
 
@@ -105,7 +105,7 @@ def _walk(given: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _absolute(path: Path) -> Path:
-    """Without ``..``, but with symbolic links: two links are two photographs of different names."""
+    """Without ``..``, but with symbolic links: two links are two photos of different names."""
     return Path(os.path.abspath(path))
 
 

@@ -9,15 +9,15 @@ from typing import TypeVar
 from flask import current_app
 from werkzeug.datastructures import FileStorage
 
-from model import Caption, DecodingOptions, Photograph
+from model import Caption, DecodingOptions, Photo
 from service.web.context import stage
-from service.web.logs import log_photograph
+from service.web.logs import log_photo
 from service.web.metrics import observe_caption, waiting
 from service.web.request_parser import check_body
 from service.worker import Inference
 
 Answer = TypeVar("Answer")
-Render = Callable[[bytes, Photograph, list[Caption]], Answer]
+Render = Callable[[bytes, Photo, list[Caption]], Answer]
 
 
 def current_inference() -> Inference:
@@ -38,21 +38,21 @@ def admit() -> None:
 
 
 def captioned(upload: FileStorage, options: DecodingOptions, render: Render[Answer]) -> Answer:
-    """What ``render`` makes of a photograph, its bytes and its captions, when it is their turn.
+    """What ``render`` makes of a photo, its bytes and its captions, when it is their turn.
 
     Call it with a place in the queue.
 
     Raises:
-        ImageError: the upload is no acceptable photograph.
+        ImageError: the upload is no acceptable photo.
         OptionsError: ``render`` refuses what it is asked for.
     """
     inference, data = current_inference(), upload.read()
     with inference.turn(_in_queue()):
-        photograph, captions = inference.caption(data, options, stage)
-        observe_caption(photograph, captions)
-        log_photograph(data, photograph, captions)
+        photo, captions = inference.caption(data, options, stage)
+        observe_caption(photo, captions)
+        log_photo(data, photo, captions)
         with stage("draw"):
-            return render(data, photograph, captions)
+            return render(data, photo, captions)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, current_app, jsonify
 from werkzeug.datastructures import FileStorage
 
-from model import Caption, CaptioningError, DecodingOptions, OptionsError, Photograph
+from model import Caption, CaptioningError, DecodingOptions, OptionsError, Photo
 from service.web.captioning import admit, captioned, current_inference
 from service.web.metrics import observe_rejected
 from service.web.openapi import REFUSALS, ApiBlueprint, refuses
@@ -38,7 +38,7 @@ _PICTURE = {"type": "string", "format": "binary"}
 @captioning.arguments(CaptionForm, location="files")
 @captioning.response(200, PhotographRecord)
 def captions(query: dict[str, Any], form: dict[str, Any]) -> Response:
-    """The captions of a photograph.
+    """The captions of a photo.
 
     With every word comes where it looked. Options may be fields of the query or of the form.
     """
@@ -57,9 +57,9 @@ def captions(query: dict[str, Any], form: dict[str, Any]) -> Response:
 @captioning.arguments(BatchForm, location="files")
 @captioning.response(200, BatchRecord)
 def captions_of_several(query: dict[str, Any], form: dict[str, Any]) -> Response:
-    """The captions of up to 16 photographs.
+    """The captions of up to 16 photos.
 
-    Each has a result of its own, in order: the record, or the problem with this photograph. They are
+    Each has a result of its own, in order: the record, or the problem with this photo. They are
     captioned one after the other, and other requests have their turns in between.
     """
     options = decoding_options(merged(query, form))
@@ -70,7 +70,7 @@ def captions_of_several(query: dict[str, Any], form: dict[str, Any]) -> Response
 def _result(upload: FileStorage, options: DecodingOptions) -> dict[str, Any]:
     try:
         return captioned(upload, options, partial(caption_record, overlays="none"))
-    except CaptioningError as error:  # one bad photograph does not lose the others
+    except CaptioningError as error:  # one bad photo does not lose the others
         problem = problem_of(error)
         observe_rejected(problem)
         return problem
@@ -92,8 +92,8 @@ def overlays(query: dict[str, Any], form: dict[str, Any]) -> Response:
     if kind == "gif" and word is not None:
         raise OptionsError("word and format=gif exclude each other; the GIF walks through all words.")
 
-    def render(data: bytes, photograph: Photograph, captions: list[Caption]) -> bytes:
-        return draw(photograph, captions[0], kind, word)
+    def render(data: bytes, photo: Photo, captions: list[Caption]) -> bytes:
+        return draw(photo, captions[0], kind, word)
 
     with current_inference().place():
         return Response(captioned(form["image"], options, render), mimetype=f"image/{kind}")

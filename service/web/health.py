@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can caption. Asking never waits for a photograph."""
+"""Whether the process lives, and whether it can caption. Asking never waits for a photo."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One line of JSON for every request and for everything else there is to tell, on standard error.
 
-No photograph, file name, query or address of a client is ever written.
+No photo, file name, query or address of a client is ever written.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from flask import Flask, Response, g, has_request_context, request
 from pythonjsonlogger.json import JsonFormatter
 
-from model import Caption, Photograph
+from model import Caption, Photo
 from service.web.context import seconds_since_arrival
 from service.web.response_schemas import PROBLEM_TYPE
 
-SHOWN_DIGITS = 12  # of a sha256: enough to find a photograph again, in hexadecimal
+SHOWN_DIGITS = 12  # of a sha256: enough to find a photo again, in hexadecimal
 _UNREMARKABLE = ("/healthz", "/readyz", "/metrics")  # asked every few seconds; told only if they fail
 # What gunicorn says in these words goes on with the address, the query or a header of the request.
 _CUT_AFTER = ("Invalid request", "Error handling request")
@@ -59,13 +59,13 @@ def register_logs(app: Flask) -> None:
     app.after_request(_log_answer)
 
 
-def log_photograph(data: bytes, photograph: Photograph, captions: Sequence[Caption]) -> None:
-    """Let the line of this request tell of a photograph; ``data`` is the upload."""
-    g.photographs.append(
+def log_photo(data: bytes, photo: Photo, captions: Sequence[Caption]) -> None:
+    """Let the line of this request tell of a photo; ``data`` is the upload."""
+    g.photos.append(
         {
-            "width": photograph.width,
-            "height": photograph.height,
-            "format": photograph.format,
+            "width": photo.width,
+            "height": photo.height,
+            "format": photo.format,
             "sha256": sha256(data).hexdigest()[:SHOWN_DIGITS],
             "words": len(captions[0].text.split()),
         }
@@ -73,7 +73,7 @@ def log_photograph(data: bytes, photograph: Photograph, captions: Sequence[Capti
 
 
 def _begin() -> None:
-    g.photographs = []
+    g.photos = []
 
 
 def _log_answer(response: Response) -> Response:
@@ -88,8 +88,8 @@ def _log_answer(response: Response) -> Response:
         "stages": {name: _milliseconds(seconds) for name, seconds in g.stages.items()},
         "bytes": request.content_length or 0,
     }
-    if g.photographs:
-        line["photographs"] = g.photographs
+    if g.photos:
+        line["photographs"] = g.photos
     if response.content_type == PROBLEM_TYPE:
         problem = response.get_json()
         line["problem"] = problem["type"] if problem["type"] != "about:blank" else problem["title"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from model import Caption, DecodingOptions, Photograph
+from model import Caption, DecodingOptions, Photo
 from service.web.captioning import admit, captioned, current_inference
 from service.web.openapi import REFUSALS, ApiBlueprint, refuses
-from service.web.request_schemas import PhotographForm
+from service.web.request_schemas import PhotoForm
 from service.web.response_schemas import MetadataRecord, PredictionsRecord
 
 CAPTIONS = 3
@@ -23,15 +23,15 @@ max_predictions.before_request(admit)
 
 @max_predictions.post("/predict")
 @refuses(max_predictions, *REFUSALS)
-@max_predictions.arguments(PhotographForm, location="files")
+@max_predictions.arguments(PhotoForm, location="files")
 @max_predictions.response(200, PredictionsRecord)
 def predict(form: dict[str, Any]) -> dict[str, Any]:
-    """Three captions of a photograph."""
+    """Three captions of a photo."""
     with current_inference().place():
         return captioned(form["image"], DecodingOptions(num_captions=CAPTIONS), _predictions)
 
 
-def _predictions(data: bytes, photograph: Photograph, captions: list[Caption]) -> dict[str, Any]:
+def _predictions(data: bytes, photo: Photo, captions: list[Caption]) -> dict[str, Any]:
     predictions = [
         {"index": str(place), "caption": caption.text, "probability": math.exp(caption.log_prob)}
         for place, caption in enumerate(captions)
@@ -48,7 +48,7 @@ def metadata() -> dict[str, str]:
     return {
         "id": captioner.info.name,
         "name": captioner.info.name,
-        "description": f"Captions photographs; trained on {captioner.info.trained_on}.",
+        "description": f"Captions photos; trained on {captioner.info.trained_on}.",
         "type": "Image-To-Text",
         "license": captioner.info.licence,
         "source": "/v1/model",

@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from model import Caption, Photograph
+from model import Caption, Photo
 from service.web.context import asks_for_captions, seconds_since_arrival
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -65,10 +65,10 @@ class Metrics:
         )
         live = own | {"multiprocess_mode": "livesum"}
         self.inflight = Gauge("caption_inflight", "Requests for captions that are not answered yet", **live)
-        self.waiting = Gauge("caption_queue_depth", "Photographs that wait for the captioner", **live)
-        self.rejected = Counter("caption_rejected", "Photographs refused, and why", ("reason",), **own)
+        self.waiting = Gauge("caption_queue_depth", "Photos that wait for the captioner", **live)
+        self.rejected = Counter("caption_rejected", "Photos refused, and why", ("reason",), **own)
         self.megapixels = Histogram(
-            "caption_image_megapixels", "Of captioned photographs", buckets=_MEGAPIXELS, **own
+            "caption_image_megapixels", "Of captioned photos", buckets=_MEGAPIXELS, **own
         )
         self.words = Histogram("caption_words", "Of the best caption", buckets=_WORDS, **own)
         self.model = Gauge(
@@ -97,10 +97,10 @@ def exposition() -> Response:
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def observe_caption(photograph: Photograph, captions: Sequence[Caption]) -> None:
-    """Count a captioned photograph; ``captions`` come best first."""
+def observe_caption(photo: Photo, captions: Sequence[Caption]) -> None:
+    """Count a captioned photo; ``captions`` come best first."""
     metrics = _metrics()
-    metrics.megapixels.observe(photograph.width * photograph.height / 1e6)
+    metrics.megapixels.observe(photo.width * photo.height / 1e6)
     metrics.words.observe(len(captions[0].text.split()))
 
 
@@ -112,7 +112,7 @@ def observe_rejected(problem: Mapping[str, Any]) -> None:
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Count a photograph as waiting for the captioner, for as long as it is inside."""
+    """Count a photo as waiting for the captioner, for as long as it is inside."""
     with _metrics().waiting.track_inprogress():
         yield
 

@@ -1,4 +1,4 @@
-"""The page that captions by hand, and the photographs it offers to try."""
+"""The page that captions by hand, and the photos it offers to try."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from flask import Blueprint, Response, abort, current_app, render_template, send_from_directory
 
 EXAMPLES_FOLDER = Path(__file__).parents[2] / "examples"
-# File name, and what the photograph shows, for those who do not see it.
+# File name, and what the photo shows, for those who do not see it.
 EXAMPLES = {
     "photographer.jpg": "A man with a camera on a tripod",
     "stairs.jpg": "People on stairs",
@@ -36,7 +36,7 @@ def index() -> str:
 
 @page.get("/examples/<name>")
 def example(name: str) -> Response:
-    """One of the photographs to try; nothing else that may lie beside them."""
+    """One of the photos to try; nothing else that may lie beside them."""
     if name not in EXAMPLES:
         abort(404, f"There is no such example; there are {', '.join(EXAMPLES)}.")
     return send_from_directory(EXAMPLES_FOLDER, name, max_age=EXAMPLES_MAX_AGE)

@@ -1,4 +1,4 @@
-"""From a request to its options and the bytes of its photographs, each by the schema of its route.
+"""From a request to its options and the bytes of its photos, each by the schema of its route.
 
 What is malformed raises ``BadRequest``, what is out of range ``OptionsError``. Nothing is decoded here.
 """
@@ -15,19 +15,19 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, UnsupportedMediaType
 
 from model import DecodingOptions, OptionsError
-from service.web.request_schemas import DECODING_FIELDS, IMAGE_FIELD, MOST_PHOTOGRAPHS, shown
+from service.web.request_schemas import DECODING_FIELDS, IMAGE_FIELD, MOST_PHOTOS, shown
 
-MAX_FORM_PARTS = MOST_PHOTOGRAPHS + 10
+MAX_FORM_PARTS = MOST_PHOTOS + 10
 # No option is this long. Werkzeug also holds what it reads of a file at a time, 64 KiB and a little, to this
-# limit: a smaller one would refuse photographs.
+# limit: a smaller one would refuse photos.
 MAX_FIELD_BYTES = 100_000
 
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-_NO_UPLOAD = "Send the photograph as multipart/form-data, in a field named image, with a file name."
+_NO_UPLOAD = "Send the photo as multipart/form-data, in a field named image, with a file name."
 
 
 class InMemoryRequest(Request):
-    """A request whose photographs are never written to a disk; the limit on the body bounds them."""
+    """A request whose photos are never written to a disk; the limit on the body bounds them."""
 
     def _get_file_stream(
         self,
@@ -51,18 +51,18 @@ def check_body() -> None:
     if length > limit:
         raise RequestEntityTooLarge(f"The request has {length} bytes; at most {limit} are accepted.")
     if length and request.mimetype not in _FORM_TYPES:
-        raise UnsupportedMediaType("Send the photograph as multipart/form-data, in a field named image.")
+        raise UnsupportedMediaType("Send the photo as multipart/form-data, in a field named image.")
 
 
 class StrictParser(FlaskParser):
-    """Reads options and photographs, and refuses what a route does not know or is given twice."""
+    """Reads options and photos, and refuses what a route does not know or is given twice."""
 
     def load_querystring(self, req: Request, schema: Schema) -> dict[str, str]:
         """The options in the query."""
         return _options(req.args.items(multi=True), schema)
 
     def load_files(self, req: Request, schema: Schema) -> dict[str, Any]:
-        """The options in the form, and in ``image`` its photograph, or the list of them."""
+        """The options in the form, and in ``image`` its photo, or the list of them."""
         given: dict[str, Any] = _options(_form_of(req), schema)
         parts = req.files.getlist(IMAGE_FIELD)
         if strays := [name for name in req.files if name != IMAGE_FIELD]:
@@ -70,7 +70,7 @@ class StrictParser(FlaskParser):
         if not parts:
             raise BadRequest(f"The form has no file named image. {_NO_UPLOAD}")
         if isinstance(schema.fields[IMAGE_FIELD], fields.List):
-            most, given[IMAGE_FIELD] = MOST_PHOTOGRAPHS, parts
+            most, given[IMAGE_FIELD] = MOST_PHOTOS, parts
         else:
             most, given[IMAGE_FIELD] = 1, parts[0]
         if len(parts) > most:

@@ -13,7 +13,7 @@ from model import MAX_BEAM_SIZE, MOST_TOKENS
 
 IMAGE_FIELD = "image"
 DECODING_FIELDS = ("beam_size", "num_captions", "max_length")
-MOST_PHOTOGRAPHS = 16  # in one request
+MOST_PHOTOS = 16  # in one request
 OVERLAYS = ("words", "sheet", "none")
 FORMATS = ("png", "gif")
 
@@ -77,37 +77,37 @@ class OverlayFields(DecodingFields):
     format = Choice(FORMATS, "png, or gif for a walk through the words; png if not given")
 
 
-def _photograph() -> Upload:
+def _photo() -> Upload:
     return Upload(
         required=True, metadata={"description": "JPEG, PNG, WebP, GIF (first frame) or BMP, by its content"}
     )
 
 
 class CaptionForm(CaptionFields):
-    """A photograph, and how to caption it."""
+    """A photo, and how to caption it."""
 
-    image = _photograph()
+    image = _photo()
 
 
 class OverlayForm(OverlayFields):
-    """A photograph, and what to draw."""
+    """A photo, and what to draw."""
 
-    image = _photograph()
+    image = _photo()
 
 
-class PhotographForm(Schema):
-    """A photograph."""
+class PhotoForm(Schema):
+    """A photo."""
 
-    image = _photograph()
+    image = _photo()
 
 
 class BatchFields(DecodingFields):
-    """How to caption several photographs: without pictures, which would be hundreds in one answer."""
+    """How to caption several photos: without pictures, which would be hundreds in one answer."""
 
-    overlays = Choice(("none",), "pictures are drawn of one photograph a request")
+    overlays = Choice(("none",), "pictures are drawn of one photo a request")
 
 
 class BatchForm(BatchFields):
-    """Photographs, and how to caption them."""
+    """Photos, and how to caption them."""
 
-    image = fields.List(_photograph(), required=True, validate=validate.Length(1, MOST_PHOTOGRAPHS))
+    image = fields.List(_photo(), required=True, validate=validate.Length(1, MOST_PHOTOS))

@@ -40,10 +40,10 @@ class WordRecord(Schema):
 
     word = _text("as it is written", required=True)
     log_prob = _number("natural logarithm of its probability", required=True)
-    beta = _number("how much it leaned on the photograph, 0 to 1", required=True, allow_none=True)
+    beta = _number("how much it leaned on the photo, 0 to 1", required=True, allow_none=True)
     attention = _map("rows x columns of weights that sum to 1", required=True, allow_none=True)
-    overlay = _text("data: URL of the photograph with the word's heat map", allow_none=True)
-    sentinel = _number("share of the attention kept off the photograph")
+    overlay = _text("data: URL of the photo with the word's heat map", allow_none=True)
+    sentinel = _number("share of the attention kept off the photo")
     chosen = fields.List(fields.Integer(), metadata={"description": "row and column of the one cell used"})
     heads = fields.List(
         fields.List(fields.List(fields.Float())), metadata={"description": "the map of every head"}
@@ -51,14 +51,14 @@ class WordRecord(Schema):
 
 
 class GridRecord(Schema):
-    """Where the maps lie on the photograph."""
+    """Where the maps lie on the photo."""
 
     rows = _integer("of cells")
     columns = _integer("of cells")
     box = fields.List(
         fields.Float(),
         required=True,
-        metadata={"description": "left, top, right, bottom, as fractions of the upright photograph"},
+        metadata={"description": "left, top, right, bottom, as fractions of the upright photo"},
     )
 
 
@@ -81,7 +81,7 @@ class ImageRecord(Schema):
 
 
 class PhotographRecord(Schema):
-    """A captioned photograph."""
+    """A captioned photo."""
 
     image = fields.Nested(ImageRecord, required=True)
     sha256 = _text("of the bytes that were sent", required=True)
@@ -93,7 +93,7 @@ class PhotographRecord(Schema):
 
 
 class BatchRecord(Schema):
-    """What became of every photograph."""
+    """What became of every photo."""
 
     results = fields.List(
         fields.Raw(
@@ -105,7 +105,7 @@ class BatchRecord(Schema):
             }
         ),
         required=True,
-        metadata={"description": "in the order of the photographs: a record, or the problem with it"},
+        metadata={"description": "in the order of the photos: a record, or the problem with it"},
     )
 
 

@@ -9,29 +9,27 @@ from model import (
     Caption,
     Captioner,
     ImageLimits,
-    Photograph,
+    Photo,
     contact_sheet,
     data_url,
     encode_png,
-    photograph_record,
+    photo_record,
     walk_gif,
     word_overlay,
     word_overlays,
 )
 
 
-def caption_record(
-    data: bytes, photograph: Photograph, captions: list[Caption], overlays: str
-) -> dict[str, Any]:
-    """The record of a captioned photograph, as ``POST /v1/captions`` answers it.
+def caption_record(data: bytes, photo: Photo, captions: list[Caption], overlays: str) -> dict[str, Any]:
+    """The record of a captioned photo, as ``POST /v1/captions`` answers it.
 
     Args:
         data: the bytes that were uploaded.
         overlays: a picture for every word ("words"), one for every caption ("sheet"), or "none".
     """
-    width, height = photograph.width, photograph.height
-    record = photograph_record(
-        {"width": width, "height": height, "format": photograph.format},
+    width, height = photo.width, photo.height
+    record = photo_record(
+        {"width": width, "height": height, "format": photo.format},
         sha256=sha256(data).hexdigest(),
         width=width,
         height=height,
@@ -39,30 +37,30 @@ def caption_record(
         attention=True,
     )
     for caption, into in zip(captions, record["captions"], strict=True):
-        _add_overlays(into, photograph, caption, overlays)
+        _add_overlays(into, photo, caption, overlays)
     return record
 
 
-def _add_overlays(record: dict[str, Any], photograph: Photograph, caption: Caption, overlays: str) -> None:
+def _add_overlays(record: dict[str, Any], photo: Photo, caption: Caption, overlays: str) -> None:
     if overlays == "words":
-        drawn = word_overlays(photograph.image, caption)
+        drawn = word_overlays(photo.image, caption)
         for word, picture in zip(record["words"], drawn, strict=True):
             word["overlay"] = None if picture is None else data_url(picture)
     elif overlays == "sheet":
-        record["sheet"] = data_url(contact_sheet(photograph.image, caption))
+        record["sheet"] = data_url(contact_sheet(photo.image, caption))
 
 
-def draw(photograph: Photograph, caption: Caption, kind: str, word: int | None) -> bytes:
+def draw(photo: Photo, caption: Caption, kind: str, word: int | None) -> bytes:
     """Where a caption looked, as a file: a walk ("gif"), or ("png") one word, or a sheet of all.
 
     Raises:
         OptionsError: there is no such word, or it has no map.
     """
     if kind == "gif":
-        return walk_gif(photograph.image, caption)
+        return walk_gif(photo.image, caption)
     if word is None:
-        return encode_png(contact_sheet(photograph.image, caption))
-    return encode_png(word_overlay(photograph.image, caption, word))
+        return encode_png(contact_sheet(photo.image, caption))
+    return encode_png(word_overlay(photo.image, caption, word))
 
 
 def model_record(captioner: Captioner, limits: ImageLimits, max_bytes: int) -> dict[str, Any]:

@@ -40,12 +40,12 @@ from training.cli import (
 )
 from training.comparison.results import RESULT, RUNS, keep_settings, locked, read_results, sha256_of_file
 from training.comparison.table import COMPARISON, as_markdown, compare
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 from training.data.instances import Instances, read_instances
 from training.data.validation import read_checked
 from training.engine.config import RunOptions
 from training.errors import DataError, DivergedError, TrainingError
-from training.evaluation.evaluator import caption_photographs, describe_attention
+from training.evaluation.evaluator import caption_photos, describe_attention
 from training.evaluation.grounding import ground
 from training.runs.run import Run
 from training.runs.run_directory import STATE, read_log
@@ -53,7 +53,7 @@ from training.runs.run_directory import STATE, read_log
 FEATURES = "features.npy"
 DEFAULTS = {"epochs": 3}
 SELF_CRITICAL = ("self_critical_epochs", "self_critical_learning_rate", "samples")  # not every kind can be
-SPEED_PHOTOGRAPHS = 64  # captioned for a figure of speed
+SPEED_PHOTOS = 64  # captioned for a figure of speed
 SPEED_ROUNDS = 3  # of which each captioner's fastest counts: other work can only slow one down
 
 
@@ -91,11 +91,11 @@ class Comparison:
             self._run_options(chosen.kinds[0], seed)
         # Last, for it may take a minute.
         self._listed = read_checked(chosen.captions, chosen.images, skip_problems=chosen.skip_problems)
-        self._train_photographs = [one for one in self._listed if one.split in ("train", "restval")]
-        self._photographs = [one for one in self._listed if one.split == chosen.split]
-        if not self._photographs:
+        self._train_photos = [one for one in self._listed if one.split in ("train", "restval")]
+        self._photos = [one for one in self._listed if one.split == chosen.split]
+        if not self._photos:
             files = ", ".join(map(str, chosen.captions))
-            raise DataError(f"{files}: there are no photographs of the split {chosen.split!r}.")
+            raise DataError(f"{files}: there are no photos of the split {chosen.split!r}.")
 
     def start(self) -> Path:
         """Train and score what is missing, and write the table; its path.
@@ -127,7 +127,7 @@ class Comparison:
         (folder / STATE).unlink(missing_ok=True)  # large, and not needed again
 
     def _results(self) -> list[dict[str, Any]]:
-        return read_results(self._folder, len(self._photographs))
+        return read_results(self._folder, len(self._photos))
 
     def _run_folder(self, kind: str, seed: int) -> Path:
         return self._folder / RUNS / f"{kind}-{seed}"
@@ -140,10 +140,10 @@ class Comparison:
             "network": self._network,
             "recipe": {name: value for name, value in asdict(self._recipe).items() if name != "seed"},
             "precision": self._chosen.precision,
-            "photographs": [photograph.path.name for photograph in self._photographs],
+            "photographs": [photo.path.name for photo in self._photos],
             "min_count": self._min_count,
-            "training_captions_sha256": _sha256(self._train_photographs),
-            "captions_sha256": _sha256(self._photographs),
+            "training_captions_sha256": _sha256(self._train_photos),
+            "captions_sha256": _sha256(self._photos),
             "instances_sha256": sha256_of_file(self._chosen.instances),
             "instance_captions_sha256": sha256_of_file(self._chosen.instance_captions),
         }
@@ -186,7 +186,7 @@ class Comparison:
     def _score(self, kind: str, seed: int) -> dict[str, Any]:
         folder = self._run_folder(kind, seed)
         captioner = Captioner.load(folder, self._chosen.device)
-        captions = caption_photographs(captioner, self._photographs, DecodingOptions())
+        captions = caption_photos(captioner, self._photos, DecodingOptions())
         decoder = [
             value for name, value in captioner.network.named_parameters() if not name.startswith("encoder.")
         ]
@@ -208,9 +208,9 @@ class Comparison:
         speeds = self._speeds({result["kind"]: result["seed"] for result in reversed(results)})
         for result in results:
             result["captions_per_second"] = speeds[result["kind"]]
-        table = compare(results, self._photographs)
+        table = compare(results, self._photos)
         settings = {name: value for name, value in self._settings().items() if name != "photographs"}
-        whole = {"settings": {**settings, "images": len(self._photographs)}, "kinds": table}
+        whole = {"settings": {**settings, "images": len(self._photos)}, "kinds": table}
         whole["failed"] = failed
         write_whole(self._folder / f"{COMPARISON}.json", json.dumps(whole, indent=1))
         path = self._folder / f"{COMPARISON}.md"
@@ -221,7 +221,7 @@ class Comparison:
 
     def _speeds(self, seeds: dict[str, int]) -> dict[str, float]:
         """Captions a second of a captioner of every kind, in turns so that all meet the same machine."""
-        images = [photograph.read() for photograph in self._photographs[:SPEED_PHOTOGRAPHS]]
+        images = [photo.read() for photo in self._photos[:SPEED_PHOTOS]]
         captioners = {
             kind: Captioner.load(self._run_folder(kind, seed), self._chosen.device)
             for kind, seed in sorted(seeds.items())
@@ -236,9 +236,9 @@ class Comparison:
         return fastest
 
 
-def _sha256(photographs: Sequence[CaptionedPhotograph]) -> str:
-    """Changes with the photographs' names, their order and their captions."""
-    shown = [(photograph.path.name, photograph.captions) for photograph in photographs]
+def _sha256(photos: Sequence[CaptionedPhoto]) -> str:
+    """Changes with the photos' names, their order and their captions."""
+    shown = [(photo.path.name, photo.captions) for photo in photos]
     return sha256(repr(shown).encode()).hexdigest()
 
 
@@ -276,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="runs of each kind, default 0")
     add("--split", choices=("val", "test"), default="val", help="what to score on, default val")
     add("--instances", type=Path, metavar="FILE", help="COCO instances JSON, to measure grounding on")
-    add("--instance-images", type=Path, metavar="DIR", help="its photographs, default images/ beside it")
+    add("--instance-images", type=Path, metavar="DIR", help="its photos, default images/ beside it")
     add("--instance-captions", type=Path, metavar="FILE", help="their captions, in any form of --captions")
     add_network_options(parser, without=("attention",))
     add_recipe_options(

@@ -67,24 +67,24 @@ def keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     write_whole(path, json.dumps(settings, indent=1))
 
 
-def read_results(folder: Path, photographs: int) -> list[dict[str, Any]]:
+def read_results(folder: Path, photos: int) -> list[dict[str, Any]]:
     """Every result in the folder, of failed runs too: those have ``failed``, a sentence, in place of figures.
 
     Raises:
-        DataError: one is damaged, or has not as many captions as there are ``photographs``.
+        DataError: one is damaged, or has not as many captions as there are ``photos``.
     """
-    return [_read_result(path, photographs) for path in sorted((folder / RUNS).glob(f"*/{RESULT}"))]
+    return [_read_result(path, photos) for path in sorted((folder / RUNS).glob(f"*/{RESULT}"))]
 
 
-def _read_result(path: Path, photographs: int) -> dict[str, Any]:
+def _read_result(path: Path, photos: int) -> dict[str, Any]:
     advice = "remove it, and its run is scored again"
     result = read_record(path, advice)
     needed = ("kind", "seed") if "failed" in result else MEASURED
     if missing := [name for name in needed if name not in result]:
         raise DataError(f"{path} has no {', '.join(missing)}; {advice}.")
     captions = result.get("captions", [])
-    if "failed" not in result and (not isinstance(captions, list) or len(captions) != photographs):
-        raise DataError(f"{path} has not one caption for each of {photographs} photographs; {advice}.")
+    if "failed" not in result and (not isinstance(captions, list) or len(captions) != photos):
+        raise DataError(f"{path} has not one caption for each of {photos} photos; {advice}.")
     return result
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from model.vocabulary import detokenize
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 from training.engine.config import network_defaults
 from training.evaluation.metrics import Tally
 
@@ -17,16 +17,14 @@ SHOWN = ("bleu_4", "cider", "rouge_l")
 NOTHING = "–"
 
 
-def compare(
-    results: Sequence[dict[str, Any]], photographs: Sequence[CaptionedPhotograph]
-) -> list[dict[str, Any]]:
+def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto]) -> list[dict[str, Any]]:
     """A row a kind: means over its seeds, scores with intervals, and differences from additive attention.
 
     Args:
-        results: of ``training.compare``, one for each run that did not fail, on the same photographs.
-        photographs: those, in the order of the captions.
+        results: of ``training.compare``, one for each run that did not fail, on the same photos.
+        photos: those, in the order of the captions.
     """
-    references = [[detokenize(words) for words in photograph.captions] for photograph in photographs]
+    references = [[detokenize(words) for words in photo.captions] for photo in photos]
     kinds = list(dict.fromkeys(result["kind"] for result in results))
     runs = {kind: [result for result in results if result["kind"] == kind] for kind in kinds}
     tallies = {
@@ -78,7 +76,7 @@ def _grounding(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
         for name in ("chance", "uniform", "centre", "reference")
         if name in there[0]
     }
-    # An interval over photographs is of one run; of several it would have to be resampled together.
+    # An interval over photos is of one run; of several it would have to be resampled together.
     own = {"intervals": there[0]["intervals"]} if len(there) == 1 and "intervals" in there[0] else {}
     return {**(_mean(there) or {}), **own, **nested}
 
@@ -132,10 +130,10 @@ def _how_it_was_made(comparison: dict[str, Any]) -> str:
         f"'{network['grid']}', query '{network['query']}', D {network['annotation_dim']}, "
         f"A {network['attention_dim']}, E {network['embedding_dim']}, H {network['hidden_dim']}"
         f"{''.join(chosen)}; "
-        f"{recipe['epochs']} epochs of batches of {recipe['batch_size']} photographs, learning rate "
+        f"{recipe['epochs']} epochs of batches of {recipe['batch_size']} photos, learning rate "
         f"{recipe['learning_rate']}, doubly stochastic weight {recipe['doubly_stochastic']}, "
-        f"seeds {', '.join(map(str, sorted(seeds)))}. Scores x 100 on {settings['images']} photographs of "
-        f"{settings['split']}, beam 3, with 95 % bootstrap intervals over photographs; "
+        f"seeds {', '.join(map(str, sorted(seeds)))}. Scores x 100 on {settings['images']} photos of "
+        f"{settings['split']}, beam 3, with 95 % bootstrap intervals over photos; "
         "parameters without the encoder's; captions a second measured in turns on one machine."
     )
 

@@ -1,4 +1,4 @@
-"""Captioned photographs as batches."""
+"""Captioned photos as batches."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from model import ModelConfig
 from model.config import MOST_TOKENS
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 from training.errors import DataError
 
 LONGEST_CAPTION = 22  # words; the one caption in a hundred that is longer is cut for training
 
-# Mirrored photographs need mirrored words.
+# Mirrored photos need mirrored words.
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 
 
 def mirror_words(words: Sequence[str]) -> tuple[str, ...]:
-    """A caption of the mirrored photograph: left and right change places."""
+    """A caption of the mirrored photo: left and right change places."""
     return tuple(_MIRRORED.get(word, word) for word in words)
 
 
 class Batch(NamedTuple):
-    """Photographs, each once, with all their captions, longest caption first.
+    """Photos, each once, with all their captions, longest caption first.
 
-    N captions of B photographs; fed to ``CaptionNetwork.read``.
+    N captions of B photos; fed to ``CaptionNetwork.read``.
     """
 
-    inputs: Tensor  # (B, 3, S, S) photographs, or (B, L, F) cached features
-    owners: Tensor  # (N,) which photograph a caption is of
+    inputs: Tensor  # (B, 3, S, S) photos, or (B, L, F) cached features
+    owners: Tensor  # (N,) which photo a caption is of
     words: Tensor  # (N, T) ids to feed, the start token first
     targets: Tensor  # (words,) ids to predict, packed as CaptionNetwork.read packs its logits
     lengths: Tensor  # (N,) words to predict, the end token counted; always on the CPU
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
         return Batch(inputs, owners, words, targets, self.lengths)
 
     def references(self) -> list[list[list[int]]]:
-        """For each photograph its captions as ids to predict, the end token included."""
+        """For each photo its captions as ids to predict, the end token included."""
         found: list[list[list[int]]] = [[] for _ in self.inputs]
         for owner, ids, length in zip(
             self.owners.tolist(), self.words.tolist(), self.lengths.tolist(), strict=True
@@ -59,7 +59,7 @@ class Batch(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One photograph as the network takes it, and its captions in ids."""
+    """One photo as the network takes it, and its captions in ids."""
 
     inputs: Tensor  # (3, S, S), or (L, F)
     captions: list[list[int]]
@@ -74,7 +74,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> Batch:
-    """Photographs or features with captions as (owner, ids to predict), longest first."""
+    """Photos or features with captions as (owner, ids to predict), longest first."""
     expect = [torch.tensor(ids) for _, ids in captions]
     feed = [torch.tensor([Vocabulary.start_id, *ids[:-1]]) for _, ids in captions]
     lengths = torch.tensor([len(ids) for ids in expect])
@@ -90,22 +90,20 @@ def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> B
 
 
 class Draw(NamedTuple):
-    """Which photograph to take, and the seed of everything random that happens to it."""
+    """Which photo to take, and the seed of everything random that happens to it."""
 
-    photograph: int  # its place in the list of photographs
+    photo: int  # its place in the list of photos
     seed: int
 
 
-class PhotographDataset(Dataset[Example]):
-    """Training photographs, randomly cropped, mirrored and recoloured."""
+class PhotoDataset(Dataset[Example]):
+    """Training photos, randomly cropped, mirrored and recoloured."""
 
-    def __init__(
-        self, photographs: Sequence[CaptionedPhotograph], vocabulary: Vocabulary, config: ModelConfig
-    ) -> None:
-        self._photographs = photographs
+    def __init__(self, photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, config: ModelConfig) -> None:
+        self._photos = photos
         self._vocabulary = vocabulary
         self._preprocess = Preprocess(config)
-        # Mild: a caption must stay true of what is left of its photograph.
+        # Mild: a caption must stay true of what is left of its photo.
         self._augment = v2.Compose(
             [
                 v2.RandomResizedCrop(
@@ -119,29 +117,27 @@ class PhotographDataset(Dataset[Example]):
         )
 
     def __getitem__(self, draw: Draw) -> Example:
-        """The drawn photograph, the same for the same seed whatever process asks."""
-        photograph = self._photographs[draw.photograph]
-        # Squashed first, as when captioning: of a wide photograph a crop would leave half.
-        image = self._preprocess.squash(photograph.read())
+        """The drawn photo, the same for the same seed whatever process asks."""
+        photo = self._photos[draw.photo]
+        # Squashed first, as when captioning: of a wide photo a crop would leave half.
+        image = self._preprocess.squash(photo.read())
         is_mirrored = is_mirrored_draw(draw)
         if is_mirrored:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.seed)
             image = self._augment(image)
-        return Example(self._preprocess(image), encode_captions(photograph, self._vocabulary, is_mirrored))
+        return Example(self._preprocess(image), encode_captions(photo, self._vocabulary, is_mirrored))
 
 
 def is_mirrored_draw(draw: Draw) -> bool:
-    """Whether this draw shows the photograph mirrored: half of them do."""
+    """Whether this draw shows the photo mirrored: half of them do."""
     return random.Random(draw.seed).random() < 0.5
 
 
-def encode_captions(
-    photograph: CaptionedPhotograph, vocabulary: Vocabulary, is_mirrored: bool
-) -> list[list[int]]:
-    """The captions as ids, of the photograph or of its mirror image."""
-    captions = [mirror_words(words) if is_mirrored else words for words in photograph.captions]
+def encode_captions(photo: CaptionedPhoto, vocabulary: Vocabulary, is_mirrored: bool) -> list[list[int]]:
+    """The captions as ids, of the photo or of its mirror image."""
+    captions = [mirror_words(words) if is_mirrored else words for words in photo.captions]
     # Without spaces a caption is one word, however long: of that, what no search can write is not learnt.
     return [vocabulary.encode(words[:LONGEST_CAPTION])[:MOST_TOKENS] for words in captions]
 
@@ -155,11 +151,11 @@ class EpochSampler:
     def __init__(
         self, count: int, batch_size: int, *, seed: int, epoch: int, skip: int = 0, parts: int = 1
     ) -> None:
-        """The photographs of an epoch, step by step.
+        """The photos of an epoch, step by step.
 
         Args:
-            count: photographs, at least ``parts``.
-            batch_size: photographs a step, at least ``parts``; the last steps of the epoch may differ.
+            count: photos, at least ``parts``.
+            batch_size: photos a step, at least ``parts``; the last steps of the epoch may differ.
             seed: of the run.
             epoch: from 0.
             skip: how many steps of the epoch were already done.
@@ -193,7 +189,7 @@ def batches(dataset: Dataset[Example], draws: Sequence[list[Draw]], *, workers: 
     """The batches of ``dataset`` in the order of ``draws``, made by ``workers`` processes.
 
     Raises:
-        DataError: a photograph cannot be read.
+        DataError: a photo cannot be read.
     """
     loader = DataLoader(dataset, batch_sampler=draws, collate_fn=collate, num_workers=workers)
     try:

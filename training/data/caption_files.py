@@ -1,6 +1,6 @@
-"""Captioned photographs: the file that lists them, in any of four forms, and reading one of them.
+"""Captioned photos: the file that lists them, in any of four forms, and reading one of them.
 
-Knows nothing of networks, and does not look at a photograph before it is read.
+Knows nothing of networks, and does not look at a photo before it is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.errors import DataError
 
 SPLITS = ("train", "restval", "val", "test")
 FORMS = "Karpathy JSON, COCO captions JSON, a Flickr token file, or CSV with the columns image,caption"
-HELD_OUT = 0.1  # share of the photographs of a file without splits that is val, and share that is test
+HELD_OUT = 0.1  # share of the photos of a file without splits that is val, and share that is test
 
 LONGEST_HEAD = 10_000  # characters of the first line that are looked at; csv takes no field above 131,072
 
@@ -33,15 +33,15 @@ _IN_NO_FILE_NAME = re.compile("[\0\ud800-\udfff]")  # zeros and halves of charac
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionedPhotograph:
-    """A photograph on disk and what people wrote of it."""
+class CaptionedPhoto:
+    """A photo on disk and what people wrote of it."""
 
     path: Path
     captions: tuple[tuple[str, ...], ...]  # tokenized; without words only as ``list_sets`` gives them
     split: str  # train, restval, val or test
 
     def read(self) -> Image.Image:
-        """The photograph, upright RGB.
+        """The photo, upright RGB.
 
         Raises:
             DataError: it is missing or cannot be decoded; the message names it.
@@ -49,29 +49,25 @@ class CaptionedPhotograph:
         try:
             return open_image(self.path.read_bytes()).image
         except (OSError, ImageError) as error:
-            raise DataError(f"The photograph {self.path} cannot be read: {error}") from None
+            raise DataError(f"The photo {self.path} cannot be read: {error}") from None
 
 
-def read_photographs(
-    captions: Path, images: Path, splits: Collection[str] = SPLITS
-) -> list[CaptionedPhotograph]:
-    """The photographs of ``splits`` that a captions file lists, whose files lie in ``images``.
+def read_photos(captions: Path, images: Path, splits: Collection[str] = SPLITS) -> list[CaptionedPhoto]:
+    """The photos of ``splits`` that a captions file lists, whose files lie in ``images``.
 
-    Captions without words are left out, and so are photographs that have no others.
+    Captions without words are left out, and so are photos that have no others.
 
     Raises:
-        DataError: the file is not as ``list_sets`` wants it, or names photographs that do not exist.
+        DataError: the file is not as ``list_sets`` wants it, or names photos that do not exist.
     """
-    photographs = list_photographs(captions, images, splits)
-    if missing := [photograph.path for photograph in photographs if not photograph.path.is_file()]:
-        raise DataError(f"{len(missing)} photographs of {captions} do not exist, {missing[0]} first.")
-    return photographs
+    photos = list_photos(captions, images, splits)
+    if missing := [photo.path for photo in photos if not photo.path.is_file()]:
+        raise DataError(f"{len(missing)} photos of {captions} do not exist, {missing[0]} first.")
+    return photos
 
 
-def list_photographs(
-    captions: Path, images: Path, splits: Collection[str] = SPLITS
-) -> list[CaptionedPhotograph]:
-    """What ``read_photographs`` gives, without a look at whether the photographs exist.
+def list_photos(captions: Path, images: Path, splits: Collection[str] = SPLITS) -> list[CaptionedPhoto]:
+    """What ``read_photos`` gives, without a look at whether the photos exist.
 
     Raises:
         DataError: the file is not as ``list_sets`` wants it.
@@ -79,52 +75,52 @@ def list_photographs(
     return with_captions(one for one in list_sets([captions], [images]) if one.split in splits)
 
 
-def list_sets(captions: Sequence[Path], images: Sequence[Path]) -> list[CaptionedPhotograph]:
-    """Everything that captions files list, each with the folder its photographs lie in.
+def list_sets(captions: Sequence[Path], images: Sequence[Path]) -> list[CaptionedPhoto]:
+    """Everything that captions files list, each with the folder its photos lie in.
 
     A file may be, judged by its content: Karpathy JSON; COCO captions JSON; a Flickr token file (lines of
     ``name.jpg#0``, a tab and a caption); or CSV whose header names the columns ``image`` and ``caption`` in
-    any order, with a ``split`` or without, one caption a row. Photographs of a file without splits get
+    any order, with a ``split`` or without, one caption a row. Photos of a file without splits get
     theirs from ``split_by_name``. Nothing is left out: a caption without words is an empty tuple.
 
     Returns:
-        The photographs in the order of the files; one that a file lists several times in one split is one.
+        The photos in the order of the files; one that a file lists several times in one split is one.
 
     Raises:
         OptionsError: there are not as many folders as files.
-        DataError: a file cannot be read, has none of these forms, breaks its own, or names a photograph
+        DataError: a file cannot be read, has none of these forms, breaks its own, or names a photo
             outside its folder; the message names the line or the entry.
     """
     if len(captions) != len(images):
         raise OptionsError(
             f"There are {len(captions)} --captions and {len(images)} --images; "
-            "every captions file needs the folder of its photographs."
+            "every captions file needs the folder of its photos."
         )
     pairs = zip(captions, images, strict=True)
-    return [photograph for file, folder in pairs for photograph in _list_set(file, folder)]
+    return [photo for file, folder in pairs for photo in _list_set(file, folder)]
 
 
-def with_captions(photographs: Iterable[CaptionedPhotograph]) -> list[CaptionedPhotograph]:
-    """The photographs without their empty captions, and without those that have no others."""
-    told = (replace(one, captions=tuple(filter(None, one.captions))) for one in photographs)
-    return [photograph for photograph in told if photograph.captions]
+def with_captions(photos: Iterable[CaptionedPhoto]) -> list[CaptionedPhoto]:
+    """The photos without their empty captions, and without those that have no others."""
+    told = (replace(one, captions=tuple(filter(None, one.captions))) for one in photos)
+    return [photo for photo in told if photo.captions]
 
 
 def split_by_name(names: Collection[str]) -> dict[str, str]:
-    """A split for every photograph of a set that has none: 80 % train, 10 % val, 10 % test.
+    """A split for every photo of a set that has none: 80 % train, 10 % val, 10 % test.
 
     A hash of the name alone decides (the path inside the images folder; not the content, nor the order), so
-    that adding or removing photographs moves no other. That matters most: what was trained on must not turn
+    that adding or removing photos moves no other. That matters most: what was trained on must not turn
     up among what is scored. A small set may have no hash in the tenth of val or of test; then, and only
-    then, the photographs with the smallest hashes are taken, so that from three photographs on every split
-    has one. As photographs are added, those go back to where their
+    then, the photos with the smallest hashes are taken, so that from three photos on every split
+    has one. As photos are added, those go back to where their
     hashes put them.
     """
     order = sorted(names, key=_fraction)
     count = len(order)
     val = sum(_fraction(name) < HELD_OUT for name in order)  # where val ends, and below where test ends
     test = sum(_fraction(name) < 2 * HELD_OUT for name in order)
-    val = min(max(val, 1), max(count - 2, count // 2))  # of two photographs one is val and one train
+    val = min(max(val, 1), max(count - 2, count // 2))  # of two photos one is val and one train
     test = min(max(test, val + 1), max(count - 1, 0))
     splits = ["val"] * val + ["test"] * (test - val) + ["train"] * (count - test)
     return dict(zip(order, splits, strict=True))
@@ -136,7 +132,7 @@ def _fraction(name: str) -> float:
 
 
 class _Row(NamedTuple):
-    """A photograph as a file lists it, with all its captions or with some."""
+    """A photo as a file lists it, with all its captions or with some."""
 
     place: str  # in the file, for messages
     name: str
@@ -144,7 +140,7 @@ class _Row(NamedTuple):
     split: str | None = None
 
 
-def _list_set(captions: Path, images: Path) -> list[CaptionedPhotograph]:
+def _list_set(captions: Path, images: Path) -> list[CaptionedPhoto]:
     try:
         text = captions.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark before CSV
     except OSError as error:
@@ -162,7 +158,7 @@ def _list_set(captions: Path, images: Path) -> list[CaptionedPhotograph]:
         raise DataError(f"In {captions}, {error}") from None
     drawn = split_by_name({name for name, split in gathered if split is None})
     return [
-        CaptionedPhotograph(
+        CaptionedPhoto(
             path=images / name,
             captions=tuple(tuple(tokenize(caption)) for caption in told),
             split=split or drawn[name],
@@ -172,10 +168,10 @@ def _list_set(captions: Path, images: Path) -> list[CaptionedPhotograph]:
 
 
 def _checked(row: _Row) -> tuple[str, str | None]:
-    """The row's photograph, relative to the images folder and in it, and its split."""
+    """The row's photo, relative to the images folder and in it, and its split."""
     name = os.path.normpath(row.name)
     if not row.name or name == "." or _IN_NO_FILE_NAME.search(name):
-        raise DataError(f"{row.place} names no photograph.")
+        raise DataError(f"{row.place} names no photo.")
     if os.path.isabs(name) or name.split(os.sep)[0] == "..":
         raise DataError(
             f"{row.place} names {row.name!r}; it must lie in the images folder, named from there."

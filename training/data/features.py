@@ -20,49 +20,47 @@ from model.encoder import Encoder
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
 from training.data.batches import Draw, Example, encode_captions, is_mirrored_draw
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 
 
 class FeatureDataset(Dataset[Example]):
-    """Training photographs as cached features, half of the draws mirrored."""
+    """Training photos as cached features, half of the draws mirrored."""
 
     def __init__(
-        self, photographs: Sequence[CaptionedPhotograph], vocabulary: Vocabulary, features: np.ndarray
+        self, photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, features: np.ndarray
     ) -> None:
-        """``features``: (photographs, 2, L, F), as ``cached_features`` gives them."""
-        self._photographs = photographs
+        """``features``: (photos, 2, L, F), as ``cached_features`` gives them."""
+        self._photos = photos
         self._vocabulary = vocabulary
         self._features = features
 
     def __getitem__(self, draw: Draw) -> Example:
         is_mirrored = is_mirrored_draw(draw)
-        features = torch.tensor(
-            self._features[draw.photograph, int(is_mirrored)], dtype=torch.float32
-        )  # (L, F)
-        photograph = self._photographs[draw.photograph]
-        return Example(features, encode_captions(photograph, self._vocabulary, is_mirrored))
+        features = torch.tensor(self._features[draw.photo, int(is_mirrored)], dtype=torch.float32)  # (L, F)
+        photo = self._photos[draw.photo]
+        return Example(features, encode_captions(photo, self._vocabulary, is_mirrored))
 
 
 def cached_features(
-    path: Path, encoder: Encoder, config: ModelConfig, photographs: Sequence[CaptionedPhotograph]
+    path: Path, encoder: Encoder, config: ModelConfig, photos: Sequence[CaptionedPhoto]
 ) -> np.ndarray:
-    """Features of all photographs and of their mirror images, from ``path`` if it holds these.
+    """Features of all photos and of their mirror images, from ``path`` if it holds these.
 
     Returns:
-        (photographs, 2, L, F) in half precision, mapped from the file; [:, 1] are the mirror images.
+        (photos, 2, L, F) in half precision, mapped from the file; [:, 1] are the mirror images.
 
     Raises:
-        DataError: a photograph cannot be read.
+        DataError: a photo cannot be read.
     """
-    fingerprint = _fingerprint(encoder, config, photographs)
+    fingerprint = _fingerprint(encoder, config, photos)
     label = path.with_suffix(".sha256")  # what the features are of; written last, removed first
     if path.exists() and label.exists() and label.read_text(errors="replace").strip() == fingerprint:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
     temporary = path.with_suffix(".tmp")
-    shape = (len(photographs), 2, *encoder.feature_shape)
+    shape = (len(photos), 2, *encoder.feature_shape)
     features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
     filled = 0
-    for pairs in encoded_pairs(encoder.eval(), Preprocess(config), photographs):
+    for pairs in encoded_pairs(encoder.eval(), Preprocess(config), photos):
         features[filled : filled + len(pairs)] = pairs.half().numpy()
         filled += len(pairs)
     features.flush()
@@ -73,18 +71,18 @@ def cached_features(
 
 
 def encoded_pairs(
-    encoder: Encoder, preprocess: Preprocess, photographs: Sequence[CaptionedPhotograph]
+    encoder: Encoder, preprocess: Preprocess, photos: Sequence[CaptionedPhoto]
 ) -> Iterator[Tensor]:
-    """Features of photographs and of their mirror images, (n, 2, L, F) for some at a time, on the CPU.
+    """Features of photos and of their mirror images, (n, 2, L, F) for some at a time, on the CPU.
 
     Shows a progress bar.
 
     Raises:
-        DataError: a photograph cannot be read.
+        DataError: a photo cannot be read.
     """
     device = next(encoder.parameters()).device
-    for start in tqdm(range(0, len(photographs), BATCH_SIZE), desc="encoding photographs", unit="batch"):
-        images = [photograph.read() for photograph in photographs[start : start + BATCH_SIZE]]
+    for start in tqdm(range(0, len(photos), BATCH_SIZE), desc="encoding photos", unit="batch"):
+        images = [photo.read() for photo in photos[start : start + BATCH_SIZE]]
         both = torch.cat([_with_mirror(image, preprocess) for image in images])
         with torch.inference_mode():
             encoded = encoder(both.to(device)).cpu()  # (2n, L, F)
@@ -92,13 +90,13 @@ def encoded_pairs(
 
 
 def _with_mirror(image: Image.Image, preprocess: Preprocess) -> Tensor:
-    """The photograph and its mirror image, (2, 3, S, S)."""
+    """The photo and its mirror image, (2, 3, S, S)."""
     upright = preprocess(image)
     return torch.stack((upright, upright.flip(2)))
 
 
-def _fingerprint(encoder: Encoder, config: ModelConfig, photographs: Sequence[CaptionedPhotograph]) -> str:
-    """Changes with the encoder's weights and precision, with what it is shown, and with the photographs."""
+def _fingerprint(encoder: Encoder, config: ModelConfig, photos: Sequence[CaptionedPhoto]) -> str:
+    """Changes with the encoder's weights and precision, with what it is shown, and with the photos."""
     shown = (
         encoder.name,
         encoder.feature_shape,
@@ -110,7 +108,7 @@ def _fingerprint(encoder: Encoder, config: ModelConfig, photographs: Sequence[Ca
     digest = hashlib.sha256(repr(shown).encode())
     for name, value in encoder.state_dict().items():
         digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
-    for photograph in photographs:
-        file = photograph.path.stat()
-        digest.update(f"{photograph.path.resolve()} {file.st_size} {file.st_mtime_ns}".encode())
+    for photo in photos:
+        file = photo.path.stat()
+        digest.update(f"{photo.path.resolve()} {file.st_size} {file.st_mtime_ns}".encode())
     return digest.hexdigest()

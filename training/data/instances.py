@@ -1,4 +1,4 @@
-"""Where the objects of photographs are: annotation files in COCO's form."""
+"""Where the objects of photos are: annotation files in COCO's form."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from model.vocabulary import tokenize
-from training.data.caption_files import CaptionedPhotograph, list_photographs
+from training.data.caption_files import CaptionedPhoto, list_photos
 from training.errors import DataError
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the photograph
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of the photo
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotatedPhotograph(CaptionedPhotograph):
-    """A photograph whose objects are known; its captions, if any, are the references."""
+class AnnotatedPhoto(CaptionedPhoto):
+    """A photo whose objects are known; its captions, if any, are the references."""
 
     boxes: Mapping[str, Sequence[Box]]  # of every category that it shows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instances:
-    """What an annotation file knows: fractions throughout, for the photographs on disk may be smaller."""
+    """What an annotation file knows: fractions throughout, for the photos on disk may be smaller."""
 
-    categories: tuple[str, ...]  # also those that no photograph shows
-    photographs: tuple[AnnotatedPhotograph, ...]  # those with boxes, in the file's order
+    categories: tuple[str, ...]  # also those that no photo shows
+    photos: tuple[AnnotatedPhoto, ...]  # those with boxes, in the file's order
 
 
 def read_instances(instances: Path, images: Path, captions: Path | None = None) -> Instances:
     """The boxes of a COCO instances file, crowds included, and the references, where they are known.
 
     References are the file's own ``captions`` (objects with ``image_id`` and ``caption``) or, if ``captions``
-    names a Karpathy JSON file, those it has for photographs of the same file name.
+    names a Karpathy JSON file, those it has for photos of the same file name.
 
     Raises:
-        DataError: a file cannot be read or has another form, an entry names an unknown photograph or
-            category, a box has no area, or a photograph does not exist.
+        DataError: a file cannot be read or has another form, an entry names an unknown photo or
+            category, a box has no area, or a photo does not exist.
     """
     try:
         found = _from_coco(json.loads(instances.read_text(encoding="utf-8")), images)
@@ -53,17 +53,17 @@ def read_instances(instances: Path, images: Path, captions: Path | None = None) 
         ) from None
     except DataError as error:
         raise DataError(f"In {instances} {error}") from None
-    if not found.photographs:
+    if not found.photos:
         raise DataError(f"{instances} has no boxes.")
-    if missing := [photograph.path for photograph in found.photographs if not photograph.path.is_file()]:
-        raise DataError(f"{len(missing)} photographs of {instances} do not exist, {missing[0]} first.")
+    if missing := [photo.path for photo in found.photos if not photo.path.is_file()]:
+        raise DataError(f"{len(missing)} photos of {instances} do not exist, {missing[0]} first.")
     if captions is None:
         return found
-    written = {listed.path.name: listed.captions for listed in list_photographs(captions, images)}
-    described = tuple(replace(one, captions=written.get(one.path.name, ())) for one in found.photographs)
-    if not any(photograph.captions for photograph in described):
-        raise DataError(f"{captions} has no captions of the photographs with boxes in {instances}.")
-    return replace(found, photographs=described)
+    written = {listed.path.name: listed.captions for listed in list_photos(captions, images)}
+    described = tuple(replace(one, captions=written.get(one.path.name, ())) for one in found.photos)
+    if not any(photo.captions for photo in described):
+        raise DataError(f"{captions} has no captions of the photos with boxes in {instances}.")
+    return replace(found, photos=described)
 
 
 def _from_coco(data: dict[str, Any], images: Path) -> Instances:
@@ -78,8 +78,8 @@ def _from_coco(data: dict[str, Any], images: Path) -> Instances:
     for caption in data.get("captions", ()):
         entry = _known(entries, caption["image_id"], "photograph")
         references[entry["id"]].append(tuple(tokenize(caption["caption"])))
-    photographs = tuple(
-        AnnotatedPhotograph(
+    photos = tuple(
+        AnnotatedPhoto(
             path=images / entry["file_name"],
             captions=tuple(filter(None, references[identity])),
             split="test",  # nothing is trained on them
@@ -88,7 +88,7 @@ def _from_coco(data: dict[str, Any], images: Path) -> Instances:
         for identity, entry in entries.items()
         if boxes[identity]
     )
-    return Instances(categories=tuple(names.values()), photographs=photographs)
+    return Instances(categories=tuple(names.values()), photos=photos)
 
 
 def _known(entries: Mapping[Any, Any], identity: Any, kind: str) -> Any:

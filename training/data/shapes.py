@@ -81,7 +81,7 @@ def draw_world(count: int, size: int = 64, seed: int = 0) -> list[Scene]:
         OptionsError: ``count`` or ``size`` is outside its range.
     """
     if count < 1:
-        raise OptionsError(f"The number of photographs is {count}; it must be at least 1.")
+        raise OptionsError(f"The number of photos is {count}; it must be at least 1.")
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise OptionsError(f"The size is {size} pixels; it must be from {MIN_SIZE} to {MAX_SIZE}.")
     return [_draw_scene(size, Random(f"{seed}/{number}")) for number in range(count)]
@@ -99,7 +99,7 @@ def write_world(folder: Path, count: int, size: int = 64, seed: int = 0) -> list
     """
     if count < len(SPLITS):
         raise OptionsError(
-            f"The number of photographs is {count}; it must be at least {len(SPLITS)}, "
+            f"The number of photos is {count}; it must be at least {len(SPLITS)}, "
             "or there is nothing to validate or test on."
         )
     scenes = draw_world(count, size, seed)

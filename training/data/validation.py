@@ -1,8 +1,8 @@
-"""Whether captioned photographs can be trained on: everything that is wrong with them, before any training.
+"""Whether captioned photos can be trained on: everything that is wrong with them, before any training.
 
     python -m training.check --captions captions.json --images photos/
 
-says how many photographs and captions each split has, and lists the photographs that do not exist, that
+says how many photos and captions each split has, and lists the photos that do not exist, that
 cannot be decoded, that have no caption, and those that are trained on but held out elsewhere, by the bytes of
 their files. For several sets at once give --captions and --images several times, in pairs.
 
@@ -29,21 +29,21 @@ from tqdm import tqdm
 from model import CaptioningError, ImageError, open_image
 from model.preprocess import MAX_PIXELS, MAX_SIDE
 from training.cli import add_set_options
-from training.data.caption_files import SPLITS, CaptionedPhotograph, list_sets, with_captions
+from training.data.caption_files import SPLITS, CaptionedPhoto, list_sets, with_captions
 from training.errors import DataError
 
 MISSING, DAMAGED, UNCAPTIONED, LEAKED = "missing", "damaged", "uncaptioned", "leaked"
 TITLES = {
-    MISSING: "Photographs that do not exist",
-    DAMAGED: "Photographs that cannot be read",
-    UNCAPTIONED: "Photographs without a caption that has words",
-    LEAKED: "Photographs that are held out elsewhere, which would make scores lie",
+    MISSING: "Photos that do not exist",
+    DAMAGED: "Photos that cannot be read",
+    UNCAPTIONED: "Photos without a caption that has words",
+    LEAKED: "Photos that are held out elsewhere, which would make scores lie",
 }
 NAMES_SHOWN = 20  # of every kind of problem
 
 LARGE = 2_000_000  # pixels from which decoding a JPEG in full would take too long
 THREADS = min(4, os.cpu_count() or 1)
-CHUNK = 64  # photographs; as many are waited for after Ctrl-C
+CHUNK = 64  # photos; as many are waited for after Ctrl-C
 DELAY = 2  # seconds; a check that is over by then shows no progress bar
 
 # Of copies in different splits one is kept: what is scored stays, what is learnt from goes.
@@ -52,80 +52,78 @@ _HELD_OUT = {"train": 0, "restval": 0, "val": 1, "test": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A photograph that cannot be used, and why."""
+    """A photo that cannot be used, and why."""
 
-    photograph: CaptionedPhotograph
+    photo: CaptionedPhoto
     kind: str  # a key of TITLES
     detail: str = ""  # what there is to say of this one
 
 
 class _File(NamedTuple):
-    """What was found where a photograph should be."""
+    """What was found where a photo should be."""
 
     digest: bytes = b""  # sha256 of its bytes
     kind: str | None = None  # of its problem
     detail: str = ""
 
 
-def check_photographs(photographs: Sequence[CaptionedPhotograph]) -> list[Problem]:
-    """Everything wrong with photographs as ``list_sets`` gives them; decodes every file, with a progress bar.
+def check_photos(photos: Sequence[CaptionedPhoto]) -> list[Problem]:
+    """Everything wrong with photos as ``list_sets`` gives them; decodes every file, with a progress bar.
 
-    A photograph may have several problems. Of one that is found in several splits, listed twice or as files
+    A photo may have several problems. Of one that is found in several splits, listed twice or as files
     of the same bytes, all entries but those of the split furthest from training are problems; train and
-    restval count as one split. Photographs with another problem are nobody's copies.
+    restval count as one split. Photos with another problem are nobody's copies.
     """
-    files = _inspect(list(dict.fromkeys(photograph.path for photograph in photographs)))
+    files = _inspect(list(dict.fromkeys(photo.path for photo in photos)))
     problems = []
     sound = []
-    for photograph in photographs:
-        file = files[photograph.path]
+    for photo in photos:
+        file = files[photo.path]
         if file.kind:
-            problems.append(Problem(photograph=photograph, kind=file.kind, detail=file.detail))
-        if not any(photograph.captions):
-            problems.append(Problem(photograph=photograph, kind=UNCAPTIONED))
+            problems.append(Problem(photo=photo, kind=file.kind, detail=file.detail))
+        if not any(photo.captions):
+            problems.append(Problem(photo=photo, kind=UNCAPTIONED))
         elif not file.kind:
-            sound.append(photograph)
+            sound.append(photo)
     return problems + _find_leaks(sound, files)
 
 
-def usable(
-    photographs: Sequence[CaptionedPhotograph], problems: Sequence[Problem]
-) -> list[CaptionedPhotograph]:
-    """The photographs without problems, without their empty captions.
+def usable(photos: Sequence[CaptionedPhoto], problems: Sequence[Problem]) -> list[CaptionedPhoto]:
+    """The photos without problems, without their empty captions.
 
-    Of a photograph that lies in several splits, the copy that would have been trained on is gone.
+    Of a photo that lies in several splits, the copy that would have been trained on is gone.
     """
-    refused = {problem.photograph for problem in problems}
-    return with_captions(photograph for photograph in photographs if photograph not in refused)
+    refused = {problem.photo for problem in problems}
+    return with_captions(photo for photo in photos if photo not in refused)
 
 
 def read_checked(
     captions: Sequence[Path], images: Sequence[Path], *, skip_problems: bool
-) -> list[CaptionedPhotograph]:
-    """The photographs of all splits that captions files list, after a check of every one.
+) -> list[CaptionedPhoto]:
+    """The photos of all splits that captions files list, after a check of every one.
 
     Args:
         captions: files in any form of ``list_sets``.
-        images: for each, the folder that its photographs lie in.
-        skip_problems: leave photographs with problems out, and list them on stderr.
+        images: for each, the folder that its photos lie in.
+        skip_problems: leave photos with problems out, and list them on stderr.
 
     Raises:
         DataError: there are problems, and they are not to be skipped; the message lists them all.
         DataError, OptionsError: as in ``list_sets``.
     """
-    photographs = list_sets(captions, images)
-    problems = check_photographs(photographs)
+    photos = list_sets(captions, images)
+    problems = check_photos(photos)
     if not problems:
-        return usable(photographs, problems)
+        return usable(photos, problems)
     listed = describe_problems(problems)
     if not skip_problems:
-        raise DataError(f"the photographs have problems.\n{listed}\nMend them, or add --skip-problems.")
+        raise DataError(f"the photos have problems.\n{listed}\nMend them, or add --skip-problems.")
     print(f"Left out for their problems:\n{listed}", file=sys.stderr)
-    return usable(photographs, problems)
+    return usable(photos, problems)
 
 
 def describe_problems(problems: Sequence[Problem]) -> str:
-    """The problems as lines of text by kind, of each kind at most ``NAMES_SHOWN`` photographs."""
+    """The problems as lines of text by kind, of each kind at most ``NAMES_SHOWN`` photos."""
     lines = []
     for kind, title in TITLES.items():
         of_kind = [problem for problem in problems if problem.kind == kind]
@@ -133,21 +131,21 @@ def describe_problems(problems: Sequence[Problem]) -> str:
             lines.append(f"{title}: {len(of_kind)}")
         for problem in of_kind[:NAMES_SHOWN]:
             detail = f": {problem.detail}" if problem.detail else ""
-            lines.append(f"  {problem.photograph.path}{detail}")
+            lines.append(f"  {problem.photo.path}{detail}")
         if len(of_kind) > NAMES_SHOWN:
             lines.append(f"  and {len(of_kind) - NAMES_SHOWN} more")
     return "\n".join(lines)
 
 
-def describe_splits(photographs: Sequence[CaptionedPhotograph]) -> str:
-    """How many photographs and captions every split has, a line a split, and how many captions are empty."""
+def describe_splits(photos: Sequence[CaptionedPhoto]) -> str:
+    """How many photos and captions every split has, a line a split, and how many captions are empty."""
     lines = []
     for split in SPLITS:
-        of_split = [photograph.captions for photograph in photographs if photograph.split == split]
+        of_split = [photo.captions for photo in photos if photo.split == split]
         captions = sum(len(written) for written in of_split)
         empty = sum(not caption for written in of_split for caption in written)
         note = f", {empty} of them empty" if empty else ""
-        lines.append(f"{split}: {len(of_split)} photographs, {captions} captions{note}")
+        lines.append(f"{split}: {len(of_split)} photos, {captions} captions{note}")
     return "\n".join(lines)
 
 
@@ -155,7 +153,7 @@ def _inspect(paths: Sequence[Path]) -> dict[Path, _File]:
     """What lies at every path. Threads suffice: reading, hashing and decoding all let others run."""
     found: list[_File] = []
     with (
-        tqdm(total=len(paths), desc="checking", unit="photograph", leave=False, delay=DELAY) as bar,
+        tqdm(total=len(paths), desc="checking", unit="photo", leave=False, delay=DELAY) as bar,
         ThreadPoolExecutor(THREADS) as pool,
     ):
         for start in range(0, len(paths), CHUNK):
@@ -196,31 +194,31 @@ def _is_sound_large_jpeg(data: bytes) -> bool:
     return True
 
 
-def _find_leaks(photographs: Sequence[CaptionedPhotograph], files: Mapping[Path, _File]) -> list[Problem]:
+def _find_leaks(photos: Sequence[CaptionedPhoto], files: Mapping[Path, _File]) -> list[Problem]:
     copies = defaultdict(list)
-    for photograph in photographs:
-        copies[files[photograph.path].digest].append(photograph)
+    for photo in photos:
+        copies[files[photo.path].digest].append(photo)
     problems = []
     for alike in copies.values():
         kept = max(alike, key=_distance_from_training)
-        for photograph in alike:
-            if _distance_from_training(photograph) < _distance_from_training(kept):
-                detail = f"in {photograph.split}, and in {kept.split} as {kept.path}"
-                problems.append(Problem(photograph=photograph, kind=LEAKED, detail=detail))
+        for photo in alike:
+            if _distance_from_training(photo) < _distance_from_training(kept):
+                detail = f"in {photo.split}, and in {kept.split} as {kept.path}"
+                problems.append(Problem(photo=photo, kind=LEAKED, detail=detail))
     return problems
 
 
-def _distance_from_training(photograph: CaptionedPhotograph) -> int:
-    return _HELD_OUT[photograph.split]
+def _distance_from_training(photo: CaptionedPhoto) -> int:
+    return _HELD_OUT[photo.split]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     chosen = _parser().parse_args(arguments)
     try:
-        photographs = list_sets(chosen.captions, chosen.images)
-        print(describe_splits(photographs))
-        problems = check_photographs(photographs)
+        photos = list_sets(chosen.captions, chosen.images)
+        print(describe_splits(photos))
+        problems = check_photos(photos)
     except KeyboardInterrupt:
         print("\ncheck: stopped.", file=sys.stderr)
         return 130

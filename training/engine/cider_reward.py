@@ -1,4 +1,4 @@
-"""What a sampled caption is worth: its CIDEr-D against what people wrote of the photograph.
+"""What a sampled caption is worth: its CIDEr-D against what people wrote of the photo.
 
 Vedantam, Zitnick and Parikh 2015, "CIDEr: Consensus-based Image Description Evaluation" (arXiv
 1411.5726), in the form CIDEr-D of the COCO caption evaluation. The library that scores
@@ -26,16 +26,16 @@ class CiderReward:
     """
 
     def __init__(self, captions: Iterable[Sequence[Tokens]]) -> None:
-        """``captions``: for each photograph of the training set what people wrote, in ids."""
+        """``captions``: for each photo of the training set what people wrote, in ids."""
         self._documents: Counter[Ngram] = Counter()
-        photographs = 0
+        photos = 0
         for references in captions:
-            photographs += 1
+            photos += 1
             self._documents.update({ngram for ids in references for ngram in count_ngrams(ids)})
-        self._log_photographs = math.log(max(photographs, 1))
+        self._log_photos = math.log(max(photos, 1))
 
     def of(self, candidates: Sequence[Tokens], references: Sequence[Tokens]) -> list[float]:
-        """The score of each candidate against all ``references`` of one photograph (one or more), 0 to 10.
+        """The score of each candidate against all ``references`` of one photo (one or more), 0 to 10.
 
         10 is a caption that all people wrote; the scores that are published as 60 are 0.6 here.
         """
@@ -49,7 +49,7 @@ class CiderReward:
         weights: dict[Ngram, float] = {}
         squares = [0.0] * ORDERS
         for ngram, count in count_ngrams(ids).items():
-            rarity = self._log_photographs - math.log(max(1, self._documents[ngram]))
+            rarity = self._log_photos - math.log(max(1, self._documents[ngram]))
             weights[ngram] = count * rarity
             squares[len(ngram) - 1] += weights[ngram] ** 2
         # The COCO evaluation takes the number of bigrams for the length.

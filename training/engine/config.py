@@ -24,9 +24,9 @@ def _option(default: Any, meaning: str) -> Any:
 class TrainConfig:
     """The recipe. Steps are batches."""
 
-    epochs: int = _option(13, "passes over the photographs")
+    epochs: int = _option(13, "passes over the photos")
     frozen_epochs: int = _option(6, "first epochs, in which the encoder does not learn")
-    batch_size: int = _option(32, "photographs a step, each with all its captions")
+    batch_size: int = _option(32, "photos a step, each with all its captions")
     learning_rate: float = _option(1e-3, "peak, of everything but the encoder")
     encoder_learning_rate: float = _option(1e-4, "peak, of the encoder")
     warmup_steps: int = _option(200, "steps to the peak; then half a cosine down to 0")
@@ -39,7 +39,7 @@ class TrainConfig:
     self_critical_epochs: int = _option(0, "last epochs, which reward whole captions for their CIDEr")
     self_critical_learning_rate: float = _option(5e-5, "peak in these, of everything but the encoder")
     self_critical_encoder_learning_rate: float = _option(0.0, "peak in these, of the encoder; 0 leaves it")
-    samples: int = _option(5, "captions drawn of a photograph in these epochs")
+    samples: int = _option(5, "captions drawn of a photo in these epochs")
     seed: int = _option(0, "of everything random")
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class TrainConfig:
             raise OptionsError(f"The seed is {self.seed}; it must lie in 0 to 2**63 - 1.")
 
 
-# What differs for a captioner that is trained already and a few hundred new photographs.
+# What differs for a captioner that is trained already and a few hundred new photos.
 FINE_TUNING_MIN_COUNT = 2
 FINE_TUNING = {"epochs": 12, "frozen_epochs": 4, "learning_rate": 5e-4, "warmup_steps": 20}
 
@@ -96,7 +96,7 @@ class RunOptions:
     """What a run works on and with, beside the network and the recipe."""
 
     captions: tuple[Path, ...]  # files in any of the forms of training/data/caption_files.py
-    images: tuple[Path, ...]  # the folder of the photographs of each
+    images: tuple[Path, ...]  # the folder of the photos of each
     output: Path  # the folder it writes
     skip_problems: bool = False  # train on what is left; else nothing begins while the data has problems
     resume: bool = False
@@ -107,7 +107,7 @@ class RunOptions:
     precision: str = "fp32"  # or "bf16", or on a GPU "fp16"
     device: str = "cpu"
     accumulate: int = 1  # batches a step is split into over time
-    workers: int = 1  # processes that read photographs
+    workers: int = 1  # processes that read photos
     save_minutes: float = 3.0  # most work a crash can lose
     validate_every: int = 1  # epochs; the last is always validated
     name: str = "captioner"

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model.captioner import check_device
 from training.errors import ProcessError
 
-# The others wait while the first process encodes all photographs or validates.
+# The others wait while the first process encodes all photos or validates.
 Made = TypeVar("Made")
 PATIENCE = timedelta(hours=3)
 

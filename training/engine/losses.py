@@ -92,7 +92,7 @@ def self_critical(log_probs: Tensor, targets: Tensor, lengths: Tensor, rewards: 
     """REINFORCE for whole captions: Rennie et al. 2017, "Self-critical Sequence Training" (arXiv 1612.00563).
 
     The reward of a sampled caption counts from a baseline, here the mean reward of the other samples of
-    the same photograph (leave one out: Luo 2020, arXiv 2003.09971) in place of that of the greedy caption.
+    the same photo (leave one out: Luo 2020, arXiv 2003.09971) in place of that of the greedy caption.
 
     Args:
         log_probs: (words, V) with which the captions were sampled, packed as ``CaptionNetwork.read`` packs.
@@ -110,7 +110,7 @@ def self_critical(log_probs: Tensor, targets: Tensor, lengths: Tensor, rewards: 
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """Rewards (B, K) of K > 1 samples a photograph, each less the mean of the others of its photograph."""
+    """Rewards (B, K) of K > 1 samples a photo, each less the mean of the others of its photo."""
     samples = rewards.shape[1]
     others = (rewards.sum(dim=1, keepdim=True) - rewards) / (samples - 1)
     return rewards - others

@@ -1,4 +1,4 @@
-"""What a batch costs: the forward pass of training, from photographs to the number a step minimizes."""
+"""What a batch costs: the forward pass of training, from photos to the number a step minimizes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Share(NamedTuple):
 
     words: float = 1.0
     captions: float = 1.0
-    photographs: float = 1.0
+    photos: float = 1.0
 
 
 class Costs(NamedTuple):
@@ -104,7 +104,7 @@ class Objective(nn.Module):
         return self._read_captions(batch, features, share, baseline)
 
     def _features(self, inputs: Tensor) -> Tensor:
-        """Features (B, L, F) of photographs (B, 3, S, S), or of features themselves."""
+        """Features (B, L, F) of photos (B, 3, S, S), or of features themselves."""
         if inputs.dim() == 3:
             return inputs
         features: Tensor = self.network.encoder(inputs)
@@ -137,17 +137,17 @@ class Objective(nn.Module):
         log_probs = self._log_probs(reading.logits, len(samples.lengths))
         gain = self_critical(log_probs, samples.targets, samples.lengths, advantages)
         penalty = self._doubly_stochastic(reading)
-        total = share.photographs * (gain + self._config.doubly_stochastic * penalty)
+        total = share.photos * (gain + self._config.doubly_stochastic * penalty)
         zero = torch.zeros(())
-        return Costs(total, zero, share.photographs * penalty, share.photographs * rewards.mean(), zero)
+        return Costs(total, zero, share.photos * penalty, share.photos * rewards.mean(), zero)
 
     def _read(self, batch: Batch, memory: Memory) -> Reading:
-        """What the decoder says of the captions of a batch; ``memory`` has a row a photograph."""
+        """What the decoder says of the captions of a batch; ``memory`` has a row a photo."""
         return self.network.read(memory.select(batch.owners), batch.words, batch.lengths)
 
     @torch.no_grad()
     def _draw(self, features: Tensor) -> list[list[int]]:
-        """``samples`` captions of each photograph, drawn as the network stands when it captions."""
+        """``samples`` captions of each photo, drawn as the network stands when it captions."""
         memory = self.network.remember_features(features)
         rows = torch.arange(len(features), device=features.device).repeat_interleave(self._config.samples)
         memory = memory.select(rows)
@@ -166,8 +166,8 @@ class Objective(nn.Module):
         each = self._config.samples
         return torch.tensor(
             [
-                self._reward.of(drawn[place * each : (place + 1) * each], of_photograph)
-                for place, of_photograph in enumerate(references)
+                self._reward.of(drawn[place * each : (place + 1) * each], of_photo)
+                for place, of_photo in enumerate(references)
             ]
         )
 

@@ -190,7 +190,7 @@ class Trainer:
         return Costs(*sums)
 
     def _shares(self, parts: Sequence[Batch]) -> list[Share]:
-        """What share each part has of all words, captions and photographs of the step."""
+        """What share each part has of all words, captions and photos of the step."""
         counts = torch.tensor(
             [[len(part.targets), len(part.lengths), len(part.inputs)] for part in parts], dtype=torch.float64
         )

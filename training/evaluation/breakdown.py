@@ -1,4 +1,4 @@
-"""What one figure hides: scores by group of photographs, and faults that a caption shows by itself.
+"""What one figure hides: scores by group of photos, and faults that a caption shows by itself.
 
 Knows nothing of networks or pictures.
 """
@@ -48,11 +48,11 @@ def by_length(tally: Tally, captions: Sequence[Caption]) -> dict[str, dict[str, 
 
     Args:
         tally: of the captions.
-        captions: one a photograph, in the order of ``tally``.
+        captions: one a photo, in the order of ``tally``.
 
     Returns:
-        for every group that has any, ``photographs``, their number, ``cider`` and ``bleu_4``, x 100, and
-        the 95 % bootstrap ``intervals`` of both. CIDEr takes its document frequencies from all photographs,
+        for every group that has any, ``photos``, their number, ``cider`` and ``bleu_4``, x 100, and
+        the 95 % bootstrap ``intervals`` of both. CIDEr takes its document frequencies from all photos,
         so the groups' CIDEr, weighted by their sizes, are that of the whole.
     """
     groups = [
@@ -65,11 +65,11 @@ def by_length(tally: Tally, captions: Sequence[Caption]) -> dict[str, dict[str, 
 
 
 def by_category(tally: Tally, references: Sequence[Sequence[Sequence[str]]]) -> dict[str, dict[str, Any]]:
-    """Scores by what people say is on the photograph, see ``group_of``.
+    """Scores by what people say is on the photo, see ``group_of``.
 
     Args:
-        tally: of captions of these photographs.
-        references: for each photograph what people wrote, tokenized, in the order of ``tally``.
+        tally: of captions of these photos.
+        references: for each photo what people wrote, tokenized, in the order of ``tally``.
 
     Returns:
         as ``by_length``.
@@ -79,7 +79,7 @@ def by_category(tally: Tally, references: Sequence[Sequence[Sequence[str]]]) -> 
 
 
 def group_of(references: Sequence[Sequence[str]], names: CategoryWords) -> str:
-    """Which of ``GROUPS`` a photograph is in, by what at least two of its references name (or its only one).
+    """Which of ``GROUPS`` a photo is in, by what at least two of its references name (or its only one).
 
     ``people_with_gear`` has people and a vehicle, a ball, a board or the like; ``dogs`` no people,
     ``people_and_dogs`` both, whatever else there is; ``other_animals`` no dogs, with people or without.
@@ -107,10 +107,10 @@ def _by_group(tally: Tally, groups: Sequence[str], order: Collection[str]) -> di
     return {name: _group(tally.part(chosen), len(chosen)) for name, chosen in rows.items() if chosen}
 
 
-def _group(tally: Tally, photographs: int) -> dict[str, Any]:
+def _group(tally: Tally, photos: int) -> dict[str, Any]:
     scores = tally.scores()
     return {
-        "photographs": photographs,
+        "photographs": photos,
         **{name: scores[name] for name in SHOWN},
         "intervals": {name: scores["intervals"][name] for name in SHOWN},
     }

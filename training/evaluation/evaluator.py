@@ -4,7 +4,7 @@
         --captions ../shared/data/flickr8k/captions.json --images ../shared/data/flickr8k/images --split test
 
 prints one JSON object. Captions are free-running (the network reads its own words, as in use), one a
-photograph, and scored as text. ``evaluate_captioner`` also validates during training; what needs Java, the
+photo, and scored as text. ``evaluate_captioner`` also validates during training; what needs Java, the
 scores by group (--breakdown) and the captions in a file (--write-captions) are of this command alone.
 """
 
@@ -32,7 +32,7 @@ from model import (
     DecodingOptions,
     OptionsError,
     open_image,
-    photograph_record,
+    photo_record,
 )
 from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
@@ -40,7 +40,7 @@ from model.files import write_whole
 from model.tokenizer import cut_for_scoring
 from model.vocabulary import detokenize
 from training.cli import add_captioner_options, chosen_decoding
-from training.data.caption_files import FORMS, SPLITS, CaptionedPhotograph, read_photographs
+from training.data.caption_files import FORMS, SPLITS, CaptionedPhoto, read_photos
 from training.errors import DataError, DivergedError, JavaError
 from training.evaluation.breakdown import by_category, by_length, count_faults
 from training.evaluation.java_metrics import JAVA_METRICS
@@ -51,19 +51,19 @@ from training.evaluation.metrics import Tally, percent
 CONSTANT_STEP = 0.01
 
 
-def caption_photographs(
-    captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
+def caption_photos(
+    captioner: Captioner, photos: Sequence[CaptionedPhoto], options: DecodingOptions
 ) -> list[Caption]:
-    """The best caption of every photograph, in order, with a progress bar.
+    """The best caption of every photo, in order, with a progress bar.
 
     Raises:
-        DataError: a photograph cannot be read.
+        DataError: a photo cannot be read.
         DivergedError: the network's numbers are not finite, so that no word is better than another.
     """
     captions: list[Caption] = []
-    with tqdm(total=len(photographs), desc="captioning", unit="photograph", leave=False) as bar:
-        for start in range(0, len(photographs), BATCH_SIZE):
-            images = [photograph.read() for photograph in photographs[start : start + BATCH_SIZE]]
+    with tqdm(total=len(photos), desc="captioning", unit="photo", leave=False) as bar:
+        for start in range(0, len(photos), BATCH_SIZE):
+            images = [photo.read() for photo in photos[start : start + BATCH_SIZE]]
             found = captioner.caption(images, options)
             if not all(found):
                 raise DivergedError("The network says nothing: its numbers are not finite.")
@@ -74,26 +74,24 @@ def caption_photographs(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The free-running captions of photographs, and what their scores are made of."""
+    """The free-running captions of photos, and what their scores are made of."""
 
-    photographs: Sequence[CaptionedPhotograph]
-    captions: list[Caption]  # the best of every photograph
+    photos: Sequence[CaptionedPhoto]
+    captions: list[Caption]  # the best of every photo
     options: DecodingOptions  # as they were used: the checkpoint's own longest caption is in its place
     tally: Tally
 
     @classmethod
-    def of(
-        cls, captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
-    ) -> Self:
-        """Caption photographs, at least one, and compare the captions with what people wrote.
+    def of(cls, captioner: Captioner, photos: Sequence[CaptionedPhoto], options: DecodingOptions) -> Self:
+        """Caption photos, at least one, and compare the captions with what people wrote.
 
         Raises:
-            DataError: a photograph cannot be read.
+            DataError: a photo cannot be read.
             DivergedError: the network's numbers are not finite.
         """
-        captions = caption_photographs(captioner, photographs, options)
-        tally = Tally.of([caption.text for caption in captions], references_of(photographs))
-        return cls(photographs, captions, captioner.settled(options), tally)
+        captions = caption_photos(captioner, photos, options)
+        tally = Tally.of([caption.text for caption in captions], references_of(photos))
+        return cls(photos, captions, captioner.settled(options), tally)
 
     def scores(self) -> dict[str, Any]:
         """What ``Tally.scores`` says, how many ``images`` it is of, and how they were captioned.
@@ -104,7 +102,7 @@ class Evaluation:
         texts = [caption.text for caption in self.captions]
         decoding = {name: value for name, value in asdict(self.options).items() if name != "num_captions"}
         return {
-            "images": len(self.photographs),
+            "images": len(self.photos),
             **decoding,
             **self.tally.scores(),
             "distinct_captions": len(set(texts)),
@@ -114,29 +112,29 @@ class Evaluation:
         }
 
     def breakdown(self) -> dict[str, Any]:
-        """Scores ``by_length`` of the caption and ``by_category`` of what is on the photograph."""
-        references = [photograph.captions for photograph in self.photographs]
+        """Scores ``by_length`` of the caption and ``by_category`` of what is on the photo."""
+        references = [photo.captions for photo in self.photos]
         return {
             "by_length": by_length(self.tally, self.captions),
             "by_category": by_category(self.tally, references),
         }
 
     def records(self, images: Path) -> Iterator[dict[str, Any]]:
-        """For every photograph the record that the service writes, and what its score came from.
+        """For every photo the record that the service writes, and what its score came from.
 
         ``references`` are what people wrote, ``cider`` (x 100) is the caption's share in the CIDEr of all:
-        their mean is the score. Photographs are called by their paths in the folder ``images``.
+        their mean is the score. Photos are called by their paths in the folder ``images``.
 
         Raises:
-            OSError, ImageError: a photograph is no longer what it was when it was captioned.
+            OSError, ImageError: a photo is no longer what it was when it was captioned.
         """
-        references = references_of(self.photographs)
-        for number, photograph in enumerate(self.photographs):
-            data = photograph.path.read_bytes()
+        references = references_of(self.photos)
+        for number, photo in enumerate(self.photos):
+            data = photo.path.read_bytes()
             picture = open_image(data)
             yield {
-                **photograph_record(
-                    Path(os.path.relpath(photograph.path, images)).as_posix(),
+                **photo_record(
+                    Path(os.path.relpath(photo.path, images)).as_posix(),
                     sha256=sha256(data).hexdigest(),
                     width=picture.width,
                     height=picture.height,
@@ -148,21 +146,21 @@ class Evaluation:
             }
 
 
-def references_of(photographs: Sequence[CaptionedPhotograph]) -> list[list[str]]:
-    """What people wrote of each photograph, as it is scored: tokenized and joined by spaces."""
-    return [[detokenize(words) for words in photograph.captions] for photograph in photographs]
+def references_of(photos: Sequence[CaptionedPhoto]) -> list[list[str]]:
+    """What people wrote of each photo, as it is scored: tokenized and joined by spaces."""
+    return [[detokenize(words) for words in photo.captions] for photo in photos]
 
 
 def evaluate_captioner(
-    captioner: Captioner, photographs: Sequence[CaptionedPhotograph], options: DecodingOptions
+    captioner: Captioner, photos: Sequence[CaptionedPhoto], options: DecodingOptions
 ) -> dict[str, Any]:
     """Scores of free-running captions, see ``Evaluation.scores``.
 
     Raises:
-        DataError: a photograph cannot be read.
+        DataError: a photo cannot be read.
         DivergedError: the network's numbers are not finite.
     """
-    return Evaluation.of(captioner, photographs, options).scores()
+    return Evaluation.of(captioner, photos, options).scores()
 
 
 def describe_attention(captions: Sequence[Caption]) -> dict[str, float] | None:
@@ -245,19 +243,19 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[str, Evaluation]:
-    """The checkpoint's sha256, and what it says of the photographs."""
+    """The checkpoint's sha256, and what it says of the photos."""
     decoding = chosen_decoding(options)
-    photographs = read_photographs(options.captions, options.images, (options.split,))
-    if not photographs:
-        raise DataError(f"{options.captions} lists no photographs of the split {options.split!r}.")
+    photos = read_photos(options.captions, options.images, (options.split,))
+    if not photos:
+        raise DataError(f"{options.captions} lists no photos of the split {options.split!r}.")
     captioner = Captioner.load(options.checkpoint, options.device)
-    return captioner.info.sha256, Evaluation.of(captioner, photographs, decoding)
+    return captioner.info.sha256, Evaluation.of(captioner, photos, decoding)
 
 
 def _add_java_scores(scores: dict[str, Any], evaluation: Evaluation) -> None:
     """Add what Java computes, with its intervals; for what it does not, say why on standard error."""
     texts = [caption.text for caption in evaluation.captions]
-    references = references_of(evaluation.photographs)
+    references = references_of(evaluation.photos)
     for name, measure in JAVA_METRICS.items():
         try:
             found = measure(texts, references)
@@ -277,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_captioner_options(parser)
     parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help=FORMS)
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photos lie")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val; keep test for the end")
     parser.add_argument(
         "--save", action="store_true", help="also keep the scores in the checkpoint's scores.json"
@@ -285,13 +283,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--breakdown",
         action="store_true",
-        help="add scores by length of the caption and by what is on the photograph",
+        help="add scores by length of the caption and by what is on the photo",
     )
     parser.add_argument(
         "--write-captions",
         type=Path,
         metavar="FILE",
-        help="keep the captions in a JSONL file: a record a photograph, with its references and its CIDEr",
+        help="keep the captions in a JSONL file: a record a photo, with its references and its CIDEr",
     )
     return parser
 

@@ -3,8 +3,8 @@
     python -m training.grounding --checkpoint checkpoints/default --instances instances.json --images photos/
 
 prints one JSON object. Every caption word that names an object category of the annotation file (see
-``training.evaluation.object_words``) is judged where its photograph has boxes of that category, and so are
-two maps that know nothing, on the same words: a uniform one and a bump in the middle of the photograph. The
+``training.evaluation.object_words``) is judged where its photo has boxes of that category, and so are
+two maps that know nothing, on the same words: a uniform one and a bump in the middle of the photo. The
 words are those of generated captions and, under ``reference``, those of the captions people wrote, under
 teacher forcing.
 """
@@ -27,12 +27,12 @@ from model import Caption, Captioner, CaptioningError, DecodingOptions, Grid
 from model.captioner import BATCH_SIZE
 from training.cli import add_captioner_options, chosen_decoding
 from training.data.caption_files import FORMS
-from training.data.instances import AnnotatedPhotograph, Box, Instances, read_instances
-from training.evaluation.evaluator import caption_photographs
+from training.data.instances import AnnotatedPhoto, Box, Instances, read_instances
+from training.evaluation.evaluator import caption_photos
 from training.evaluation.metrics import RESAMPLES, Floats
 from training.evaluation.object_words import CategoryWords
 
-CENTRE_SIGMA = 0.25  # of the photograph's sides: how wide the centre prior's bump is
+CENTRE_SIGMA = 0.25  # of the photo's sides: how wide the centre prior's bump is
 CATEGORIES_SHOWN = 10
 MEASURES = ("pointing_accuracy", "attention_in_box")
 
@@ -46,7 +46,7 @@ def measure_maps(maps: Sequence[Floats], grid: Grid, boxes: Sequence[Box]) -> Fl
 
     Args:
         maps: (rows, columns) each, never negative.
-        grid: where they lie on the photograph.
+        grid: where they lie on the photo.
         boxes: those of the word's category, at least one.
     """
     rows, columns = _edges(grid)
@@ -59,7 +59,7 @@ def measure_maps(maps: Sequence[Floats], grid: Grid, boxes: Sequence[Box]) -> Fl
 
 
 def _edges(grid: Grid) -> tuple[Floats, Floats]:
-    """Where the rows and the columns of the grid begin and end, as fractions of the photograph."""
+    """Where the rows and the columns of the grid begin and end, as fractions of the photo."""
     left, top, right, bottom = grid.box
     return np.linspace(top, bottom, grid.rows + 1), np.linspace(left, right, grid.columns + 1)
 
@@ -93,7 +93,7 @@ def _covered_shares(rows: Floats, columns: Floats, boxes: Sequence[Box]) -> Floa
 
 
 def _chance_maps(grid: Grid) -> list[Floats]:
-    """The uniform map and the centre prior: a Gaussian bump in the middle of the photograph."""
+    """The uniform map and the centre prior: a Gaussian bump in the middle of the photo."""
     down, across = (_middles(edges) - 0.5 for edges in _edges(grid))
     bump = np.exp(-(down[:, np.newaxis] ** 2 + across**2) / (2 * CENTRE_SIGMA**2))
     return [np.full_like(bump, 1 / bump.size), bump / bump.sum()]
@@ -102,65 +102,65 @@ def _chance_maps(grid: Grid) -> list[Floats]:
 def ground(captioner: Captioner, instances: Instances, options: DecodingOptions) -> dict[str, Any]:
     """How well the attention of a captioner's words lies on what they name; see ``describe_grounding``.
 
-    The figures at the top are of the best generated caption of every photograph. If any photograph has
+    The figures at the top are of the best generated caption of every photo. If any photo has
     references, those of their words under teacher forcing are under ``reference``.
 
     Raises:
-        DataError: a photograph cannot be read.
+        DataError: a photo cannot be read.
     """
-    photographs = instances.photographs
-    generated = [[caption] for caption in caption_photographs(captioner, photographs, options)]
+    photos = instances.photos
+    generated = [[caption] for caption in caption_photos(captioner, photos, options)]
     found = {"beam_size": options.beam_size, **describe_grounding(generated, instances)}
-    described = tuple(photograph for photograph in photographs if photograph.captions)
+    described = tuple(photo for photo in photos if photo.captions)
     if described:
         read = _read_references(captioner, described)
-        found["reference"] = describe_grounding(read, replace(instances, photographs=described))
+        found["reference"] = describe_grounding(read, replace(instances, photos=described))
     return found
 
 
-def _read_references(captioner: Captioner, photographs: Sequence[AnnotatedPhotograph]) -> list[list[Caption]]:
+def _read_references(captioner: Captioner, photos: Sequence[AnnotatedPhoto]) -> list[list[Caption]]:
     captions: list[list[Caption]] = []
-    with tqdm(total=len(photographs), desc="reading", unit="photograph", leave=False) as bar:
-        for start in range(0, len(photographs), BATCH_SIZE):
-            batch = photographs[start : start + BATCH_SIZE]
-            references = [photograph.captions for photograph in batch]
-            captions += captioner.read([photograph.read() for photograph in batch], references)
+    with tqdm(total=len(photos), desc="reading", unit="photo", leave=False) as bar:
+        for start in range(0, len(photos), BATCH_SIZE):
+            batch = photos[start : start + BATCH_SIZE]
+            references = [photo.captions for photo in batch]
+            captions += captioner.read([photo.read() for photo in batch], references)
             bar.update(len(batch))
     return captions
 
 
 def describe_grounding(captions: Sequence[Sequence[Caption]], instances: Instances) -> dict[str, Any]:
-    """The figures of captions of the photographs of ``instances``, as fractions.
+    """The figures of captions of the photos of ``instances``, as fractions.
 
-    ``words`` are those that name a category the photograph has boxes of and that have a map; ``without_map``
+    ``words`` are those that name a category the photo has boxes of and that have a map; ``without_map``
     counts those that have none, as of a network without attention, ``absent`` the words for a category
-    without boxes on that photograph. If there are no words, the figures are None. ``chance`` has the figures
+    without boxes on that photo. If there are no words, the figures are None. ``chance`` has the figures
     of maps that know nothing, for the same words; ``intervals`` the 95 % bootstrap interval [low, high] over
-    photographs; ``by_category`` the words and the pointing accuracy of the categories with most words.
+    photos; ``by_category`` the words and the pointing accuracy of the categories with most words.
     """
     names = CategoryWords(instances.categories)
     counts = Counter(absent=0, without_map=0)
     categories: list[str] = []  # of every word
-    owners: list[int] = []  # its photograph
+    owners: list[int] = []  # its photo
     measures: list[Floats] = []  # (3, 2): its own map, the uniform one, the centre prior
-    for owner, (photograph, told) in enumerate(zip(instances.photographs, captions, strict=True)):
+    for owner, (photo, told) in enumerate(zip(instances.photos, captions, strict=True)):
         for caption in told:
             for category, position in names.find([word.word for word in caption.words]):
                 attention = caption.words[position].attention
-                if category not in photograph.boxes:
+                if category not in photo.boxes:
                     counts["absent"] += 1
                 elif attention is None:
                     counts["without_map"] += 1
                 else:
                     maps = [np.array(attention), *_chance_maps(caption.grid)]
-                    measures.append(measure_maps(maps, caption.grid, photograph.boxes[category]))
+                    measures.append(measure_maps(maps, caption.grid, photo.boxes[category]))
                     categories.append(category)
                     owners.append(owner)
-    words, photographs = len(measures), len(instances.photographs)
+    words, photos = len(measures), len(instances.photos)
     table = np.array(measures).reshape(words, 3, len(MEASURES))
     own, uniform, centre = (_as_figures(table[:, number]) for number in range(3))
     return {
-        "photographs": photographs,
+        "photographs": photos,
         "words": words,
         **counts,
         **own,
@@ -178,11 +178,11 @@ def _as_figures(measures: Floats) -> dict[str, float | None]:
 
 
 def _intervals(measures: Floats, owners: Sequence[int]) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of the means, over resamples of the photographs that have words."""
+    """95 % percentile intervals of the means, over resamples of the photos that have words."""
     if not owners:
         return dict.fromkeys(MEASURES)
     _, rows = np.unique(owners, return_inverse=True)
-    sums = np.zeros((rows.max() + 1, 1 + len(MEASURES)))  # of a photograph: words, measures
+    sums = np.zeros((rows.max() + 1, 1 + len(MEASURES)))  # of a photo: words, measures
     np.add.at(sums, rows, np.insert(measures, 0, 1, axis=1))
     draws = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     samples = np.stack([sums[draw].sum(axis=0) for draw in draws])
@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_captioner_options(parser)
     parser.add_argument("--instances", type=Path, required=True, metavar="FILE", help="COCO instances JSON")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photographs lie")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photos lie")
     parser.add_argument(
         "--captions",
         type=Path,

@@ -31,7 +31,7 @@ MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
 # Many times what METEOR takes on one busy core, and SPICE is said to take: beyond this Java hangs.
 SECONDS_TO_START = 120.0
-SECONDS_A_PHOTOGRAPH = 0.5
+SECONDS_A_PHOTO = 0.5
 
 # METEOR 1.5 for English (Denkowski and Lavie 2014, table 1). The matches are, in this order, of equal
 # words, stems, synonyms and paraphrases.
@@ -44,15 +44,15 @@ class JavaScore(NamedTuple):
     """A score of a set of captions, x 100."""
 
     value: float
-    interval: list[float]  # 95 % bootstrap interval [low, high] over photographs
+    interval: list[float]  # 95 % bootstrap interval [low, high] over photos
 
 
 def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> JavaScore:
     """METEOR 1.5 as pycocoevalcap has it: of the statistics of all captions together.
 
     Args:
-        candidates: captions, tokenized and joined by spaces, one a photograph.
-        references: for each photograph what people wrote, in the same form.
+        candidates: captions, tokenized and joined by spaces, one a photo.
+        references: for each photo what people wrote, in the same form.
 
     Raises:
         JavaError: there is no Java, or it failed.
@@ -74,11 +74,11 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Ja
 
 
 def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> JavaScore:
-    """SPICE 1.0 as pycocoevalcap has it: the mean over photographs of the F-score of their scene graphs.
+    """SPICE 1.0 as pycocoevalcap has it: the mean over photos of the F-score of their scene graphs.
 
     Args:
-        candidates: captions, tokenized and joined by spaces, one a photograph.
-        references: for each photograph what people wrote, in the same form.
+        candidates: captions, tokenized and joined by spaces, one a photo.
+        references: for each photo what people wrote, in the same form.
 
     Raises:
         JavaError: there is no Java, the language models are not there, or Java failed.
@@ -110,8 +110,8 @@ JAVA_METRICS: Mapping[str, Callable[[Sequence[str], Sequence[Sequence[str]]], Ja
 }
 
 
-def _patience(photographs: int) -> float:
-    return SECONDS_TO_START + SECONDS_A_PHOTOGRAPH * photographs
+def _patience(photos: int) -> float:
+    return SECONDS_TO_START + SECONDS_A_PHOTO * photos
 
 
 def _find_java() -> str:
@@ -201,8 +201,8 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
             signal.signal(number, action)
 
 
-def _statistics(said: str, photographs: int) -> Floats:
-    """What METEOR counted, (photographs, STATISTICS), made so that rows of several photographs may be added.
+def _statistics(said: str, photos: int) -> Floats:
+    """What METEOR counted, (photos, STATISTICS), made so that rows of several photos may be added.
 
     Raises:
         JavaError: the answer has another form.
@@ -211,7 +211,7 @@ def _statistics(said: str, photographs: int) -> Floats:
         rows = np.array([[float(number) for number in line.split()] for line in said.splitlines()])
     except ValueError:
         rows = np.empty(0)
-    if rows.shape != (photographs, STATISTICS) or not np.isfinite(rows).all():
+    if rows.shape != (photos, STATISTICS) or not np.isfinite(rows).all():
         raise JavaError(
             "Java did not answer as METEOR 1.5 does; see that pycocoevalcap 1.2 is installed whole."
         )
@@ -241,8 +241,8 @@ def _meteor(sums: Floats) -> Floats:
     return scores
 
 
-def _spice_scores(answer: Path, photographs: int) -> Floats:
-    """The F-score of every photograph, (photographs,), as a fraction.
+def _spice_scores(answer: Path, photos: int) -> Floats:
+    """The F-score of every photo, (photos,), as a fraction.
 
     Raises:
         JavaError: the answer has another form.
@@ -252,6 +252,6 @@ def _spice_scores(answer: Path, photographs: int) -> Floats:
         scores = np.array([float(item["scores"]["All"]["f"]) for item in found])
     except (OSError, ValueError, KeyError, TypeError):
         scores = np.empty(0)
-    if scores.shape != (photographs,) or not np.isfinite(scores).all():
+    if scores.shape != (photos,) or not np.isfinite(scores).all():
         raise JavaError("Java did not answer as SPICE 1.0 does; try a Java of version 8 to 13.")
     return scores

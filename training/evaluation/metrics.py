@@ -18,28 +18,28 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from model.tokenizer import cut_for_scoring
 
-RESAMPLES = 1000  # bootstrap samples of photographs behind an interval
+RESAMPLES = 1000  # bootstrap samples of photos behind an interval
 ORDERS = 4
 
 Floats = NDArray[np.float64]
 
 
 class Tally(NamedTuple):
-    """What the scores are made of, photograph by photograph."""
+    """What the scores are made of, photo by photo."""
 
-    bleu: Floats  # (photographs, 10): 4 matches, 4 guesses and 2 lengths, which BLEU sums
-    rouge_l: Floats  # (photographs,)
-    cider: Floats  # (photographs,)
+    bleu: Floats  # (photos, 10): 4 matches, 4 guesses and 2 lengths, which BLEU sums
+    rouge_l: Floats  # (photos,)
+    cider: Floats  # (photos,)
 
     @classmethod
     def of(cls, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Self:
-        """The tally of one caption a photograph.
+        """The tally of one caption a photo.
 
         Args:
             candidates: captions, tokenized and joined by spaces.
-            references: for each photograph what people wrote, tokenized and joined by spaces. CIDEr takes its
+            references: for each photo what people wrote, tokenized and joined by spaces. CIDEr takes its
                 document frequencies from these, as the published scores do, so it is comparable only on
-                the same set of photographs.
+                the same set of photos.
         """
         assert len(candidates) == len(references) > 0
         candidates = [cut_for_scoring(text) for text in candidates]
@@ -52,12 +52,12 @@ class Tally(NamedTuple):
 
     @classmethod
     def pooled(cls, tallies: Sequence[Self]) -> Self:
-        """Several captioners' captions of the same photographs as one tally."""
+        """Several captioners' captions of the same photos as one tally."""
         bleu, rouge_l, cider = (np.stack(parts) for parts in zip(*tallies, strict=True))
         return cls(bleu.sum(axis=0), rouge_l.mean(axis=0), cider.mean(axis=0))
 
     def part(self, rows: Sequence[int]) -> Self:
-        """The tally of some of the photographs, at least one; CIDEr keeps the document frequencies of all."""
+        """The tally of some of the photos, at least one; CIDEr keeps the document frequencies of all."""
         assert len(rows) > 0
         chosen = list(rows)
         return type(self)(self.bleu[chosen], self.rouge_l[chosen], self.cider[chosen])
@@ -69,18 +69,18 @@ class Tally(NamedTuple):
 
     def scores(self) -> dict[str, Any]:
         """``bleu_1`` to ``bleu_4``, ``rouge_l`` and ``cider``, all x 100; under ``intervals`` their 95 %
-        bootstrap intervals [low, high] over photographs."""
+        bootstrap intervals [low, high] over photos."""
         return {
             **{name: percent(value) for name, value in self.fractions().items()},
             "intervals": {name: interval(values) for name, values in self._resampled().items()},
         }
 
     def differences(self, other: Self) -> dict[str, Any]:
-        """By how much these scores are above those of ``other`` on the same photographs, all x 100.
+        """By how much these scores are above those of ``other`` on the same photos, all x 100.
 
         Returns:
             for each score ``difference`` and its 95 % paired bootstrap ``interval``: both captioners are
-            scored on the same resampled photographs.
+            scored on the same resampled photos.
         """
         mine, others = self.scores(), other.scores()
         resampled, of_other = self._resampled(), other._resampled()
@@ -103,9 +103,9 @@ class Tally(NamedTuple):
         }
 
 
-def bootstrap_draws(photographs: int) -> NDArray[np.int64]:
-    """The photographs of every bootstrap sample, (RESAMPLES, photographs): the same at every call."""
-    return np.random.default_rng(0).integers(photographs, size=(RESAMPLES, photographs))
+def bootstrap_draws(photos: int) -> NDArray[np.int64]:
+    """The photos of every bootstrap sample, (RESAMPLES, photos): the same at every call."""
+    return np.random.default_rng(0).integers(photos, size=(RESAMPLES, photos))
 
 
 def interval(values: Floats) -> list[float]:
@@ -119,7 +119,7 @@ def percent(value: float) -> float:
 
 
 def _bleu_counts(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
-    """What BLEU sums over photographs: (photographs, 10) of 4 matches, 4 guesses and 2 lengths."""
+    """What BLEU sums over photos: (photos, 10) of 4 matches, 4 guesses and 2 lengths."""
     scorer = BleuScorer(n=ORDERS)
     for candidate, texts in zip(candidates, references, strict=True):
         scorer += (candidate, list(texts))

@@ -1,6 +1,6 @@
 """The words that name the object categories of an annotation file.
 
-Knows nothing of photographs, networks or attention. A category's own name and its plural always name it,
+Knows nothing of photos, networks or attention. A category's own name and its plural always name it,
 whatever the file is about. For the 80 categories of COCO there are ``SYNONYMS`` besides, by these rules:
 
 * A word is listed if in captions it nearly always means a thing that COCO annotators give a box of

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from model import Captioner
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 from training.engine.objective import Phase
 from training.engine.trainer import Report
 from training.errors import DataError
@@ -25,8 +25,8 @@ PLOT, SAMPLES = "curves.png", "samples"
 class Journal:
     """Everything a run writes for people to look at. What cannot be written is said, and missed."""
 
-    def __init__(self, folder: RunFolder, val: Sequence[CaptionedPhotograph], seed: int) -> None:
-        """``seed``: chooses among ``val`` the photographs whose captions are shown."""
+    def __init__(self, folder: RunFolder, val: Sequence[CaptionedPhoto], seed: int) -> None:
+        """``seed``: chooses among ``val`` the photos whose captions are shown."""
         self._folder = folder
         self._samples = choose_samples(val, seed)
         self._scalars: Scalars | None = None

@@ -1,4 +1,4 @@
-"""Pages that show what a captioner in training says of a few photographs, epoch after epoch.
+"""Pages that show what a captioner in training says of a few photos, epoch after epoch.
 
 They are plain files that a browser opens from disk, without a script or a network: ``index.html`` with how
 the captions changed, and a page an epoch with where each word looked. This file knows nothing of how a run
@@ -21,15 +21,15 @@ from model import Caption, Captioner, DecodingOptions, contact_sheet
 from model.drawing.overlay import bounded, encode_jpeg
 from model.files import replacing, write_whole
 from model.vocabulary import detokenize
-from training.data.caption_files import CaptionedPhotograph
-from training.evaluation.evaluator import caption_photographs
+from training.data.caption_files import CaptionedPhoto
+from training.evaluation.evaluator import caption_photos
 
-COUNT = 8  # photographs
-PHOTOGRAPH_SIDE, SHEET_SIDE = 480, 1100  # pixels, the longest side
+COUNT = 8  # photos
+PHOTO_SIDE, SHEET_SIDE = 480, 1100  # pixels, the longest side
 SHEET_QUALITY = 75  # of the JPEG; so eight sheets stay below a megabyte
 INDEX = "index.html"
-PHOTOGRAPHS = "photographs"  # a folder: the pages of all epochs show the same files
-# Of an epoch: an object, from the name of a photograph to its caption. Written last, so that where it is, the
+PHOTOS = "photographs"  # a folder: the pages of all epochs show the same files
+# Of an epoch: an object, from the name of a photo to its caption. Written last, so that where it is, the
 # page is too.
 CAPTIONS = "captions.json"
 NO_MAP = "This model has no attention map."
@@ -76,11 +76,11 @@ dd { margin: 0; font-family: var(--serif); }
 
 
 class Sample(NamedTuple):
-    """A photograph with its files as the pages name them, relative to their folder."""
+    """A photo with its files as the pages name them, relative to their folder."""
 
-    photograph: CaptionedPhotograph
+    photo: CaptionedPhoto
     caption: Caption
-    picture: str  # file name, of the photograph's own bytes: another photograph has another
+    picture: str  # file name, of the photo's own bytes: another photo has another
     sheet: str | None  # path; None without maps
 
     @property
@@ -89,20 +89,20 @@ class Sample(NamedTuple):
         return _anchor(self.picture)
 
 
-def choose_samples(photographs: Sequence[CaptionedPhotograph], seed: int) -> list[CaptionedPhotograph]:
-    """Eight of the photographs, or all if they are fewer, in their order; the same for the same seed."""
-    count = min(COUNT, len(photographs))
-    places = random.Random(seed).sample(range(len(photographs)), count)
-    return [photographs[place] for place in sorted(places)]
+def choose_samples(photos: Sequence[CaptionedPhoto], seed: int) -> list[CaptionedPhoto]:
+    """Eight of the photos, or all if they are fewer, in their order; the same for the same seed."""
+    count = min(COUNT, len(photos))
+    places = random.Random(seed).sample(range(len(photos)), count)
+    return [photos[place] for place in sorted(places)]
 
 
 def write_samples(
     folder: Path,
     captioner: Captioner,
-    photographs: Sequence[CaptionedPhotograph],
+    photos: Sequence[CaptionedPhoto],
     log_lines: Sequence[Line],
 ) -> None:
-    """Caption the photographs; write the page of the last epoch of the log, and ``index.html`` anew.
+    """Caption the photos; write the page of the last epoch of the log, and ``index.html`` anew.
 
     Every file is written after what it shows, and whole or not at all; those of an epoch that is done again
     are replaced.
@@ -110,23 +110,23 @@ def write_samples(
     Args:
         folder: where the pages lie, the run's ``samples``; it is made if it is not there.
         captioner: as it is after that epoch, with maps or without.
-        photographs: the same for every epoch, as ``choose_samples`` gives them.
+        photos: the same for every epoch, as ``choose_samples`` gives them.
         log_lines: of all epochs so far, each with ``epoch``, ``cider`` and ``bleu_4``; scores may be None.
             The index lists these epochs and no others, whatever pages a run that died left behind.
 
     Raises:
         OSError: the disk is full or the folder cannot be written. What was written before is still whole, and
             training can go on without.
-        DataError: a photograph cannot be read.
+        DataError: a photo cannot be read.
         DivergedError: the network's numbers are not finite.
     """
-    captions = caption_photographs(captioner, photographs, DecodingOptions())
+    captions = caption_photos(captioner, photos, DecodingOptions())
     own = folder / _name(log_lines[-1]["epoch"])
-    for needed in (own, folder / PHOTOGRAPHS):
+    for needed in (own, folder / PHOTOS):
         needed.mkdir(parents=True, exist_ok=True)
     samples = [
-        _draw(folder, own, number, photograph, caption)
-        for number, (photograph, caption) in enumerate(zip(photographs, captions, strict=True), start=1)
+        _draw(folder, own, number, photo, caption)
+        for number, (photo, caption) in enumerate(zip(photos, captions, strict=True), start=1)
     ]
     write_whole(folder / f"{own.name}.html", _epoch_page(log_lines[-1], samples))
     said = {sample.picture: sample.caption.text for sample in samples}
@@ -139,22 +139,22 @@ def _name(epoch: int) -> str:
 
 
 def _anchor(picture: str) -> str:
-    return f"photograph-{Path(picture).stem}"
+    return f"photo-{Path(picture).stem}"
 
 
-def _draw(folder: Path, own: Path, number: int, photograph: CaptionedPhotograph, caption: Caption) -> Sample:
-    """Write the pictures that a page shows of one photograph."""
-    image = photograph.read()
-    data = encode_jpeg(bounded(image, PHOTOGRAPH_SIDE))
+def _draw(folder: Path, own: Path, number: int, photo: CaptionedPhoto, caption: Caption) -> Sample:
+    """Write the pictures that a page shows of one photo."""
+    image = photo.read()
+    data = encode_jpeg(bounded(image, PHOTO_SIDE))
     picture = f"{sha256(data).hexdigest()[:12]}.jpg"
-    with replacing(folder / PHOTOGRAPHS / picture) as file:  # which earlier pages may show
+    with replacing(folder / PHOTOS / picture) as file:  # which earlier pages may show
         file.write(data)
     sheet = own / f"{number}.jpg"
     has_maps = any(word.attention is not None for word in caption.words)
     if has_maps:
         with replacing(sheet) as file:
             bounded(contact_sheet(image, caption), SHEET_SIDE).save(file, "JPEG", quality=SHEET_QUALITY)
-    return Sample(photograph, caption, picture, f"{own.name}/{sheet.name}" if has_maps else None)
+    return Sample(photo, caption, picture, f"{own.name}/{sheet.name}" if has_maps else None)
 
 
 def _epoch_page(line: Line, samples: Sequence[Sample]) -> str:
@@ -170,7 +170,7 @@ def _epoch_page(line: Line, samples: Sequence[Sample]) -> str:
 def _article(sample: Sample) -> str:
     said = _shown(sample.caption.text)
     references = "\n".join(
-        f'<li dir="auto">{_shown(detokenize(words))}</li>' for words in sample.photograph.captions
+        f'<li dir="auto">{_shown(detokenize(words))}</li>' for words in sample.photo.captions
     )
     seen = (
         f'<img class="sheet" src="{sample.sheet}" alt="Where it looked for each word of: {said}">'
@@ -182,7 +182,7 @@ def _article(sample: Sample) -> str:
 {_picture(sample.picture)}
 <div>
 <p class="caption" dir="auto">{said}</p>
-<h2>What people wrote of {_shown(sample.photograph.path.name)}</h2>
+<h2>What people wrote of {_shown(sample.photo.path.name)}</h2>
 <ul>
 {references}
 </ul>
@@ -193,11 +193,11 @@ def _article(sample: Sample) -> str:
 
 
 def _picture(name: str) -> str:
-    return f'<img src="{PHOTOGRAPHS}/{name}" alt="The photograph">'
+    return f'<img src="{PHOTOS}/{name}" alt="The photo">'
 
 
 def _write_index(folder: Path, log_lines: Sequence[Line]) -> None:
-    """The epochs that have a page, with their scores, and what was said of each photograph of the last."""
+    """The epochs that have a page, with their scores, and what was said of each photo of the last."""
     lines = [line for line in log_lines if (folder / _name(line["epoch"]) / CAPTIONS).exists()]
     said = {line["epoch"]: _read_captions(folder / _name(line["epoch"])) for line in lines}
     rows = "\n".join(
@@ -217,7 +217,7 @@ def _read_captions(own: Path) -> dict[str, str]:
 
 
 def _history(picture: str, said: Mapping[int, Mapping[str, str]]) -> str:
-    """A photograph with its captions, each once with the epochs that said it one after the other."""
+    """A photo with its captions, each once with the epochs that said it one after the other."""
     captions = [(epoch, texts[picture]) for epoch, texts in said.items() if picture in texts]
     entries = "\n".join(
         f'<dt class="soft">{_epochs([epoch for epoch, _ in group], picture)}</dt>'

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="the captioners; the first gives the name, the last the size of photographs, dropout and blur",
+        help="the captioners; the first gives the name, the last the size of photos, dropout and blur",
     )
     add("--shares", type=float, nargs="+", metavar="X", help="of each, in any unit, default all the same")
     add("--output", type=Path, required=True, metavar="RUN", help="folder to write")

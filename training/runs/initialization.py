@@ -40,7 +40,7 @@ def begin(options: RunOptions, network: dict[str, Any], captions: Captions, seed
     Args:
         options: of the run.
         network: fields of ``ModelConfig`` that somebody chose.
-        captions: of the training photographs, as words.
+        captions: of the training photos, as words.
         seed: of weights that are not known yet.
 
     Raises:
@@ -101,7 +101,7 @@ def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig
                 f"{as_option(name)} is {value}, but the captioner to start from has {getattr(start, name)}; "
                 "leave the option out, or leave out --start-from."
             )
-    # Which phrases people use is another question of other photographs: training.phrases asks it anew.
+    # Which phrases people use is another question of other photos: training.phrases asks it anew.
     return replace(start, phrases=0, phrase_dim=ModelConfig.phrase_dim, **network)
 
 
@@ -114,10 +114,10 @@ def grown_network(
         start: the trained captioner.
         config: ``continued_config`` with the size of ``vocabulary``.
         vocabulary: begins with the words of ``start``.
-        captions: of the training photographs, as words.
+        captions: of the training photos, as words.
 
     Raises:
-        OptionsError: photographs of the size of ``config`` have a grid that the weights are not of.
+        OptionsError: photos of the size of ``config`` have a grid that the weights are not of.
     """
     assert vocabulary.words[: len(start.vocabulary.words)] == start.vocabulary.words
     network = CaptionNetwork(config)
@@ -136,7 +136,7 @@ def take_weights(network: CaptionNetwork, known: Mapping[str, torch.Tensor], ima
     ``image_size`` is what it was built for.
 
     Raises:
-        OptionsError: photographs of its size have a grid that the weights are not of.
+        OptionsError: photos of its size have a grid that the weights are not of.
     """
     for name, value in network.state_dict().items():
         if name not in known:

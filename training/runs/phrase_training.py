@@ -4,7 +4,7 @@
         --output runs/mine-with-phrases
 
 The captioner itself stays as it is, but for --image-size: a small head beside its decoder is learnt from its
-encoder's features. Photographs of val and test are not learnt from; on val it is scored with and without.
+encoder's features. Photos of val and test are not learnt from; on val it is scored with and without.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
 from training.cli import add_set_options
 from training.data.batches import encode_captions
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 from training.data.features import encoded_pairs
 from training.data.validation import read_checked
 from training.engine.config import LARGEST_SEED
@@ -41,20 +41,20 @@ from training.evaluation.evaluator import evaluate_captioner
 from training.runs.initialization import checked, take_weights
 from training.runs.run_directory import RunFolder
 
-STEP = 128  # photographs
+STEP = 128  # photos
 LEARNING_RATE = 1e-3  # peak, of AdamW
 WEIGHT_DECAY = 0.05
 FEATURE_DROPOUT, HIDDEN_DROPOUT = 0.3, 0.2
-LEAST_STEPS = 300  # however few the photographs are
-SMALLEST_SPREAD = 1e-3  # of a feature over photographs: what never changes is not to be magnified
+LEAST_STEPS = 300  # however few the photos are
+SMALLEST_SPREAD = 1e-3  # of a feature over photos: what never changes is not to be magnified
 
-References = Sequence[Tokens]  # what people wrote of a photograph, in ids
+References = Sequence[Tokens]  # what people wrote of a photo, in ids
 
 
 class Recipe(NamedTuple):
     """How phrases are learnt."""
 
-    min_count: int = 20  # training photographs of which somebody used a phrase
+    min_count: int = 20  # training photos of which somebody used a phrase
     width: int = 512  # of the layer between features and phrases
     epochs: int = 12
     seed: int = 0
@@ -66,26 +66,26 @@ class PhraseTable:
     """The phrases that are worth learning."""
 
     def __init__(self, captions: Sequence[References], *, min_count: int) -> None:
-        """The phrases people used of ``min_count`` photographs or more.
+        """The phrases people used of ``min_count`` photos or more.
 
         Args:
-            captions: for each training photograph what people wrote, in ids, the end token included.
-            min_count: photographs.
+            captions: for each training photo what people wrote, in ids, the end token included.
+            min_count: photos.
 
         Raises:
             DataError: there is no such phrase.
         """
         used: Counter[Ngram] = Counter()
-        for of_photograph in captions:
-            used.update({ngram for ids in of_photograph for ngram in _known_ngrams(ids)})
+        for of_photo in captions:
+            used.update({ngram for ids in of_photo for ngram in _known_ngrams(ids)})
         self.phrases = [ngram for ngram, count in used.most_common() if count >= min_count]
         if not self.phrases:
-            raise DataError(f"No phrase was used of {min_count} photographs; choose a smaller --min-count.")
+            raise DataError(f"No phrase was used of {min_count} photos; choose a smaller --min-count.")
         self.idf = [math.log(len(captions) / used[ngram]) for ngram in self.phrases]
         self._places = {ngram: place for place, ngram in enumerate(self.phrases)}
 
     def shares(self, references: References) -> Tensor:
-        """Of one photograph: which share of its captions uses each phrase, a sparse vector (P,)."""
+        """Of one photo: which share of its captions uses each phrase, a sparse vector (P,)."""
         used = Counter(
             self._places[ngram] for ids in references for ngram in _known_ngrams(ids) if ngram in self._places
         )
@@ -106,25 +106,25 @@ def _known_ngrams(ids: Tokens) -> Iterator[Ngram]:
 
 
 class _Examples(NamedTuple):
-    """What is learnt from: every photograph and its mirror image."""
+    """What is learnt from: every photo and its mirror image."""
 
     pooled: Tensor  # (N, 2, F) mean features
     shares: list[tuple[Tensor, Tensor]]  # N pairs of sparse (P,)
 
 
 def learn_phrases(
-    start: Checkpoint, photographs: Sequence[CaptionedPhotograph], recipe: Recipe, device: str = "cpu"
+    start: Checkpoint, photos: Sequence[CaptionedPhoto], recipe: Recipe, device: str = "cpu"
 ) -> Checkpoint:
-    """The captioner with a head that was learnt on training ``photographs``; progress bars on stderr.
+    """The captioner with a head that was learnt on training ``photos``; progress bars on stderr.
 
     Raises:
-        DataError: a photograph cannot be read, or too few of them have phrases in common.
-        OptionsError: photographs of another size have a grid that the weights are not of.
+        DataError: a photo cannot be read, or too few of them have phrases in common.
+        OptionsError: photos of another size have a grid that the weights are not of.
     """
     captions = [
         [
-            [[*ids, Vocabulary.end_id] for ids in encode_captions(photograph, start.vocabulary, is_mirrored)]
-            for photograph in photographs
+            [[*ids, Vocabulary.end_id] for ids in encode_captions(photo, start.vocabulary, is_mirrored)]
+            for photo in photos
         ]
         for is_mirrored in (False, True)
     ]
@@ -137,7 +137,7 @@ def learn_phrases(
         (table.shares(plain), table.shares(mirrored)) for plain, mirrored in zip(*captions, strict=True)
     ]
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        pairs = encoded_pairs(network.encoder, Preprocess(config), photographs)
+        pairs = encoded_pairs(network.encoder, Preprocess(config), photos)
         pooled = torch.cat([features.float().mean(dim=2) for features in pairs])  # (N, 2, F)
     _teach(network.phrases, _Examples(pooled, shares), recipe)
     return replace(start, network=network.cpu(), config=config)
@@ -191,7 +191,7 @@ def _teach(head: PhraseHead, examples: _Examples, recipe: Recipe) -> None:
 
 
 def _begin_at_mean(head: PhraseHead, shares: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Foretell of every photograph what is true of the mean one: that need not be learnt."""
+    """Foretell of every photo what is true of the mean one: that need not be learnt."""
     total = torch.zeros(len(head.idf))
     for plain, _ in shares:
         total += plain
@@ -201,7 +201,7 @@ def _begin_at_mean(head: PhraseHead, shares: Sequence[tuple[Tensor, Tensor]]) ->
 
 
 def _batches(count: int, recipe: Recipe) -> list[Tensor]:
-    """Which photographs each step is of: every epoch takes all, in another order; of few, more epochs."""
+    """Which photos each step is of: every epoch takes all, in another order; of few, more epochs."""
     epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / math.ceil(count / STEP)))
     return [batch for _ in range(epochs) for batch in torch.split(torch.randperm(count), STEP)]
 
@@ -237,19 +237,19 @@ def _run(chosen: argparse.Namespace) -> None:
     RunFolder(chosen.output).check_free()
     start = load_checkpoint(chosen.checkpoint)
     _with_head(start, 1, recipe)  # refuses what cannot be before minutes of reading
-    photographs = read_checked(chosen.captions, chosen.images, skip_problems=chosen.skip_problems)
-    train = [one for one in photographs if one.split in ("train", "restval")]
-    val = [one for one in photographs if one.split == "val"]
+    photos = read_checked(chosen.captions, chosen.images, skip_problems=chosen.skip_problems)
+    train = [one for one in photos if one.split in ("train", "restval")]
+    val = [one for one in photos if one.split == "val"]
     if not train:
-        raise DataError("There are no captioned photographs of the split train to learn from.")
+        raise DataError("There are no captioned photos of the split train to learn from.")
     found = learn_phrases(start, train, recipe, chosen.device)
     save_checkpoint(chosen.output, found.network, found.config, found.vocabulary, found.info)
-    print(f"{chosen.output}: {found.config.phrases} phrases, learnt from {len(train)} photographs.")
+    print(f"{chosen.output}: {found.config.phrases} phrases, learnt from {len(train)} photos.")
     if val:
         captioner = Captioner.load(chosen.output, chosen.device)
         without = evaluate_captioner(captioner, val, DecodingOptions(phrase_weight=0))
         with_them = evaluate_captioner(captioner, val, DecodingOptions())
-        print(f"CIDEr on {len(val)} photographs of val: {with_them['cider']}, without {without['cider']}.")
+        print(f"CIDEr on {len(val)} photos of val: {with_them['cider']}, without {without['cider']}.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=recipe.min_count,
         metavar="N",
-        help="photographs of which a phrase must have been used, default %(default)s; less for a small set",
+        help="photos of which a phrase must have been used, default %(default)s; less for a small set",
     )
     add("--width", type=int, default=recipe.width, metavar="N", help="of the head, default %(default)s")
     add(
@@ -277,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=recipe.epochs,
         metavar="N",
-        help=f"default %(default)s; more until there were {LEAST_STEPS} steps of {STEP} photographs",
+        help=f"default %(default)s; more until there were {LEAST_STEPS} steps of {STEP} photos",
     )
     add(
         "--image-size",

@@ -25,11 +25,11 @@ from training.data.batches import (
     Draw,
     EpochSampler,
     Example,
-    PhotographDataset,
+    PhotoDataset,
     batches,
     encode_captions,
 )
-from training.data.caption_files import CaptionedPhotograph
+from training.data.caption_files import CaptionedPhoto
 from training.data.features import FeatureDataset, cached_features
 from training.engine import distributed
 from training.engine.cider_reward import CiderReward
@@ -51,7 +51,7 @@ SCORES = (
     *("checkpoint_sha256", "beam_size", "length_penalty", "phrase_weight", "max_length"),
     *("cider", "bleu_4", "distinct_captions", "mean_length", "faults", "attention"),
 )
-NAMED = 8  # photographs of a batch that went wrong
+NAMED = 8  # photos of a batch that went wrong
 
 
 class Run:
@@ -62,7 +62,7 @@ class Run:
         options: RunOptions,
         recipe: TrainConfig,
         network: dict[str, Any],
-        photographs: Sequence[CaptionedPhotograph],
+        photos: Sequence[CaptionedPhoto],
     ) -> None:
         """A run that has not begun yet.
 
@@ -70,7 +70,7 @@ class Run:
             options: what it works on and with.
             recipe: how it trains.
             network: those fields of ``ModelConfig`` that are not to be the default, or what the start has.
-            photographs: as ``read_checked`` gives them.
+            photos: as ``read_checked`` gives them.
 
         Raises:
             DataError, CheckpointError, OptionsError: the data, the network or an option cannot be used.
@@ -79,15 +79,15 @@ class Run:
         self._options = options
         self._recipe = recipe
         self._folder = RunFolder(options.output)
-        self._train = [one for one in photographs if one.split in ("train", "restval")]
-        self._val = [one for one in photographs if one.split == "val"]
+        self._train = [one for one in photos if one.split in ("train", "restval")]
+        self._val = [one for one in photos if one.split == "val"]
         if not self._train or not self._val:
             raise DataError(
-                f"{', '.join(map(str, options.captions))}: a run needs captioned photographs of the splits "
+                f"{', '.join(map(str, options.captions))}: a run needs captioned photos of the splits "
                 f"train and val; there are {len(self._train)} and {len(self._val)}."
             )
         self._check_parts()
-        texts = [words for photograph in self._train for words in photograph.captions]
+        texts = [words for photo in self._train for words in photo.captions]
         started, self._config, self._vocabulary = begin(options, network, texts, recipe.seed)
         self._trainer = Trainer(
             started.to(options.device),
@@ -106,13 +106,13 @@ class Run:
         if min(self._recipe.batch_size, len(self._train)) < parts:
             raise OptionsError(
                 f"{distributed.processes()} processes x --accumulate {self._options.accumulate} split a step "
-                f"in {parts}; it needs a --batch-size, and photographs, of at least as many."
+                f"in {parts}; it needs a --batch-size, and photos, of at least as many."
             )
 
     def _references(self) -> Iterator[list[list[int]]]:
-        """For each training photograph its captions in ids, the end token included."""
-        for photograph in self._train:
-            captions = encode_captions(photograph, self._vocabulary, is_mirrored=False)
+        """For each training photo its captions in ids, the end token included."""
+        for photo in self._train:
+            captions = encode_captions(photo, self._vocabulary, is_mirrored=False)
             yield [[*ids, Vocabulary.end_id] for ids in captions]
 
     def _sampler(self, *, epoch: int, skip: int = 0) -> EpochSampler:
@@ -126,8 +126,8 @@ class Run:
 
     def _origin(self) -> dict[str, Any]:
         """What a run cannot change on the way: its place in the data, or its weights, would be others."""
-        texts = [photograph.captions for photograph in self._train]
-        val = [(photograph.path.name, photograph.captions) for photograph in self._val]
+        texts = [photo.captions for photo in self._train]
+        val = [(photo.path.name, photo.captions) for photo in self._val]
         network = json.loads(json.dumps(self._config.as_record()))  # as it will be read back
         return {
             **network,
@@ -229,14 +229,14 @@ class Run:
         """One step, counted and noted.
 
         Raises:
-            DivergedError: a number is not finite; the message names the photographs of the step.
+            DivergedError: a number is not finite; the message names the photos of the step.
         """
         try:
             report = self._trainer.train_on(parts)
         except DivergedError as error:
-            names = [self._train[draw.photograph].path.name for draw in draws]
+            names = [self._train[draw.photo].path.name for draw in draws]
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            raise DivergedError(f"{error} Its photographs: {', '.join(names[:NAMED])}{more}.") from None
+            raise DivergedError(f"{error} Its photos: {', '.join(names[:NAMED])}{more}.") from None
         except torch.OutOfMemoryError:
             raise TrainingError(
                 "The memory of the device is too small; --resume with a larger --accumulate goes on, or take "
@@ -249,9 +249,9 @@ class Run:
         return report
 
     def _dataset(self, phase: Phase) -> Dataset[Example]:
-        # Rewards are soon learnt by heart: they need photographs that differ from epoch to epoch.
+        # Rewards are soon learnt by heart: they need photos that differ from epoch to epoch.
         if self._options.features is None or phase is not Phase.FROZEN:
-            return PhotographDataset(self._train, self._vocabulary, self._config)
+            return PhotoDataset(self._train, self._vocabulary, self._config)
         encoder = self._trainer.network.encoder
         with self._trainer.autocast():
             if distributed.is_first():
