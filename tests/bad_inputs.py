@@ -154,7 +154,7 @@ ENTITY = b"<!DOCTYPE svg [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>"
 
 REFUSED = (
     File("no bytes", bytes, (400,)),
-    File("text", lambda: b"not a photograph at all\n" * 20, (415,)),
+    File("text", lambda: b"not a photo at all\n" * 20, (415,)),
     File("HTML", lambda: b"<!doctype html><html><body onload=alert(1)></body></html>", (415,)),
     File("JavaScript", lambda: b"document.title = 'photograph';\n", (415,)),
     File("SVG", lambda: SVG % b"<rect width='9' height='9'/>", (415,)),
