@@ -1,4 +1,4 @@
-"""Captions a photo over HTTP: python examples/client.py photo.jpg. It needs `pip install requests`."""
+"""Caption a photo over HTTP: python examples/client.py photo.jpg. Needs `pip install requests`."""
 
 import sys
 import time
@@ -7,21 +7,22 @@ from pathlib import Path
 import requests
 
 SERVICE = "http://127.0.0.1:8000"
+MAX_ATTEMPTS = 10
 
 
 def caption(photo: Path, service: str = SERVICE) -> dict:
-    """The record of a photo; a service that is busy is asked again when it says, ten times at most."""
-    for _ in range(10):
+    """Return the record of a photo. While the service is busy, retry after the time it asks for."""
+    for _ in range(MAX_ATTEMPTS):
         with photo.open("rb") as file:
-            answer = requests.post(
+            response = requests.post(
                 f"{service}/v1/captions", files={"image": file}, data={"overlays": "none"}, timeout=60
             )
-        if "Retry-After" not in answer.headers:
+        if "Retry-After" not in response.headers:
             break
-        time.sleep(int(answer.headers["Retry-After"]))
-    if not answer.ok:
-        raise SystemExit(answer.json()["detail"])  # what is wrong, in a sentence
-    return answer.json()
+        time.sleep(int(response.headers["Retry-After"]))
+    if not response.ok:
+        raise SystemExit(response.json()["detail"])
+    return response.json()
 
 
 if __name__ == "__main__":
@@ -31,4 +32,4 @@ if __name__ == "__main__":
         weights = word["attention"]  # rows x columns, sums to 1
         row = max(range(len(weights)), key=lambda r: max(weights[r]))
         column = weights[row].index(max(weights[row]))
-        print(f"  {word['word']:12} looked most at row {row}, column {column}")
+        print(f"  {word['word']:12} attention peaks at row {row}, column {column}")

@@ -41,15 +41,15 @@ def run(command: list[str]) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120)
 
 
-def test_the_client_in_python_prints_the_caption_and_where_each_word_looked(service: str) -> None:
+def test_client_prints_caption_and_attention_peaks(service: str) -> None:
     done = run([sys.executable, "examples/client.py", "examples/cat.jpg", service])
     assert done.returncode == 0, done.stderr
     caption, *words = done.stdout.decode().splitlines()
     assert caption.split() == [line.split()[0] for line in words]
-    assert words[1].endswith("looked most at row 0, column 1")
+    assert words[1].endswith("attention peaks at row 0, column 1")
 
 
-def test_the_client_in_python_says_what_is_wrong(service: str, tmp_path: Path) -> None:
+def test_client_prints_error_detail(service: str, tmp_path: Path) -> None:
     text = tmp_path / "a.jpg"
     text.write_text("no picture")
     done = run([sys.executable, "examples/client.py", str(text), service])
@@ -59,7 +59,7 @@ def test_the_client_in_python_says_what_is_wrong(service: str, tmp_path: Path) -
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 @pytest.mark.parametrize("command", CURLS)
-def test_every_curl_command_of_the_documents_works(service: str, command: str) -> None:
+def test_documented_curl_command_works(service: str, command: str) -> None:
     shown = shlex.split(command.split(" > ")[0].replace(SHOWN, service))
     done = run([*shown, "--silent", "--show-error", "--fail"])
     assert done.returncode == 0, done.stderr
@@ -70,6 +70,6 @@ def test_every_curl_command_of_the_documents_works(service: str, command: str) -
         assert {"captions", "results", "predictions"} & set(json.loads(done.stdout))
 
 
-def test_the_documents_show_curl_for_every_route_that_captions() -> None:
+def test_every_captioning_route_has_a_curl_example() -> None:
     for route in ("/v1/captions", "/v1/captions:batch", "/v1/overlays", "/model/predict"):
         assert any(f"{SHOWN}{route}" in command for command in CURLS), route
