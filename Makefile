@@ -1,23 +1,22 @@
-# `make run` and `make test` set up everything they need. VENV may point to a virtual environment you share.
+# Every target installs what it needs into VENV, which may be an existing virtual environment.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 export CAPTION_BIND ?= 127.0.0.1:8000
-# For glibc, which reads them when a process starts: large photographs go back to the system when they are done
-# with, and threads do not keep memory each.
+# glibc settings: return the memory of large photos to the system, and limit the memory retained per thread.
 run: export MALLOC_MMAP_THRESHOLD_ ?= 8000000
 run: export MALLOC_ARENA_MAX ?= 2
 
 .DELETE_ON_ERROR:
 .PHONY: run test check format caption reproduce install install-dev
 
-run: install  ## serve the page and the API on http://127.0.0.1:8000
+run: install  ## serve the web page and the API on http://127.0.0.1:8000
 	$(BIN)/gunicorn -c service/gunicorn_config.py "service.app:create_app()"
 
-test: install-dev  ## every test but the slow drills (those: make test ARGS="-m slow")
+test: install-dev  ## run the tests, except the slow ones (make test ARGS="-m slow")
 	$(BIN)/python -m pytest $(or $(ARGS),-m "not slow")
 
-check: install-dev  ## formatting, lint and types
+check: install-dev  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -29,13 +28,13 @@ format: install-dev
 caption: install  ## make caption INPUT="photos/" OUTPUT=captions
 	$(BIN)/python -m service.batch $(INPUT) --output $(or $(OUTPUT),captions) --overlays
 
-# A captioner like the one that ships, by one command; what it gave is in checkpoints/default/README.md. DATA holds
-# flickr8k/ and more_photos/, each with captions.json and images/; WEIGHTS is the encoder's pretrained file. After an
+# Train a captioner like the shipped one; results are in checkpoints/default/README.md. DATA contains flickr8k/ and
+# more_photos/, each with captions.json and images/; WEIGHTS is the file of pretrained encoder weights. After an
 # interruption: make reproduce RESUME=--resume
 DATA ?= ../shared/data
 WEIGHTS ?= ../shared/weights/efficientnet_v2_b0.safetensors
 
-reproduce: install  ## train a captioner like the shipped one, in 2.5 hours on two cores, into runs/reproduced-phrases
+reproduce: install  ## train a captioner like the shipped one into runs/reproduced-phrases: 2.5 hours on two cores
 	$(BIN)/python -m training.fit --output runs/reproduced $(RESUME) \
 	    --captions $(DATA)/flickr8k/captions.json --images $(DATA)/flickr8k/images \
 	    --captions $(DATA)/more_photos/captions.json --images $(DATA)/more_photos/images \
@@ -53,7 +52,7 @@ install: $(VENV)/installed-run
 install-dev: $(VENV)/installed-dev
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is required; select it with make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed-run: requirements.txt | $(VENV)/bin/python
