@@ -212,5 +212,5 @@ def test_pods_are_added_by_the_metric_that_the_adapter_offers() -> None:
     name = metric["pods"]["metric"]["name"]
     assert [rule["name"]["matches"] for rule in adapter["rules"]["custom"]] == [name]
     assert float(metric["pods"]["target"]["averageValue"]) < ServiceConfig().queue
-    metrics = (ROOT / "service" / "metrics.py").read_text()
+    metrics = (ROOT / "service" / "web" / "metrics.py").read_text()
     assert f'"{name}"' in metrics

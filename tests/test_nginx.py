@@ -248,7 +248,7 @@ def test_a_request_far_above_the_limit_is_refused_before_it_is_sent(service: tup
         said = client.makefile("rb").read()
     assert said.startswith(b"HTTP/1.1 413")
     assert b"application/problem+json" in said
-    assert f"more than {MAX_BYTES // 1_000_000} MB".encode() in said
+    assert f"larger than {MAX_BYTES // 1_000_000} MB".encode() in said
 
 
 @pytest.mark.parametrize(
