@@ -44,39 +44,38 @@ def caption_of(text: str, *, is_finished: bool = True) -> Caption:
 
 
 @pytest.mark.parametrize("text", SOUND)
-def test_a_sound_caption_has_no_fault(text):
+def test_sound_caption_has_no_faults(text):
     assert not any(count_faults([caption_of(text)]).values())
 
 
-@pytest.mark.parametrize("phrase", PHRASES)
-@pytest.mark.parametrize("before", ["", "near here "])
-@pytest.mark.parametrize("after", ["", " run fast"])
-def test_a_phrase_joined_to_itself_is_found_wherever_it_stands(before, phrase, after):
-    assert repeats_around_and(f"{before}{phrase} and {phrase}{after}".split())
-    assert not repeats_around_and(f"{before}{phrase}{after}".split())
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("near here ", ""), ("", " run"), ("here ", " run")])
+def test_repeated_conjunct_is_found_anywhere(before, after):
+    for phrase in PHRASES:
+        assert repeats_around_and(f"{before}{phrase} and {phrase}{after}".split())
+        assert not repeats_around_and(f"{before}{phrase}{after}".split())
 
 
 @pytest.mark.parametrize("phrase", [phrase for phrase in PHRASES if " " in phrase])
-def test_a_repeated_phrase_is_found_however_far_apart(phrase):
+def test_repeated_bigram_is_found_at_any_distance(phrase):
     for between in ("and", "and", "chases another one near"):
         assert repeats_bigram(f"{phrase} {between} {phrase}".split())
     assert not repeats_bigram(phrase.split())
 
 
-@pytest.mark.parametrize("word", ["a", "the", "of", "with", "and", "in", "to", "at", "is", "are", "on"])
-def test_a_caption_that_breaks_off_is_found(word):
+@pytest.mark.parametrize("word", ["a", "with", "and", "is"])
+def test_ending_on_function_word_is_found(word):
     for text in SOUND:
         assert ends_on_function_word([*text.split(), word])
     assert not ends_on_function_word([word, "dog"])
 
 
-def test_a_caption_without_end_is_found():
+def test_unfinished_caption_is_found():
     found = count_faults([caption_of("a dog runs", is_finished=False), caption_of("a dog runs")])
     assert found == dict.fromkeys(FAULTS, 0) | {"unfinished": 1}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_as_many_faults_are_counted_as_were_planted(seed):
+@pytest.mark.parametrize("seed", range(2))
+def test_planted_faults_are_counted(seed):
     rng = random.Random(seed)
     planted = [rng.choice([None, "repeated_around_and", "ends_on_function_word"]) for _ in range(40)]
     endings = {None: "", "repeated_around_and": " and men", "ends_on_function_word": " with a"}
@@ -87,7 +86,7 @@ def test_as_many_faults_are_counted_as_were_planted(seed):
     assert found["repeated_bigram"] == found["unfinished"] == 0
 
 
-def test_faults_of_captions_are_the_sum_of_the_faults_of_each():
+def test_faults_are_additive():
     texts = [*SOUND, "a dog and a dog", "two men and two men are", "a dog with a"]
     captions = [caption_of(text, is_finished=len(text) % 2 == 0) for text in texts]
     apart = [count_faults([caption]) for caption in captions]
@@ -125,10 +124,9 @@ def world(seed: int, photos: int = 60) -> tuple[Tally, list[Caption], list[list[
     return tally, [caption_of(text) for text in said], references
 
 
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["length", "category"])
-def test_groups_are_parts_that_make_up_the_whole(seed, kind):
-    tally, captions, references = world(seed)
+def test_groups_partition_the_corpus(kind):
+    tally, captions, references = world(seed=0)
     groups = by_length(tally, captions) if kind == "length" else by_category(tally, references)
     assert list(groups) == [name for name in (LENGTHS if kind == "length" else GROUPS) if name in groups]
     assert len(groups) > 2
@@ -141,7 +139,7 @@ def test_groups_are_parts_that_make_up_the_whole(seed, kind):
             assert low - 0.01 <= group[name] <= high + 0.01 or name == "bleu_4"
 
 
-def test_a_group_of_all_has_the_scores_of_all():
+def test_single_group_has_corpus_scores():
     tally, captions, _ = world(9)
     short = [caption_of("a dog") for _ in captions]
     found, whole = by_length(tally, short), tally.scores()
@@ -166,7 +164,7 @@ def test_a_group_of_all_has_the_scores_of_all():
         (50, "12_and_more"),
     ],
 )
-def test_a_caption_is_as_long_as_it_has_words(words, group):
+def test_captions_are_grouped_by_word_count(words, group):
     tally = Tally.of(["a dog"], [["a dog"]])
     assert list(by_length(tally, [caption_of(" ".join(["dog"] * words))])) == [group]
 
@@ -191,11 +189,11 @@ NAMES = CategoryWords(sorted(frozenset().union(*KINDS.values())))
         (["a red car", "the car"], "neither"),
     ],
 )
-def test_a_photo_is_in_the_group_that_two_of_its_references_name(texts, group):
+def test_group_is_named_by_two_references(texts, group):
     assert group_of([text.split() for text in texts], NAMES) == group
 
 
-def test_the_order_of_the_references_does_not_matter():
+def test_group_is_independent_of_reference_order():
     rng = random.Random(3)
     for _ in range(50):
         references = [rng.choices(WORDS, k=5) for _ in range(5)]

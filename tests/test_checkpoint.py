@@ -3,17 +3,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import config_of_kind, draw_photo, loud_network
+from conftest import draw_photo
 from safetensors.torch import load_file, save_file
 
 from model import Captioner, CheckpointError, CheckpointInfo, ModelConfig
-from model.attention import ATTENTION_KINDS
 from model.checkpoint import load_checkpoint, save_checkpoint, write_scores
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
@@ -42,33 +39,6 @@ def test_a_saved_captioner_captions_as_before(captioner: Captioner, checkpoint: 
     for [before], [after] in zip(captioner.caption(photos), loaded.caption(photos), strict=True):
         assert after.text == before.text
         assert after.log_prob == pytest.approx(before.log_prob, rel=1e-2)  # half precision on disk
-
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "gru": {"cell": "gru"},
-    "vector gate": {"gate": "vector"},
-    "no gate": {"gate": "off"},
-    "word in the query": {"query": "state_and_word"},
-    "grid layers": {"grid_layers": 2, "annotation_dim": 8, "attention_heads": 2},
-    "joined grid": {"grid": "joined"},
-}
-
-
-@pytest.mark.parametrize("name", [*ATTENTION_KINDS, *VARIANTS])
-def test_every_kind_of_network_is_saved_and_captions_the_same_afterwards(
-    tmp_path: Path, config: ModelConfig, vocabulary: Vocabulary, name: str
-) -> None:
-    config = replace(config, **VARIANTS[name]) if name in VARIANTS else config_of_kind(config, name)
-    network = loud_network(config)
-    with torch.no_grad():
-        for parameter in network.parameters():  # what half precision keeps, it keeps exactly
-            parameter.copy_(parameter.half())
-    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
-    save_checkpoint(tmp_path / "one", network, config, vocabulary, info)
-    loaded = Captioner.load(tmp_path / "one")
-    assert loaded.config == config
-    photos = [draw_photo(seed) for seed in range(3)]
-    assert loaded.caption(photos) == Captioner(network, config, vocabulary, info).caption(photos)
 
 
 def test_a_checkpoint_from_before_the_newer_fields_is_the_same_captioner(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import config_of_kind, draw_photo, loud_network
 from flask.testing import FlaskClient
 from PIL import Image
@@ -24,13 +25,17 @@ from service import batch
 from service.app import create_app
 from service.config import ServiceConfig
 
+INFO = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
 WORDS = 3  # of a caption at most: pictures of more take long to draw
 OTHERS: dict[str, dict[str, Any]] = {
     "gate off": {"gate": "off"},
     "vector gate": {"gate": "vector"},
     "gru": {"cell": "gru"},
     "grid layers": {"grid_layers": 1, "annotation_dim": 8, "attention_heads": 2},
+    "word in the query": {"query": "state_and_word"},
+    "joined grid": {"grid": "joined"},
 }
+DISTINCT = ["none", "additive", "multi_head", "sentinel", "hard"]  # each is shown in another way
 
 
 @pytest.fixture(params=[*ATTENTION_KINDS, *OTHERS])
@@ -42,10 +47,19 @@ def varied(request: pytest.FixtureRequest, config: ModelConfig) -> ModelConfig:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, varied: ModelConfig, vocabulary: Vocabulary) -> Path:
-    """A checkpoint of that configuration."""
-    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
-    save_checkpoint(tmp_path / "checkpoint", loud_network(varied), varied, vocabulary, info)
+def saved(tmp_path: Path, varied: ModelConfig, vocabulary: Vocabulary) -> Captioner:
+    """A captioner of that configuration, saved as a checkpoint."""
+    network = loud_network(varied)
+    with torch.no_grad():
+        for parameter in network.parameters():  # what half precision keeps, it keeps exactly
+            parameter.copy_(parameter.half())
+    save_checkpoint(tmp_path / "checkpoint", network, varied, vocabulary, INFO)
+    return Captioner(network, varied, vocabulary, INFO)
+
+
+@pytest.fixture
+def folder(saved: Captioner, tmp_path: Path) -> Path:
+    """Its checkpoint."""
     return tmp_path / "checkpoint"
 
 
@@ -72,9 +86,8 @@ def assert_map(weights: list[list[float]], grid: dict[str, Any]) -> None:
     assert found.sum() == pytest.approx(1, abs=1e-3)
 
 
-def test_a_caption_tells_what_its_model_knows_and_makes_up_nothing(
-    varied: ModelConfig, client: FlaskClient
-) -> None:
+@pytest.mark.parametrize("varied", [*DISTINCT, "gate off"], indirect=True)
+def test_response_has_what_the_model_computes(varied: ModelConfig, client: FlaskClient) -> None:
     response = post(client)
     assert response.status_code == 200
     [caption] = response.get_json()["captions"]
@@ -98,7 +111,8 @@ def test_a_caption_tells_what_its_model_knows_and_makes_up_nothing(
             assert alpha[tuple(word["chosen"])] == alpha.max()
 
 
-def test_every_picture_is_drawn_or_plainly_refused(varied: ModelConfig, client: FlaskClient) -> None:
+@pytest.mark.parametrize("varied", DISTINCT, indirect=True)
+def test_images_are_drawn_for_every_kind(varied: ModelConfig, client: FlaskClient) -> None:
     assert client.get("/v1/model").get_json()["attention"] == varied.attention
     [caption] = post(client, overlays="sheet").get_json()["captions"]
     assert caption["sheet"].startswith("data:image/jpeg;base64,")
@@ -114,8 +128,8 @@ def test_every_picture_is_drawn_or_plainly_refused(varied: ModelConfig, client: 
         assert Image.open(io.BytesIO(response.data)).size == (64, 48)
 
 
-def test_files_http_and_python_say_the_same(
-    folder: Path, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_python_http_and_batch_agree_after_saving(
+    saved: Captioner, folder: Path, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "DecodingOptions", partial(DecodingOptions, max_length=WORDS))
     (tmp_path / "a.png").write_bytes(photo())
@@ -125,9 +139,11 @@ def test_files_http_and_python_say_the_same(
     [line] = (output / "captions.jsonl").read_text().splitlines()
     written = json.loads(line)
     answered = post(client, overlays="none", num_captions="2").get_json()
-    [said] = Captioner.load(folder).caption(
-        [open_image(photo()).image], DecodingOptions(num_captions=2, max_length=WORDS)
-    )
+    image, options = open_image(photo()).image, DecodingOptions(num_captions=2, max_length=WORDS)
+    loaded = Captioner.load(folder)
+    assert loaded.config == saved.config
+    [said] = loaded.caption([image], options)
+    assert [said] == saved.caption([image], options)
     assert written["captions"] == answered["captions"] == [one.as_record(attention=True) for one in said]
     with Image.open(output / "overlays" / "a.png.png") as sheet, post(client, "/v1/overlays") as response:
         assert sheet.tobytes() == Image.open(io.BytesIO(response.data)).tobytes()
