@@ -52,9 +52,9 @@ def assert_equal_to_pycocoevalcap(candidates: list[str], references: list[list[s
         assert ours[name] == pytest.approx(value, rel=0, abs=1e-6), name
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_scores_are_those_of_pycocoevalcap_on_the_same_words(seed):
-    assert_equal_to_pycocoevalcap(*write_corpus(seed, photos=3 + 4 * seed))
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_equal_pycocoevalcap(seed):
+    assert_equal_to_pycocoevalcap(*write_corpus(seed, photos=3 + 14 * seed))
 
 
 @pytest.mark.parametrize(

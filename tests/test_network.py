@@ -57,28 +57,6 @@ def assert_same_look(one: Look, other: Look) -> None:
             torch.testing.assert_close(seen, again, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("name", EVERYTHING)
-def test_shapes_of_a_step(any_network: CaptionNetwork, config: ModelConfig, name: str) -> None:
-    config = config_of(config, name)
-    memory = any_network.remember(photos())
-    state = any_network.decoder.initial_state(memory)
-    step = any_network.decoder.step(torch.tensor([1, 4, 5]), state, memory)
-    cells = 100 if name == "joined grid" else 25
-    assert memory.annotations.shape == (B, cells, config.annotation_dim)
-    assert step.logits.shape == (B, config.vocabulary_size)
-    assert step.state.hidden.shape == step.state.cell.shape == (B, config.hidden_dim)
-    assert (state.position, step.state.position) == (0, 1)
-    look, kind = step.look, config.attention
-    assert (look.alpha is None) == (kind == "none")
-    assert look.alpha is None or look.alpha.shape == (B, cells)
-    assert (look.heads is not None) == (kind == "multi_head")
-    assert (look.sentinel is not None) == (kind == "sentinel")
-    assert (look.chosen is not None) == (kind == "hard")
-    assert (look.beta is None) == (config.gate == "off")
-    assert look.beta is None or (look.beta.shape == (B,) and ((look.beta > 0) & (look.beta < 1)).all())
-
-
 Array = NDArray[np.float64]
 
 
@@ -160,11 +138,29 @@ def test_attention_is_asked_with_the_state_and_where_wanted_with_the_word(config
         assert torch.equal(one, other) is not is_other
 
 
+def assert_shapes(network: CaptionNetwork, config: ModelConfig, cells: int) -> None:
+    """Of one step of three rows, and that it has what its kind computes and nothing else."""
+    memory = network.remember(photos())
+    state = network.decoder.initial_state(memory)
+    step = network.decoder.step(torch.tensor([1, 4, 5]), state, memory)
+    assert memory.annotations.shape == (B, cells, config.annotation_dim)
+    assert step.logits.shape == (B, config.vocabulary_size)
+    assert step.state.hidden.shape == step.state.cell.shape == (B, config.hidden_dim)
+    assert (state.position, step.state.position) == (0, 1)
+    look, kind = step.look, config.attention
+    assert (look.alpha is None) == (kind == "none")
+    assert look.alpha is None or look.alpha.shape == (B, cells)
+    assert (look.heads is not None) == (kind == "multi_head")
+    assert (look.sentinel is not None) == (kind == "sentinel")
+    assert (look.chosen is not None) == (kind == "hard")
+    assert (look.beta is None) == (config.gate == "off")
+    assert look.beta is None or (look.beta.shape == (B,) and ((look.beta > 0) & (look.beta < 1)).all())
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_reading_captions_together_is_stepping_through_each_alone(
-    any_network: CaptionNetwork, name: str
-) -> None:
+def test_teacher_forcing_equals_stepping(any_network: CaptionNetwork, config: ModelConfig, name: str) -> None:
+    assert_shapes(any_network, config_of(config, name), cells=100 if name == "joined grid" else 25)
     memory = any_network.remember(photos())
     words = torch.tensor([[1, 4, 5, 6], [1, 7, 8, 0], [1, 9, 0, 0]])
     lengths = torch.tensor([4, 3, 2])

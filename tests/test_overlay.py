@@ -79,10 +79,16 @@ def frames_of(gif: bytes) -> list[Image.Image]:
     return frames
 
 
-@pytest.mark.parametrize("box", [WHOLE, INSET])
-@pytest.mark.parametrize("size", SHAPES)
-@pytest.mark.parametrize(("row", "column"), [(2, 4), (3, 1)])
-def test_a_hot_cell_lights_its_own_rectangle(
+@pytest.mark.parametrize(
+    ("size", "box", "row", "column"),
+    [
+        (SHAPES[0], WHOLE, 2, 4),
+        (SHAPES[1], INSET, 3, 1),
+        (SHAPES[2], INSET, 2, 4),
+        (SHAPES[3], WHOLE, 3, 1),
+    ],
+)
+def test_heat_is_on_the_attended_cell(
     size: tuple[int, int], box: tuple[float, ...], row: int, column: int
 ) -> None:
     rows, columns = 5, 6
@@ -99,7 +105,7 @@ def test_a_hot_cell_lights_its_own_rectangle(
     assert seen.argmax() in np.flatnonzero(np.outer(down < 0.5, across < 0.5))
 
 
-@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("size", [SHAPES[0], SHAPES[2]])
 def test_corner_cells_are_lit_up_to_the_border_of_the_photo(size: tuple[int, int]) -> None:
     for row, column in [(0, 0), (0, 6), (6, 0), (6, 6)]:
         seen = heat_seen(size, one_hot(7, 7, row, column), WHOLE)
@@ -204,9 +210,17 @@ def test_a_word_that_is_not_in_the_caption_is_refused(sentence: str, index: int,
         word_overlay(photo((40, 30)), caption_of(sentence), index)
 
 
-@pytest.mark.parametrize("size", [(300, 200), (200, 430), (4000, 300), (20_000, 16), (16, 20_000)])
-@pytest.mark.parametrize("sentence", ["", "dog", SENTENCE, SENTENCE + " " + SENTENCE])
-def test_a_sheet_is_bounded_for_every_shape_and_length(size: tuple[int, int], sentence: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((300, 200), ""),
+        ((4000, 300), "dog"),
+        ((200, 430), SENTENCE + " " + SENTENCE),
+        ((20_000, 16), SENTENCE),
+        ((16, 20_000), SENTENCE),
+    ],
+)
+def test_contact_sheet_size_is_bounded(size: tuple[int, int], sentence: str) -> None:
     sheet = contact_sheet(photo(size), caption_of(sentence))
     assert sheet.mode == "RGB"
     assert sheet.width <= 1700
@@ -273,7 +287,7 @@ def test_long_captions_break_into_lines_that_fit() -> None:
     assert (np.asarray(page)[:, 241:] == 255).all()
 
 
-@pytest.mark.parametrize("size", [(300, 200), (200, 430), (4000, 300), (20_000, 16), (16, 20_000)])
+@pytest.mark.parametrize("size", [(300, 200), (20_000, 16)])
 def test_a_caption_without_maps_has_a_sheet_of_the_photo_that_says_so(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,9 +317,15 @@ def test_the_overlay_of_a_word_without_a_map_is_refused() -> None:
         word_overlay(photo((40, 30)), caption_of("a dog", attention=None), 1)
 
 
-@pytest.mark.parametrize("level", [0, 120, 255])
-@pytest.mark.parametrize("size", [(280, 280), (900, 600), (4000, 300)])
-@pytest.mark.parametrize(("rows", "columns", "row", "column"), [(7, 7, 0, 6), (14, 14, 8, 3), (3, 5, 2, 0)])
+@pytest.mark.parametrize(
+    ("level", "size", "rows", "columns", "row", "column"),
+    [
+        (0, (280, 280), 7, 7, 0, 6),
+        (120, (900, 600), 14, 14, 8, 3),
+        (255, (4000, 300), 3, 5, 2, 0),
+        (255, (900, 600), 7, 7, 0, 6),
+    ],
+)
 def test_the_chosen_cell_is_outlined_on_any_photo(
     level: int, size: tuple[int, int], rows: int, columns: int, row: int, column: int
 ) -> None:
@@ -365,8 +385,15 @@ def test_a_sheet_says_that_its_maps_are_the_mean_of_heads(monkeypatch: pytest.Mo
     assert texts[1] == "Every map is the mean of 2 heads."
 
 
-@pytest.mark.parametrize("size", [(300, 200), (1000, 1400), (4000, 300), (16, 20_000)])
-@pytest.mark.parametrize("sentence", ["", "dog", "a dog runs over a dog"])
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((300, 200), ""),
+        ((1000, 1400), "a dog runs over a dog"),
+        ((4000, 300), "dog"),
+        ((16, 20_000), "dog"),
+    ],
+)
 def test_the_walk_has_a_frame_for_the_photo_and_one_a_word(size: tuple[int, int], sentence: str) -> None:
     gif = walk_gif(photo(size), caption_of(sentence))
     frames = frames_of(gif)

@@ -41,31 +41,8 @@ def test_accepted_formats_are_known_by_content(name: str) -> None:
     assert (photo.format, photo.width, photo.height, photo.image.mode) == (name, 64, 48, "RGB")
 
 
-# How a camera stores an upright picture for each EXIF orientation: the inverse of what a viewer does.
-STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
-
-@pytest.mark.parametrize("orientation", STORED)
-def test_a_photo_turned_by_exif_comes_out_upright(orientation: int) -> None:
-    upright = draw_photo(2)
-    turn = STORED[orientation]
-    stored = upright if turn is None else upright.transpose(turn)
-    opened = open_image(with_orientation(stored, orientation)).image
-    assert opened.size == upright.size
-    assert np.abs(np.asarray(opened, int) - np.asarray(upright, int)).mean() < 6
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize(("at", "flip"), [(41, 31), (43, 11), *((at, 0xFF) for at in range(12, 60, 5))])
+@pytest.mark.parametrize(("at", "flip"), [(41, 31), (43, 11), (12, 0xFF), (32, 0xFF), (52, 0xFF)])
 def test_a_damaged_exif_block_costs_no_more_than_the_orientation(at: int, flip: int) -> None:
     data = bytearray(with_orientation(draw_photo(6), 6))
     data[at] ^= flip

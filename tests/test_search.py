@@ -87,28 +87,28 @@ def greedy(model: ToyModel, photo: int, max_length: int) -> tuple[int, ...]:
     return ids
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_beam_of_one_is_greedy(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_beam_size_1_is_greedy(seed: int) -> None:
     model = ToyModel(5, seed)
-    for photo, [hypothesis] in enumerate(model.decoding.beam_search(beam_size=1, max_length=6)):
+    for photo, [hypothesis] in enumerate(model.search(beam_size=1, max_length=6)):
         assert hypothesis.ids == greedy(model, photo, 6)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_a_beam_wide_enough_finds_the_enumerated_best(seed: int, penalty: float) -> None:
+def test_wide_beam_finds_enumerated_best(seed: int, penalty: float) -> None:
     model = ToyModel(2, seed)
     # With two words there are 9 + 3 hypotheses and 4 more moves; ten beams lose none that could win.
-    found = model.decoding.beam_search(beam_size=10, max_length=2, length_penalty=penalty)
+    found = model.search(beam_size=10, max_length=2, length_penalty=penalty)
     for photo, [hypothesis] in enumerate(found):
         assert hypothesis.ids == enumerated_best(model, photo, 2, penalty)
 
 
-@pytest.mark.parametrize("beam_size", [1, 3, 5])
+@pytest.mark.parametrize("beam_size", [1, 3])
 def test_words_carry_their_own_scores_and_looks(beam_size: int) -> None:
     model = ToyModel(4, seed=11)
     for photo, hypotheses in enumerate(
-        model.decoding.beam_search(beam_size=beam_size, num_captions=beam_size, max_length=5)
+        model.search(beam_size=beam_size, num_captions=beam_size, max_length=5)
     ):
         for hypothesis in hypotheses:
             ids = (*hypothesis.ids, END) if hypothesis.is_finished else hypothesis.ids
@@ -145,8 +145,8 @@ def test_a_decoder_that_sees_nothing_leaves_looks_of_nothing() -> None:
         assert hypothesis.looks == (Look(),) * len(hypothesis.ids)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_photo_alone_is_searched_as_in_company(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(2))
+def test_beam_search_is_batch_invariant(seed: int) -> None:
     together = ToyModel(6, seed)
     found = together.search(beam_size=3, num_captions=3, max_length=7)
     for photo in range(6):
@@ -156,18 +156,18 @@ def test_a_photo_alone_is_searched_as_in_company(seed: int) -> None:
         assert [h.ids for h in found[photo]] == [h.ids for h in expected]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_only_words_are_emitted_and_no_caption_is_empty_or_twice_there(seed: int) -> None:
     model = ToyModel(3, seed, end_bonus=3.0)
     model.table[:, :, list(BANNED_IDS)] += 50
-    for hypotheses in model.decoding.beam_search(beam_size=4, num_captions=4, max_length=4):
+    for hypotheses in model.search(beam_size=4, num_captions=4, max_length=4):
         ids = [hypothesis.ids for hypothesis in hypotheses]
         assert len(set(ids)) == len(ids) == 4
         assert all(ids)
         assert set(itertools.chain(*ids)) <= set(WORDS)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_hypothesis_that_ends_at_the_longest_length_is_not_returned_cut_as_well(seed: int) -> None:
     for hypotheses in ToyModel(8, seed).search(beam_size=3, num_captions=3, max_length=3):
         ids = [hypothesis.ids for hypothesis in hypotheses]
@@ -236,7 +236,7 @@ def test_a_judge_decides_which_of_the_likely_captions_are_said():
             log_probs, _ = walk(model, photo, one.ids)
             assert one.log_probs == pytest.approx(log_probs, abs=1e-5)  # the judge changes no probability
     said = [sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(found)]
-    plain = model.decoding.beam_search(beam_size=3, num_captions=3, max_length=4)
+    plain = model.search(beam_size=3, num_captions=3, max_length=4)
     before = [
         sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(plain)
     ]
