@@ -11,7 +11,6 @@ README.md             the model card, when there is one
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.errors import CheckpointError
-from model.files import write_whole
+from model.files import replacing, sha256_bytes, sha256_file, temporary_path, write_temporary
 from model.network import CaptionNetwork
 from model.tokenizer import Pieces, Tokens, plain_tokens
 from model.vocabulary import Vocabulary
@@ -79,15 +78,19 @@ def save_checkpoint(
         "trained_on": info.trained_on,
         "model": config.as_record(),
     }
-    _write_tmp(folder / WEIGHTS, save(_half_precision(network)))
-    _write_json_tmp(folder / CONFIG, described)
-    _write_json_tmp(folder / VOCABULARY, vocabulary.words)
+    contents = {
+        CONFIG: _as_json(described),
+        VOCABULARY: _as_json(vocabulary.words),
+        WEIGHTS: save(_half_precision(network)),
+    }
     if isinstance(vocabulary.tokens, Pieces):
-        _write_tmp(folder / TOKENIZER, f"{vocabulary.tokens.as_record()}\n".encode())
-    names = _identity_files(config.tokens)
-    _write_json_tmp(folder / MANIFEST, {name: _sha256(folder / f"{name}.tmp") for name in names})
-    for name in (*names, MANIFEST):
-        os.replace(folder / f"{name}.tmp", folder / name)
+        contents[TOKENIZER] = f"{vocabulary.tokens.as_record()}\n".encode()
+    written = [(write_temporary(folder / name, data), folder / name) for name, data in contents.items()]
+    manifest = _as_json({name: sha256_bytes(data) for name, data in contents.items()})
+    written.append((write_temporary(folder / MANIFEST, manifest), folder / MANIFEST))
+    for temporary, path in written:
+        os.replace(temporary, path)
+    names = tuple(contents)
     if TOKENIZER not in names:
         (folder / TOKENIZER).unlink(missing_ok=True)  # it was of the captioner before
     (folder / SCORES).unlink(missing_ok=True)  # those were the scores of the weights before
@@ -125,7 +128,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def write_scores(folder: Path, scores: dict[str, Any]) -> None:
     """Keep the scores of a checkpoint beside it."""
-    write_whole(folder / SCORES, _as_json(scores))
+    with replacing(folder / SCORES) as file:
+        file.write(_as_json(scores))
 
 
 def _identity_files(tokens: object) -> tuple[str, ...]:
@@ -140,20 +144,8 @@ def _half_precision(network: CaptionNetwork) -> dict[str, Tensor]:
     }
 
 
-def _write_json_tmp(path: Path, value: object) -> None:
-    _write_tmp(path, f"{_as_json(value)}\n".encode())
-
-
-def _as_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1)
-
-
-def _write_tmp(path: Path, data: bytes) -> None:
-    """Write beside ``path``, and be sure it is on the disk before it takes its place."""
-    with path.with_name(f"{path.name}.tmp").open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _as_json(value: object) -> bytes:
+    return f"{json.dumps(value, ensure_ascii=False, indent=1)}\n".encode()
 
 
 def _read_described(folder: Path) -> dict[str, Any]:
@@ -178,14 +170,14 @@ def _verify(folder: Path, names: Sequence[str]) -> str:
     """Compare every file with the manifest; the sha256 of the whole."""
     found = {name: _sha256(folder / name) for name in names}
     manifest = _read_json(folder / MANIFEST, dict)
-    pending = folder / f"{MANIFEST}.tmp"  # left by a writer that died just before its last step
+    pending = temporary_path(folder / MANIFEST)  # left by a writer that died just before its last step
     if manifest != found and not (pending.exists() and _read_json(pending, dict) == found):
         damaged = next((name for name in names if manifest.get(name) != found[name]), MANIFEST)
         raise CheckpointError(
             f"{folder / damaged} is damaged or was changed: its sha256 is not the manifest's."
         )
     whole = "".join(f"{name} {found[name]}\n" for name in names)
-    return hashlib.sha256(whole.encode()).hexdigest()
+    return sha256_bytes(whole.encode())
 
 
 def _read_tokens(folder: Path, kind: str) -> Tokens:
@@ -229,8 +221,7 @@ def _read_json(path: Path, kind: type) -> Any:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError as error:
         raise CheckpointError(
             f"The checkpoint is incomplete: {path} cannot be read ({error.strerror})."

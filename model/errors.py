@@ -6,8 +6,10 @@
     │   ├── UnsupportedImageError   not one of the accepted picture types, judged by content
     │   ├── UndecodableImageError   an accepted type, but broken
     │   └── ImageLimitError         an accepted type, but too large or too small
-    ├── OptionsError                a search or drawing option outside its range
-    └── CheckpointError             a checkpoint folder that is missing, damaged or foreign
+    ├── OptionsError                a decoding or drawing option outside its range
+    ├── CheckpointError             a checkpoint folder that is missing, damaged or foreign
+    ├── NonFiniteError              a network whose output is not finite
+    └── OutputFolderError           an output folder that is in use or cannot be written
 
 Every message is one sentence that says what is wrong and what would be right. Broken invariants of
 our own code are not here: those are assertions.
@@ -44,3 +46,11 @@ class OptionsError(CaptioningError):
 
 class CheckpointError(CaptioningError):
     """A checkpoint folder that cannot be used."""
+
+
+class NonFiniteError(CaptioningError):
+    """The network's output is NaN or infinite, so there is nothing to decode."""
+
+
+class OutputFolderError(CaptioningError):
+    """An output folder that another process is writing to, or that cannot be written."""

@@ -28,8 +28,8 @@ from model import (
     open_image,
     photo_record,
 )
-from model.files import replacing
-from service.files.output import Records, append_lines, keep_settings
+from model.files import append_lines, replacing
+from service.files.output import Records, keep_settings
 from service.files.sources import Source, find_sources
 
 ALL_CAPTIONED, WRONG_USAGE, FINISHED_WITH_FAILURES, INTERRUPTED = 0, 2, 3, 130  # exit statuses

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from model.files import replacing, write_whole
+from model.files import append_lines, replacing, write_whole
 from service.errors import OutputError
 
 
@@ -95,12 +94,3 @@ def _cut_torn_line(path: Path) -> None:
     with path.open("rb+") as file:
         whole = sum(len(line) for line in file if line.endswith(b"\n"))
         file.truncate(whole)
-
-
-def append_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Add a line of JSON for every record; when this returns they survive a crash."""
-    lines = "".join(json.dumps(record) + "\n" for record in records)
-    with path.open("a", encoding="ascii") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
