@@ -8,7 +8,7 @@ from model.caption import Caption, Grid, Word, photo_record
 from model.captioner import Captioner, Measure, unmeasured
 from model.checkpoint import CheckpointInfo
 from model.config import MOST_TOKENS, ModelConfig
-from model.decoding.beam_search import MAX_BEAM_SIZE, DecodingOptions
+from model.decoding.options import MAX_BEAM_SIZE, DecodingOptions
 from model.drawing.contact_sheet import contact_sheet, walk_gif
 from model.drawing.overlay import data_url, draw_overlay, encode_png, word_overlay, word_overlays
 from model.errors import (

@@ -21,8 +21,9 @@ from model.caption import Caption, Grid, Map, Word
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
-from model.decoding.beam_search import DecodingOptions, Hypothesis, JudgeFunction, beam_search
+from model.decoding.beam_search import Hypothesis, JudgeFunction, beam_search
 from model.decoding.endings import dangling_ids
+from model.decoding.options import DecodingOptions
 from model.decoding.repeats import linking_ids
 from model.errors import OptionsError
 from model.network import CaptionNetwork

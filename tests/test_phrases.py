@@ -12,7 +12,7 @@ import torch
 from conftest import WORDS, draw_photo, loud_network
 from PIL import Image
 
-from model import Captioner, CheckpointInfo, DecodingOptions, OptionsError
+from model import Captioner, CheckpointInfo, DecodingOptions
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
 from model.phrases import PhraseHead, PhraseJudge
@@ -280,9 +280,3 @@ def test_what_cannot_be_done_is_said_in_one_line(lawns, checkpoint, tmp_path, ca
         assert phrases.main([*arguments, output, *option]) == 2
         assert refusal in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("weight", [-1, 101, float("nan")])
-def test_a_weight_outside_its_range_is_refused(weight):
-    with pytest.raises(OptionsError, match="phrase_weight"):
-        DecodingOptions(phrase_weight=weight)

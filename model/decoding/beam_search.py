@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from model.attention import Look
-from model.config import MOST_TOKENS
 from model.decoder import DecoderState, DecoderStep
 from model.decoding.endings import without_dangling_ends
+from model.decoding.options import DecodingOptions
 from model.decoding.repeats import without_repeats
-from model.errors import OptionsError
 from model.vocabulary import Vocabulary
 
 StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
@@ -28,45 +27,6 @@ JudgeFunction = Callable[[int, tuple[int, ...]], float]
 
 # Ids that say nothing in a caption and are never emitted.
 BANNED_IDS = (Vocabulary.pad_id, Vocabulary.start_id, Vocabulary.unk_id)
-
-MAX_BEAM_SIZE = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingOptions:
-    """How captions are searched for."""
-
-    beam_size: int = 3  # K: hypotheses kept per photo, 1 (greedy) to 10
-    num_captions: int = 1  # captions returned per photo, 1 to beam_size
-    max_length: int | None = None  # tokens, the end not counted, 1 to 200; None: the checkpoint's own
-    length_penalty: float = 0.7  # hypotheses rank by log_prob / length ** this; 0 to 2, chosen on val
-    phrase_weight: float = 1.25  # times PhraseJudge.agreement, added to that; 0 to 100, chosen on val
-    allow_repeats: bool = False  # may a caption say a pair of words twice that do not merely link others
-    draw_seed: int | None = None  # lets an attention that can draw where it looks do so; None: it never does
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their range.
-
-        Raises:
-            OptionsError: one sentence naming the option, its value and its range.
-        """
-        for name, low, high in (
-            ("beam_size", 1, MAX_BEAM_SIZE),
-            ("num_captions", 1, self.beam_size),
-            ("max_length", 1, MOST_TOKENS),
-        ):
-            value = getattr(self, name)
-            if name == "max_length" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                limit = f"{high} (the beam size)" if name == "num_captions" else str(high)
-                raise OptionsError(f"{name} is {value!r}; it must be a whole number from {low} to {limit}.")
-        if self.draw_seed is not None and (type(self.draw_seed) is not int or self.draw_seed < 0):
-            raise OptionsError(f"draw_seed is {self.draw_seed!r}; it must be a whole number from 0, or None.")
-        if not 0 <= self.length_penalty <= 2:
-            raise OptionsError(f"length_penalty is {self.length_penalty!r}; it must be a number from 0 to 2.")
-        if not 0 <= self.phrase_weight <= 100:
-            raise OptionsError(f"phrase_weight is {self.phrase_weight!r}; it must be a number from 0 to 100.")
 
 
 @dataclass(frozen=True, kw_only=True)
