@@ -24,6 +24,7 @@ from model.errors import (
     UndecodableImageError,
     UnsupportedImageError,
 )
+from model.files import sha256_bytes
 
 # "JPEG" opens MPO files (two-picture phone photos) too; naming "MPO" here breaks Pillow's search.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -62,6 +63,7 @@ class Photo:
 
     image: Image.Image
     format: str
+    sha256: str  # of the bytes it was decoded from, in hexadecimal
 
     @property
     def width(self) -> int:
@@ -107,7 +109,8 @@ def _decode(data: bytes, limits: ImageLimits) -> Photo:
         image.load()
         clean, turn = _clean(image), _turn(image)
     del image  # or there would be three of it in memory while it is turned
-    return Photo(image=clean if turn is None else clean.transpose(turn), format=name)
+    upright = clean if turn is None else clean.transpose(turn)
+    return Photo(image=upright, format=name, sha256=sha256_bytes(data))
 
 
 def _clean(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ def with_orientation(image: Image.Image, orientation: int) -> bytes:
 def test_accepted_formats_are_known_by_content(name: str) -> None:
     photo = open_image(encoded(draw_photo(1), name))
     assert (photo.format, photo.width, photo.height, photo.image.mode) == (name, 64, 48, "RGB")
+
+
+def test_photo_has_the_sha256_of_its_file() -> None:
+    data = encoded(draw_photo(1))
+    assert open_image(data).sha256 == open_image(io.BytesIO(data)).sha256 == sha256(data).hexdigest()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
