@@ -43,14 +43,14 @@ def batch(client: FlaskClient, *contents: bytes, **fields: str) -> Any:
     return client.post("/v1/captions:batch", data={"image": files(*contents), **fields})
 
 
-def test_a_batch_has_for_every_photo_what_it_would_get_alone(client: FlaskClient) -> None:
+def test_batch_results_equal_single_results(client: FlaskClient) -> None:
     photos = [picture("red"), picture("blue", kind="PNG"), picture("green", size=(30, 60))]
     results = batch(client, *photos, overlays="none", num_captions="2").get_json()["results"]
     alone = [post(client, data, overlays="none", num_captions="2").get_json() for data in photos]
     assert results == alone
 
 
-def test_a_bad_photo_does_not_lose_the_others_of_its_batch(client: FlaskClient) -> None:
+def test_bad_photo_does_not_fail_its_batch(client: FlaskClient) -> None:
     response = batch(client, picture("red"), b"no picture", b"", picture(size=(8, 8)), picture("blue"))
     assert response.status_code == 200
     first, second, third, fourth, fifth = response.get_json()["results"]
@@ -63,14 +63,14 @@ def test_a_bad_photo_does_not_lose_the_others_of_its_batch(client: FlaskClient) 
         assert re.search(rf'caption_rejected_total{{reason="{reason}"}} [1-9]', figures)
 
 
-def test_a_batch_takes_sixteen_photos_and_no_more(client: FlaskClient) -> None:
+def test_batch_takes_at_most_16_photos(client: FlaskClient) -> None:
     photo = picture(size=(16, 16))
     assert len(batch(client, *[photo] * 16, overlays="none").get_json()["results"]) == 16
     assert_problem(batch(client, *[photo] * 17), 400, "17", "16")
     assert_problem(client.post("/v1/captions:batch", data={}, content_type="multipart/form-data"), 400)
 
 
-def test_options_of_a_batch_are_checked_before_any_photo_is_captioned() -> None:
+def test_batch_options_are_checked_before_captioning() -> None:
     class UntouchedCaptioner(FakeCaptioner):
         def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
             raise AssertionError("nothing is to be captioned")
@@ -94,7 +94,7 @@ class SlowCaptioner(FakeCaptioner):
         return super().caption(*args, **kwargs)
 
 
-def test_who_finds_the_queue_full_is_refused_before_the_body_is_read_and_loses_nobody_else() -> None:
+def test_full_queue_returns_503_before_reading_the_body() -> None:
     captioner = SlowCaptioner()
     app = create_app(ServiceConfig(queue=0), captioner)
     answers: list[int] = []
@@ -123,7 +123,7 @@ def test_who_finds_the_queue_full_is_refused_before_the_body_is_read_and_loses_n
     assert post(client, picture(), overlays="none").status_code == 200
 
 
-def test_an_answer_says_how_long_every_stage_took(client: FlaskClient) -> None:
+def test_server_timing_lists_every_stage(client: FlaskClient) -> None:
     timing = post(client, picture()).headers["Server-Timing"]
     stages = dict(re.findall(r"(\w+);dur=([\d.]+)", timing))
     assert set(stages) == {"queue", "decode", "encode", "text", "draw"}
@@ -133,7 +133,7 @@ def test_an_answer_says_how_long_every_stage_took(client: FlaskClient) -> None:
 # Clients of the MAX Image Caption Generator
 
 
-def test_a_client_of_max_gets_three_predictions_in_its_form(client: FlaskClient) -> None:
+def test_max_predict_returns_three_predictions(client: FlaskClient) -> None:
     response = post(client, picture("green"), "/model/predict")
     assert (response.status_code, response.mimetype) == (200, "application/json")
     answer = response.get_json()
@@ -147,7 +147,7 @@ def test_a_client_of_max_gets_three_predictions_in_its_form(client: FlaskClient)
     assert 0 < probabilities[-1] < probabilities[0] < 1
 
 
-def test_a_client_of_max_gets_its_metadata(client: FlaskClient) -> None:
+def test_max_metadata(client: FlaskClient) -> None:
     metadata = client.get("/model/metadata").get_json()
     assert list(metadata) == ["id", "name", "description", "type", "license", "source"]
     assert all(isinstance(value, str) and value for value in metadata.values())
@@ -155,21 +155,21 @@ def test_a_client_of_max_gets_its_metadata(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(("data", "status"), [(b"", 400), (b"text", 415), (picture()[:300], 422)])
-def test_a_client_of_max_is_told_what_is_wrong(client: FlaskClient, data: bytes, status: int) -> None:
+def test_max_predict_reports_errors(client: FlaskClient, data: bytes, status: int) -> None:
     assert_problem(post(client, data, "/model/predict"), status)
 
 
 # The specification
 
 
-def test_the_specification_has_every_route_but_pages(app: Flask, client: FlaskClient) -> None:
+def test_openapi_has_every_route_but_pages(app: Flask, client: FlaskClient) -> None:
     pages = ("/", "/static", "/examples", "/docs", "/openapi.json", "/metrics")
     routes = {rule.rule for rule in app.url_map.iter_rules()}
     specified = set(client.get("/openapi.json").get_json()["paths"])
     assert specified == {rule for rule in routes if rule not in pages and not rule.startswith(pages[1:])}
 
 
-def test_every_problem_of_the_specification_is_a_problem_document(client: FlaskClient) -> None:
+def test_openapi_errors_are_problem_documents(client: FlaskClient) -> None:
     document = client.get("/openapi.json").get_json()
     responses = document["components"]["responses"]
     assert {HTTPStatus.SERVICE_UNAVAILABLE.name, HTTPStatus.UNSUPPORTED_MEDIA_TYPE.name} <= set(responses)
@@ -180,7 +180,7 @@ def test_every_problem_of_the_specification_is_a_problem_document(client: FlaskC
         assert {"200", "400", "411", "413", "415", "422", "503"} <= stated
 
 
-def test_the_specification_says_whether_a_key_is_needed(client: FlaskClient) -> None:
+def test_openapi_declares_api_key(client: FlaskClient) -> None:
     guarded = create_app(ServiceConfig(api_key="a-secret"), FakeCaptioner()).test_client()
     document = guarded.get("/openapi.json").get_json()
     assert document["security"] == [{"bearer": []}, {"header": []}]
@@ -189,7 +189,7 @@ def test_the_specification_says_whether_a_key_is_needed(client: FlaskClient) -> 
     assert "security" not in client.get("/openapi.json").get_json()
 
 
-def test_the_browser_of_the_specification_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
+def test_docs_page_loads_no_external_resources(client: FlaskClient) -> None:
     text = client.get("/docs").get_data(as_text=True)
     addresses = re.findall(r'(?:src|href|data-url)="([^"]+)"', text)
     assert len(addresses) >= 5
@@ -202,7 +202,7 @@ def test_the_browser_of_the_specification_needs_nothing_from_elsewhere(client: F
     assert_problem(client.get("/docs/index.html"), 404)
 
 
-def test_the_documentation_names_every_route_and_every_status(client: FlaskClient) -> None:
+def test_api_docs_name_every_route_and_status(client: FlaskClient) -> None:
     text = API.read_text(encoding="utf-8")
     for path, operations in client.get("/openapi.json").get_json()["paths"].items():
         assert path in text
@@ -214,7 +214,7 @@ def test_the_documentation_names_every_route_and_every_status(client: FlaskClien
 # Nothing is kept
 
 
-def test_a_large_photo_is_never_written_to_a_disk(
+def test_large_photo_is_never_written_to_disk(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:

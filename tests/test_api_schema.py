@@ -74,26 +74,26 @@ unhurried = settings(
 
 @open_service.parametrize()
 @settings(unhurried, max_examples=40)
-def test_the_service_keeps_its_specification(case: schemathesis.Case) -> None:
+def test_service_conforms_to_openapi(case: schemathesis.Case) -> None:
     too_much = breaks_a_rule_that_cannot_be_specified(case)
     case.call_and_validate(excluded_checks=[positive_data_acceptance] if too_much else [])
 
 
 @locked_service.parametrize()
 @settings(unhurried, max_examples=10)
-def test_the_service_with_a_key_keeps_its_specification_too(case: schemathesis.Case) -> None:
+def test_service_with_api_key_conforms_to_openapi(case: schemathesis.Case) -> None:
     too_much = breaks_a_rule_that_cannot_be_specified(case)
     case.call_and_validate(
         headers={"X-API-Key": KEY}, excluded_checks=[positive_data_acceptance] if too_much else []
     )
 
 
-def test_the_specification_is_a_proper_document() -> None:
+def test_openapi_document_is_valid() -> None:
     open_service.validate()
     assert open_service.raw_schema["openapi"] == "3.1.0"
 
 
-def test_every_route_for_clients_is_specified() -> None:
+def test_every_client_route_is_in_openapi() -> None:
     routes = {rule.rule for rule in app.url_map.iter_rules()}
     specified = set(open_service.raw_schema["paths"])
     assert {route for route in routes - specified if not is_unspecified(route)} == set()
@@ -104,7 +104,7 @@ def is_unspecified(route: str) -> bool:
     return route in UNSPECIFIED or any(route.startswith(f"{name.rstrip('/')}/") for name in UNSPECIFIED[1:])
 
 
-def test_every_operation_says_what_it_does_and_how_it_refuses() -> None:
+def test_operations_have_summaries_and_error_responses() -> None:
     for path, operations in open_service.raw_schema["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"].endswith("."), path

@@ -42,7 +42,7 @@ def mean_of(*folders: Path, shares: tuple[str, ...] = ()) -> Path:
 
 
 @pytest.mark.parametrize(("shares", "first"), [((), 0.5), (("3", "1"), 0.75), (("0", "2"), 0.0)])
-def test_every_weight_is_the_mean(pair, shares, first):
+def test_weights_are_the_mean(pair, shares, first):
     one, two = (load_checkpoint(folder).network.state_dict() for folder in pair)
     assert not torch.equal(one["decoder.embedding.weight"], two["decoder.embedding.weight"])
     for name, value in load_checkpoint(mean_of(*pair, shares=shares)).network.state_dict().items():
@@ -50,12 +50,12 @@ def test_every_weight_is_the_mean(pair, shares, first):
         torch.testing.assert_close(value, expected.to(value.dtype), rtol=1e-3, atol=1e-3)
 
 
-def test_the_mean_of_a_captioner_with_itself_is_that_captioner(pair):
+def test_average_of_equal_captioners_is_unchanged(pair):
     one, again = load_checkpoint(pair[0]), load_checkpoint(mean_of(pair[0], pair[0]))
     assert again.info.sha256 == one.info.sha256
 
 
-def test_it_says_whose_data_and_terms_it_has_and_how_large_photos_are(save, network, config):
+def test_average_combines_metadata(save, network, config):
     one = save("one", network, config)
     two = save("two", network, replace(config, image_size=56), trained_on="something")
     found = load_checkpoint(mean_of(one, two))
@@ -71,7 +71,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return line
 
 
-def test_what_has_no_mean_is_refused_in_one_line(pair, save, network, config, tmp_path, capsys):
+def test_incompatible_checkpoints_are_refused(pair, save, network, config, tmp_path, capsys):
     out = ("--output", tmp_path / "out")
     assert "name two or more" in refusal(capsys, pair[0], *out)
     assert "no checkpoint folder" in refusal(capsys, pair[0], tmp_path / "nowhere", *out)
@@ -85,14 +85,14 @@ def test_what_has_no_mean_is_refused_in_one_line(pair, save, network, config, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_for_other_places_have_no_mean(save, config, tmp_path, capsys):
+def test_different_grids_cannot_be_averaged(save, config, tmp_path, capsys):
     small = config_of_kind(config, "location")
     large = replace(small, image_size=64)
     parts = save("small", loud_network(small), small), save("large", loud_network(large), large)
     assert "places of the grid" in refusal(capsys, *parts, "--output", tmp_path / "out")
 
 
-def test_captioners_with_other_phrases_have_no_mean(save, config, capsys):
+def test_different_phrases_cannot_be_averaged(save, config, capsys):
     with_head = replace(config, phrases=5, phrase_dim=3)
     one, other = loud_network(with_head), loud_network(with_head)
     other.phrases.ids[2, 0] = 7

@@ -95,7 +95,7 @@ HOST = "Host: a"
 FORM = "Content-Type: multipart/form-data; boundary=b"
 
 
-def test_case_10_who_sends_less_than_stated_is_refused_or_hung_up_on(service: Service) -> None:
+def test_short_body_is_refused(service: Service) -> None:
     answer = say(service.port, head(HOST, FORM, "Content-Length: 1000"), b"--b\r\nContent-Dis", ends=True)
     assert answer == b"" or status(answer) == 400
 
@@ -111,11 +111,11 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_case_11_contradicting_headers_are_refused(service: Service, name: str) -> None:
+def test_contradicting_headers_are_refused(service: Service, name: str) -> None:
     assert status(say(service.port, head(HOST, FORM, *CONTRADICTIONS[name]), b"abc")) == 400
 
 
-def test_case_12_endless_urls_and_headers_are_refused(service: Service) -> None:
+def test_long_urls_and_headers_are_refused(service: Service) -> None:
     assert status(say(service.port, head(HOST, path="/?" + "a" * 5000, method="GET"))) == 414
     many = [f"X-Header-{n}: 1" for n in range(150)]
     assert status(say(service.port, head(HOST, *many, path="/healthz", method="GET"))) == 431
@@ -124,17 +124,17 @@ def test_case_12_endless_urls_and_headers_are_refused(service: Service) -> None:
     )
 
 
-def test_case_16_a_boundary_of_10_kb_is_refused_as_too_long_a_header(service: Service) -> None:
+def test_boundary_of_10_kb_returns_431(service: Service) -> None:
     assert status(say(service.port, head(HOST, FORM + "b" * 10_000, "Content-Length: 3"), b"abc")) == 431
 
 
-def test_case_8_chunks_are_refused_however_they_are_cut(service: Service) -> None:
+def test_chunked_bodies_are_refused(service: Service) -> None:
     for body in (b"5\r\nhello\r\n0\r\n\r\n", b"fffffff\r\nhello", b"-1\r\n\r\n", b"zz\r\n\r\n"):
         answer = say(service.port, head(HOST, FORM, "Transfer-Encoding: chunked"), body)
         assert status(answer) in (400, 411)
 
 
-def test_case_57_who_asks_first_is_refused_before_sending_too_much(service: Service) -> None:
+def test_expect_continue_returns_413_before_the_body(service: Service) -> None:
     asking = head(HOST, FORM, f"Content-Length: {MAX_BYTES + 1}", "Expect: 100-continue")
     final = say(service.port, asking).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert status(final) == 413
@@ -151,7 +151,7 @@ def dribble(port: int, kind: int, stop: threading.Event) -> None:
                 client.sendall(b"a")
 
 
-def test_case_58_slow_sockets_fewer_than_threads_keep_nobody_waiting(service: Service) -> None:
+def test_slow_clients_do_not_block_others(service: Service) -> None:
     """More of them need the nginx of deploy/ before the service."""
     stop = threading.Event()
     with ThreadPoolExecutor(40) as slow:
@@ -174,14 +174,14 @@ def caption_request(data: bytes) -> bytes:
     )
 
 
-def test_case_59_clients_that_go_away_while_they_send_leave_nothing_behind(service: Service) -> None:
+def test_clients_may_disconnect_while_sending(service: Service) -> None:
     request = caption_request(photo("BMP"))
     for share in (0.1, 0.3, 0.6, 0.99) * 5:
         with socket.create_connection(("127.0.0.1", service.port)) as client:
             client.sendall(request[: int(len(request) * share)])
 
 
-def test_case_59_clients_that_go_away_while_they_wait_free_the_captioner(service: Service) -> None:
+def test_clients_may_disconnect_while_waiting(service: Service) -> None:
     request = caption_request(photo("JPEG"))
     for _ in range(20):  # more than there are places
         with socket.create_connection(("127.0.0.1", service.port)) as client:
@@ -194,7 +194,7 @@ def test_case_59_clients_that_go_away_while_they_wait_free_the_captioner(service
         time.sleep(SECONDS)
 
 
-def test_case_60_64_uploads_of_the_largest_size_are_captioned_or_told_to_come_again(service: Service) -> None:
+def test_64_largest_uploads_return_200_or_503(service: Service) -> None:
     picture = encoded(draw_photo(1, (600, 400)))
     largest = picture + bytes(MAX_BYTES - 2000 - len(picture))  # with the form around it
     ask_for_caption(service.port, largest)
@@ -212,20 +212,20 @@ def test_case_60_64_uploads_of_the_largest_size_are_captioned_or_told_to_come_ag
     assert service.memory("VmHWM") - before < 2 * 64 * MAX_BYTES + 50_000_000
 
 
-def test_a_request_in_many_small_pieces_is_captioned(service: Service) -> None:
+def test_request_in_small_pieces_is_captioned(service: Service) -> None:
     request = caption_request(photo("PNG"))
     pieces = [request[start : start + 7] for start in range(0, len(request), 7)]
     assert status(say(service.port, *pieces)) == 200
 
 
-def test_two_requests_in_one_piece_are_two_requests(service: Service) -> None:
+def test_pipelined_requests_are_separate(service: Service) -> None:
     """Nothing that follows the body of one may become part of it."""
     first = caption_request(photo("PNG")).replace(b"Connection: close", b"Connection: keep-alive")
     answer = say(service.port, first + head(HOST, path="/healthz", method="GET"))
     assert answer.count(b"HTTP/1.1 200") == 2
 
 
-def test_bytes_that_are_no_http_are_refused(service: Service) -> None:
+def test_non_http_bytes_are_refused(service: Service) -> None:
     with ExitStack() as open_sockets:
         for said in (b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n", b"\0" * 100, b"\r\n\r\n\r\n\r\n"):
             client = open_sockets.enter_context(

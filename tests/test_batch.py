@@ -102,7 +102,7 @@ def listed_on_standard_input(monkeypatch, *paths):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listing)))
 
 
-def test_a_record_says_which_photo_and_what_was_seen(captioner, photos, output):
+def test_record_names_photo_and_captions(captioner, photos, output):
     assert run(photos / "a.png", output=output) == 0
     [record] = lines(output / "captions.jsonl")
     assert record == {
@@ -124,7 +124,7 @@ def test_a_record_says_which_photo_and_what_was_seen(captioner, photos, output):
     }
 
 
-def test_attention_and_the_number_of_captions_are_as_asked(captioner, photos, output):
+def test_attention_and_num_captions_options(captioner, photos, output):
     options = ["--attention", "--num-captions", "2"]
     run(photos / "a.png", output=output, options=options)
     [record] = lines(output / "captions.jsonl")
@@ -132,14 +132,14 @@ def test_attention_and_the_number_of_captions_are_as_asked(captioner, photos, ou
     assert record["captions"][0]["words"][0]["attention"] == [[0.25, 0.25], [0.25, 0.25]]
 
 
-def test_a_folder_is_captioned_with_its_subfolders_in_a_fixed_order(captioner, photos, output):
+def test_folder_is_captioned_recursively_in_order(captioner, photos, output):
     save(photos / ".thumbnails/a.jpg", 9)
     (photos / "notes.txt").write_text("no picture, and not taken for one")
     assert run(photos, output=output) == 0
     assert names(output) == ["a.jpg", "a.png", "birds/b.png", "birds/far/c.PNG", "d.gif"]
 
 
-def test_overlays_mirror_the_folder_and_keep_the_whole_name(captioner, photos, output):
+def test_overlays_mirror_input_folders(captioner, photos, output):
     run(photos, output=output, options=["--overlays"])
     drawn = sorted(str(path.relative_to(output)) for path in output.rglob("*.png"))
     assert drawn == [f"overlays/{name}.png" for name in names(output)]
@@ -147,13 +147,13 @@ def test_overlays_mirror_the_folder_and_keep_the_whole_name(captioner, photos, o
         Image.open(output / path).verify()
 
 
-def test_an_output_inside_the_input_does_not_caption_its_own_overlays(captioner, photos):
+def test_output_inside_input_is_not_captioned(captioner, photos):
     for _ in range(2):
         assert run(photos, output=photos, options=["--overlays"]) == 0
     assert len(captioner.seen) == len(names(photos)) == 5
 
 
-def test_bad_photos_are_listed_and_the_run_goes_on(captioner, photos, output):
+def test_bad_photos_are_listed_and_skipped(captioner, photos, output):
     (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:150])
     (photos / "empty.png").touch()
     (photos / "iphone.heic").write_bytes(b"\0\0\0\x18ftypheic")
@@ -170,7 +170,7 @@ def test_bad_photos_are_listed_and_the_run_goes_on(captioner, photos, output):
     assert all(failure["detail"] for failure in lines(output / "errors.jsonl"))
 
 
-def test_a_photo_or_folder_without_permission_is_a_failure(captioner, photos, output):
+def test_missing_permission_is_a_failure(captioner, photos, output):
     (photos / "a.jpg").chmod(0)
     if os.access(photos / "a.jpg", os.R_OK):
         pytest.skip("root may read everything")
@@ -180,13 +180,13 @@ def test_a_photo_or_folder_without_permission_is_a_failure(captioner, photos, ou
     assert [failure["image"] for failure in lines(output / "errors.jsonl")] == ["a.jpg", "birds"]
 
 
-def test_a_name_too_long_for_an_overlay_is_a_failure_of_that_photo_alone(captioner, photos, output):
+def test_name_too_long_for_overlay_fails_that_photo(captioner, photos, output):
     save(photos / f"{'x' * 249}.png", 1)
     assert run(photos, output=output, options=["--overlays"]) == 3
     assert len(names(output)) == 5
 
 
-def test_failures_are_tried_again_and_forgotten_when_mended(captioner, photos, output):
+def test_failures_are_retried_and_cleared(captioner, photos, output):
     good = (photos / "a.jpg").read_bytes()
     (photos / "a.jpg").write_bytes(b"")
     assert run(photos, output=output) == 3
@@ -196,7 +196,7 @@ def test_failures_are_tried_again_and_forgotten_when_mended(captioner, photos, o
     assert not (output / "errors.jsonl").exists()
 
 
-def test_a_second_run_does_nothing_new(captioner, photos, output, capsys):
+def test_second_run_changes_nothing(captioner, photos, output, capsys):
     run(photos, output=output)
     before = (output / "captions.jsonl").read_bytes()
     assert run(photos, output=output) == 0
@@ -206,7 +206,7 @@ def test_a_second_run_does_nothing_new(captioner, photos, output, capsys):
 
 
 @pytest.mark.parametrize("options", [["--attention"], ["--beam-size", "5"], ["--overlays"]])
-def test_output_made_with_other_options_is_not_continued(captioner, photos, output, capsys, options):
+def test_output_of_other_options_is_refused(captioner, photos, output, capsys, options):
     run(photos, output=output)
     before = (output / "captions.jsonl").read_bytes()
     assert run(photos, output=output, options=options) == 2
@@ -214,14 +214,14 @@ def test_output_made_with_other_options_is_not_continued(captioner, photos, outp
     assert (output / "captions.jsonl").read_bytes() == before
 
 
-def test_output_of_another_checkpoint_is_not_continued(captioner, photos, output, monkeypatch, capsys):
+def test_output_of_other_checkpoint_is_refused(captioner, photos, output, monkeypatch, capsys):
     run(photos, output=output)
     monkeypatch.setattr(NamesTheColour, "info", SimpleNamespace(sha256="2" * 64))
     assert run(photos, output=output) == 2
     assert "another checkpoint" in capsys.readouterr().err
 
 
-def test_a_torn_last_line_is_cut_off_and_its_photo_done_again(captioner, photos, output):
+def test_torn_last_line_is_redone(captioner, photos, output):
     run(photos, output=output)
     whole = (output / "captions.jsonl").read_bytes()
     (output / "captions.jsonl").write_bytes(whole[:-20])
@@ -230,7 +230,7 @@ def test_a_torn_last_line_is_cut_off_and_its_photo_done_again(captioner, photos,
     assert len(captioner.seen) == 6
 
 
-def test_a_photo_that_changed_is_done_again_and_has_one_record(captioner, photos, output):
+def test_changed_photo_is_recaptioned(captioner, photos, output):
     run(photos, output=output)
     save(photos / "a.png", 200)
     assert run(photos, output=output) == 0
@@ -240,7 +240,7 @@ def test_a_photo_that_changed_is_done_again_and_has_one_record(captioner, photos
     assert not list(output.rglob("*.part"))
 
 
-def test_a_photo_that_changed_for_the_worse_loses_its_record(captioner, photos, output):
+def test_photo_that_became_invalid_loses_its_record(captioner, photos, output):
     run(photos, output=output)
     (photos / "a.png").write_bytes(b"no longer a picture")
     assert run(photos, output=output) == 3
@@ -248,13 +248,13 @@ def test_a_photo_that_changed_for_the_worse_loses_its_record(captioner, photos, 
     assert len(names(output)) == 4
 
 
-def test_records_of_photos_that_are_not_asked_for_stay(captioner, photos, output):
+def test_records_of_other_photos_are_kept(captioner, photos, output):
     run(photos, output=output)
     run(photos / "a.png", output=output)
     assert len(names(output)) == 5
 
 
-def test_two_inputs_with_the_same_names_lose_no_photo(captioner, tmp_path, output):
+def test_inputs_with_equal_names_lose_no_photo(captioner, tmp_path, output):
     for red, name in enumerate(("x/a.png", "y/a.png", "z/y/a.png")):
         save(tmp_path / name, red)
     inputs = [tmp_path / "x", tmp_path / "y", tmp_path / "z" / "y" / "a.png"]
@@ -264,37 +264,37 @@ def test_two_inputs_with_the_same_names_lose_no_photo(captioner, tmp_path, outpu
     assert len(list((output / "overlays").rglob("*.png"))) == 3
 
 
-def test_a_photo_given_twice_is_captioned_once(captioner, photos, output, monkeypatch):
+def test_duplicate_input_is_captioned_once(captioner, photos, output, monkeypatch):
     monkeypatch.chdir(photos)
     assert run(".", "a.png", photos / "birds" / ".." / "a.png", "*.png", output=output) == 0
     assert len(captioner.seen) == len(names(output)) == 5
 
 
-def test_globs_name_photos_by_their_path_below_the_wildcard(captioner, photos, output):
+def test_glob_photos_are_named_below_the_wildcard(captioner, photos, output):
     assert run(photos / "**" / "*.png", output=output) == 0
     assert names(output) == ["a.png", "birds/b.png"]
 
 
-def test_a_file_whose_name_looks_like_a_glob_is_that_file(captioner, tmp_path, output):
+def test_existing_file_is_not_a_glob(captioner, tmp_path, output):
     save(tmp_path / "a[1].png", 0)
     assert run(tmp_path / "a[1].png", output=output) == 0
     assert names(output) == ["a[1].png"]
 
 
-def test_a_list_on_standard_input_may_name_files_and_folders(captioner, photos, output, monkeypatch):
+def test_stdin_lists_files_and_folders(captioner, photos, output, monkeypatch):
     listed_on_standard_input(monkeypatch, photos / "d.gif", "", photos / "birds")
     assert run("-", output=output) == 0
     assert sorted(names(output)) == ["b.png", "d.gif", "far/c.PNG"]
 
 
-def test_a_listed_photo_that_vanished_is_a_failure(captioner, photos, output, monkeypatch):
+def test_missing_listed_photo_is_a_failure(captioner, photos, output, monkeypatch):
     listed_on_standard_input(monkeypatch, photos / "gone.jpg", photos / "a.jpg")
     assert run("-", output=output) == 3
     assert names(output) == ["a.jpg"]
     assert lines(output / "errors.jsonl")[0]["image"] == "gone.jpg"
 
 
-def test_names_in_any_encoding_are_recorded(captioner, tmp_path, output):
+def test_file_names_in_any_encoding_are_recorded(captioner, tmp_path, output):
     folder = tmp_path / "photographs"
     save(folder / "été.png", 0)
     os.rename(folder / "été.png", os.fsencode(folder) + b"/\xe9t\xe9.png")
@@ -303,7 +303,7 @@ def test_names_in_any_encoding_are_recorded(captioner, tmp_path, output):
     assert sorted(names(output)) == ["日本.png", "\udce9t\udce9.png"]
 
 
-def test_no_more_than_a_batch_is_captioned_at_once(captioner, photos, output, monkeypatch):
+def test_batch_size_is_bounded(captioner, photos, output, monkeypatch):
     sizes = []
     caption = captioner.caption
     monkeypatch.setattr(captioner, "caption", lambda i, o: sizes.append(len(i)) or caption(i, o))
@@ -311,9 +311,7 @@ def test_no_more_than_a_batch_is_captioned_at_once(captioner, photos, output, mo
     assert sizes == [2, 2, 1]
 
 
-def test_control_c_says_how_to_continue_and_keeps_what_is_done(
-    captioner, photos, output, monkeypatch, capsys
-):
+def test_ctrl_c_keeps_records_and_says_how_to_resume(captioner, photos, output, monkeypatch, capsys):
     monkeypatch.setattr(batch, "Captioner", InterruptedAtThird)
     assert run(photos, output=output, options=["--batch-size", "1"]) == 130
     said = capsys.readouterr().err.splitlines()[-1]
@@ -333,7 +331,7 @@ def test_control_c_says_how_to_continue_and_keeps_what_is_done(
         (["a.png", "--output", "a.png"], "a.png cannot be written"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_exit_2(captioner, tmp_path, monkeypatch, capsys, arguments, named):
+def test_invalid_usage_exits_2_with_one_line(captioner, tmp_path, monkeypatch, capsys, arguments, named):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "a.png", 0)
     (tmp_path / "empty").mkdir()
@@ -345,13 +343,13 @@ def test_wrong_usage_is_one_sentence_and_exit_2(captioner, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("arguments", [[], ["a.png"], ["a.png", "--output", "o", "--beam-size", "three"]])
-def test_arguments_that_cannot_be_read_are_exit_2(arguments):
+def test_invalid_arguments_exit_2(arguments):
     with pytest.raises(SystemExit) as refused:
         batch.main(arguments)
     assert refused.value.code == 2
 
 
-def test_a_refused_checkpoint_is_exit_2_and_leaves_no_output(photos, output, capsys, monkeypatch):
+def test_bad_checkpoint_exits_2_without_output(photos, output, capsys, monkeypatch):
     def refuse(folder):
         raise CheckpointError("The checkpoint folder 'x' does not exist.")
 
@@ -361,7 +359,7 @@ def test_a_refused_checkpoint_is_exit_2_and_leaves_no_output(photos, output, cap
     assert not output.exists()
 
 
-def test_a_foreign_captions_file_is_refused_untouched(captioner, photos, output, capsys):
+def test_foreign_captions_file_is_refused_untouched(captioner, photos, output, capsys):
     output.mkdir()
     (output / "captions.jsonl").write_text('{"caption": "mine"}\n')
     assert run(photos, output=output) == 2
@@ -408,7 +406,7 @@ def everything(output):
 
 
 @pytest.mark.slow
-def test_runs_that_are_killed_end_in_the_same_set_as_one_clean_run(captioner, tmp_path, output):
+def test_killed_runs_resume_to_the_same_records(captioner, tmp_path, output):
     photos = tmp_path / "photographs"
     for red in range(60):
         save(photos / f"{red % 7}/{red}.png", red)

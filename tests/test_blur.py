@@ -24,17 +24,17 @@ def random_scores(rows: int = 3) -> torch.Tensor:
     return torch.randn(rows, L, generator=torch.Generator().manual_seed(5))
 
 
-def test_no_blur_leaves_scores_as_they_are() -> None:
+def test_no_smoothing_is_identity() -> None:
     assert torch.equal(blur(0)(random_scores(), None), random_scores())
 
 
 @pytest.mark.parametrize("times", [1, 2, 5])
-def test_equal_scores_stay_equal_up_to_the_border(times: int) -> None:
+def test_equal_scores_stay_equal(times: int) -> None:
     torch.testing.assert_close(blur(times)(torch.full((2, L), 3.0), None), torch.full((2, L), 3.0))
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_inside_the_grid_it_is_a_convolution_with_the_binomial_kernel(times: int) -> None:
+def test_smoothing_is_binomial_convolution_inside(times: int) -> None:
     rows, columns = 9, 8
     scores = torch.randn(2, rows * columns, generator=torch.Generator().manual_seed(6))
     one = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -46,7 +46,7 @@ def test_inside_the_grid_it_is_a_convolution_with_the_binomial_kernel(times: int
     torch.testing.assert_close(found[inside], expected[:, 0][inside])
 
 
-def test_cells_that_are_masked_have_no_say() -> None:
+def test_masked_cells_are_ignored() -> None:
     mask = torch.ones(L, dtype=torch.bool)
     mask[3] = mask[7] = False
     scores = random_scores()
@@ -58,7 +58,7 @@ def test_cells_that_are_masked_have_no_say() -> None:
     torch.testing.assert_close(even[:, mask], torch.full((1, int(mask.sum())), 2.0))
 
 
-def test_mixed_precision_does_not_make_it_coarser() -> None:
+def test_smoothing_is_float32_under_autocast() -> None:
     scores, twice = 10 * random_scores(), blur(2)
     with torch.autocast("cpu", torch.bfloat16):
         found = twice(scores, None)
@@ -67,7 +67,7 @@ def test_mixed_precision_does_not_make_it_coarser() -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 5), (2, 3)])
-def test_grids_smaller_than_the_kernel_can_be_blurred(rows: int, columns: int) -> None:
+def test_grids_smaller_than_kernel_are_smoothed(rows: int, columns: int) -> None:
     scores = torch.arange(float(rows * columns))[None]
     found = blur(2, rows, columns)(scores, None)
     assert found.min() >= scores.min()
@@ -92,14 +92,14 @@ def roughness(alpha: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", [*SCORED, "sentinel", "hard"])
-def test_maps_of_every_kind_with_scores_become_smoother_and_still_sum_to_one(kind: str) -> None:
+def test_smoothed_maps_are_smoother_and_sum_to_one(kind: str) -> None:
     rough, smooth = look(kind, 0).alpha, look(kind, 2).alpha
     torch.testing.assert_close(smooth.sum(1), torch.ones(len(smooth)))
     assert roughness(smooth) < 0.8 * roughness(rough)
 
 
 @pytest.mark.parametrize("kind", WINDOWED)
-def test_a_window_keeps_its_edge(kind: str) -> None:
+def test_smoothing_keeps_window_edge(kind: str) -> None:
     rough, smooth = look(kind, 0).alpha, look(kind, 2).alpha
     assert torch.equal(rough == 0, smooth == 0)
     torch.testing.assert_close(smooth.sum(1), torch.ones(len(smooth)))

@@ -30,14 +30,14 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_packages_import_only_in_the_direction_of_the_design(package: str) -> None:
+def test_packages_import_only_what_they_may(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     for path in files:
         assert not imported(path) & FORBIDDEN[package], path
 
 
-def test_only_the_web_room_needs_flask() -> None:
+def test_only_web_imports_flask() -> None:
     files = [
         path for path in (ROOT / "service").rglob("*.py") if "web" not in path.parts and path.name != "app.py"
     ]
@@ -46,7 +46,7 @@ def test_only_the_web_room_needs_flask() -> None:
         assert not imported(path) & {"flask", "werkzeug"}, path
 
 
-def test_the_public_names_exist_and_are_all_there_is() -> None:
+def test_public_names_are_exactly_all() -> None:
     public = {name for name in vars(model) if not name.startswith("_")}
     modules = {path.stem for path in (ROOT / "model").iterdir()}
     assert public - modules == set(model.__all__) - modules

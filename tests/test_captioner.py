@@ -44,7 +44,7 @@ def assert_same_words(read: Caption, said: Caption, *, skip: int = 0) -> None:
                 torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=1e-5, rtol=1e-4)
 
 
-def test_a_caption_is_its_words_with_attention_on_the_grid(captioner: Captioner) -> None:
+def test_caption_has_words_with_attention(captioner: Captioner) -> None:
     [[caption]] = captioner.caption([draw_photo(1)])
     assert caption.text == " ".join(word.word for word in caption.words)
     assert set(caption.text.split()) <= set(WORDS)
@@ -55,9 +55,7 @@ def test_a_caption_is_its_words_with_attention_on_the_grid(captioner: Captioner)
         assert sum(map(sum, word.attention)) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_photo_is_captioned_alike_alone_and_in_company(
-    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_captioning_is_batch_invariant(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_SIZE", 4)  # nine photos are three batches
     photos = [draw_photo(seed, (40 + 9 * seed, 60)) for seed in range(9)]
     options = DecodingOptions(beam_size=3, num_captions=2)
@@ -69,16 +67,16 @@ def test_a_photo_is_captioned_alike_alone_and_in_company(
         assert alone[0].log_prob == pytest.approx(found[0].log_prob, abs=1e-4)
 
 
-def test_n_best_captions_differ_and_come_best_first(captioner: Captioner) -> None:
+def test_n_best_captions_differ(captioner: Captioner) -> None:
     [captions] = captioner.caption([draw_photo(3)], DecodingOptions(beam_size=5, num_captions=5))
     assert len({caption.text for caption in captions}) == 5
 
 
-def test_no_photos_have_no_captions(captioner: Captioner) -> None:
+def test_caption_of_no_images_is_empty(captioner: Captioner) -> None:
     assert captioner.caption([]) == []
 
 
-def test_threads_share_a_captioner_and_each_gets_its_own_captions(captioner: Captioner) -> None:
+def test_captioner_is_thread_safe(captioner: Captioner) -> None:
     photos = [draw_photo(seed) for seed in range(24)]
     expected = [captioner.caption([photo])[0][0].text for photo in photos]
     with ThreadPoolExecutor(8) as pool:
@@ -86,7 +84,7 @@ def test_threads_share_a_captioner_and_each_gets_its_own_captions(captioner: Cap
     assert list(found) == expected
 
 
-def test_captioning_changes_nothing_in_the_network(captioner: Captioner, network: CaptionNetwork) -> None:
+def test_captioning_does_not_modify_network(captioner: Captioner, network: CaptionNetwork) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     keys = {name: set(vars(part)) for name, part in network.named_modules()}
     captioner.caption([draw_photo(7)])
@@ -94,7 +92,7 @@ def test_captioning_changes_nothing_in_the_network(captioner: Captioner, network
     assert {name: set(vars(part)) for name, part in network.named_modules()} == keys
 
 
-def test_records_round_the_weights_and_leave_them_out_on_request(captioner: Captioner) -> None:
+def test_records_round_or_omit_attention(captioner: Captioner) -> None:
     [[caption]] = captioner.caption([draw_photo(2)])
     record = caption.as_record(attention=True)
     assert record["caption"] == caption.text
@@ -104,20 +102,18 @@ def test_records_round_the_weights_and_leave_them_out_on_request(captioner: Capt
     assert all("attention" not in word for word in caption.as_record(attention=False)["words"])
 
 
-def test_a_picture_that_was_not_opened_by_us_is_refused_with_advice(captioner: Captioner) -> None:
+def test_image_not_in_rgb_is_refused(captioner: Captioner) -> None:
     with pytest.raises(ImageError, match="open_image"):
         captioner.caption([Image.new("L", (20, 20))])
 
 
-def test_a_device_that_is_not_here_is_refused_in_one_sentence(checkpoint: Path) -> None:
+def test_unknown_device_is_refused(checkpoint: Path) -> None:
     with pytest.raises(OptionsError, match="no device 'abacus'"):
         Captioner.load(checkpoint, "abacus")
 
 
 @pytest.mark.parametrize("kind", ["none", "additive", "multi_head", "sentinel", "hard"])
-def test_a_word_has_what_its_kind_of_attention_saw_and_nothing_made_up(
-    config: ModelConfig, kind: str
-) -> None:
+def test_word_has_fields_of_its_attention_kind(config: ModelConfig, kind: str) -> None:
     captioner = captioner_of(config, kind)
     [[caption]] = captioner.caption([draw_photo(1)])
     assert caption.words
@@ -139,12 +135,12 @@ def test_a_word_has_what_its_kind_of_attention_saw_and_nothing_made_up(
             assert word.attention[row][column] == max(map(max, word.attention))
 
 
-def test_without_a_gate_a_word_has_no_beta(config: ModelConfig) -> None:
+def test_word_without_gate_has_no_beta(config: ModelConfig) -> None:
     [[caption]] = captioner_of(replace(config, gate="off"), "additive").caption([draw_photo(1)])
     assert all(word.beta is None for word in caption.words)
 
 
-def test_hard_attention_draws_where_it_looks_only_when_given_a_seed(config: ModelConfig) -> None:
+def test_hard_attention_is_sampled_only_with_seed(config: ModelConfig) -> None:
     captioner, photos = captioner_of(config, "hard"), [draw_photo(seed) for seed in range(6)]
     with torch.no_grad():
         captioner.network.decoder.attention.energy_layer.weight.div_(
@@ -162,14 +158,14 @@ def test_hard_attention_draws_where_it_looks_only_when_given_a_seed(config: Mode
 
 
 @pytest.mark.parametrize("kind", ["none", "additive", "sentinel"])
-def test_a_seed_changes_nothing_where_nothing_is_drawn(config: ModelConfig, kind: str) -> None:
+def test_seed_does_not_change_soft_attention(config: ModelConfig, kind: str) -> None:
     captioner = captioner_of(config, kind)
     plain, seeded = (captioner.caption([draw_photo(1)], DecodingOptions(draw_seed=s)) for s in (None, 5))
     assert plain == seeded
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reading_what_it_wrote_it_sees_and_believes_what_it_did(config: ModelConfig, kind: str) -> None:
+def test_forced_decoding_equals_generation(config: ModelConfig, kind: str) -> None:
     captioner, photos = captioner_of(config, kind), [draw_photo(seed) for seed in range(5)]
     said = [captions[0] for captions in captioner.caption(photos, DecodingOptions(beam_size=2))]
     read = captioner.read(photos, [[caption.text.split()] for caption in said])
@@ -184,9 +180,7 @@ def test_reading_what_it_wrote_it_sees_and_believes_what_it_did(config: ModelCon
             assert after == pytest.approx(caption.log_prob - caption.words[0].log_prob, abs=1e-3)
 
 
-def test_captions_are_read_alike_alone_and_in_company(
-    captioner: Captioner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forced_decoding_is_batch_invariant(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several captions, of none, of one word, of words it does not know, in three batches."""
     monkeypatch.setattr(module, "BATCH_SIZE", 2)
     photos = [draw_photo(seed) for seed in range(5)]
@@ -207,7 +201,7 @@ def test_captions_are_read_alike_alone_and_in_company(
             assert_same_words(alone, caption)
 
 
-def test_what_is_read_is_scored_with_the_end_of_the_sentence(captioner: Captioner) -> None:
+def test_forced_caption_score_includes_end(captioner: Captioner) -> None:
     [[caption]] = captioner.read([draw_photo(1)], [[["a", "dog"]]])
     words = sum(word.log_prob for word in caption.words)
     assert caption.log_prob < words < 0
@@ -216,7 +210,7 @@ def test_what_is_read_is_scored_with_the_end_of_the_sentence(captioner: Captione
     assert_same_words(replace(longer, words=longer.words[:2]), caption)
 
 
-def test_a_word_it_does_not_know_is_read_as_unknown_and_shown_as_it_is(captioner: Captioner) -> None:
+def test_unknown_word_is_decoded_as_unk(captioner: Captioner) -> None:
     texts = ["a dog sits on", "a zebra sits on", "a quagga sits on"]
     [[known, unknown, other]] = captioner.read([draw_photo(1)], [[text.split() for text in texts]])
     assert (unknown.text, unknown.words[1].word) == ("a zebra sits on", "zebra")
@@ -228,7 +222,7 @@ def test_a_word_it_does_not_know_is_read_as_unknown_and_shown_as_it_is(captioner
     assert not torch.allclose(one[3], two[3], atol=1e-3)
 
 
-def test_reading_finds_the_captions_of_the_right_photo(captioner: Captioner) -> None:
+def test_forced_decoding_matches_captions_to_images(captioner: Captioner) -> None:
     photos, words = [draw_photo(seed) for seed in range(3)], ["a", "dog"]
     found = [captions[0].log_prob for captions in captioner.read(photos, [[words]] * 3)]
     assert len({round(log_prob, 3) for log_prob in found}) == 3
@@ -237,19 +231,17 @@ def test_reading_finds_the_captions_of_the_right_photo(captioner: Captioner) -> 
 
 
 @pytest.mark.parametrize("captions", [[], [[]], [[], []]], ids=["no photos", "one", "two"])
-def test_where_there_is_nothing_to_read_nothing_is_found(
-    captioner: Captioner, captions: list[list[list[str]]]
-) -> None:
+def test_forced_decoding_of_nothing_is_empty(captioner: Captioner, captions: list[list[list[str]]]) -> None:
     assert captioner.read([draw_photo(seed) for seed in range(len(captions))], captions) == captions
 
 
-def test_a_caption_without_words_is_read_as_its_end(captioner: Captioner) -> None:
+def test_empty_caption_is_decoded_as_its_end(captioner: Captioner) -> None:
     [[nothing, something]] = captioner.read([draw_photo(1)], [[[], ["a"]]])
     assert (nothing.text, nothing.words) == ("", ())
     assert nothing.log_prob < 0
     assert something.words
 
 
-def test_a_caption_without_words_is_read_alone_too(captioner: Captioner) -> None:
+def test_single_empty_caption_is_decoded(captioner: Captioner) -> None:
     [[nothing]] = captioner.read([draw_photo(1)], [[[]]])
     assert nothing.words == ()

@@ -90,7 +90,7 @@ def error_of(listed, text: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_every_form_gives_the_same_photos_and_words_for_the_same_content(form, listed, tmp_path):
+def test_formats_read_the_same_captions(form, listed, tmp_path):
     found = listed(WRITERS[form](CONTENT))
     assert {photo.path: photo.captions for photo in found} == {
         tmp_path / "images" / name: tuple(tuple(tokenize(caption)) for caption in captions)
@@ -99,7 +99,7 @@ def test_every_form_gives_the_same_photos_and_words_for_the_same_content(form, l
     assert [photo.path.name for photo in found] == ["a.jpg", "b 2.jpg", "ζώο.png", "d.jpg"]
 
 
-def test_the_forms_without_splits_split_alike(listed):
+def test_formats_without_splits_split_alike(listed):
     splits = [[(one.path, one.split) for one in listed(WRITERS[form](CONTENT))] for form in WRITERS]
     karpathy, *others = splits
     assert {split for _, split in karpathy} == {"train"}
@@ -121,14 +121,14 @@ def test_bom_and_line_ends_are_ignored(form, listed):
         assert listed(same) == listed(text)
 
 
-def test_one_caption_a_photo_is_enough(listed):
+def test_one_caption_per_photo_is_enough(listed):
     content = {f"{number}.jpg": [f"dog {number}"] for number in range(5)}
     for write in WRITERS.values():
         found = listed(write(content))
         assert [photo.captions for photo in found] == [(("dog", str(n)),) for n in range(5)]
 
 
-def test_karpathys_splits_are_kept_and_cocos_filepath_is_part_of_the_path(listed, tmp_path):
+def test_karpathy_splits_and_filepath_are_kept(listed, tmp_path):
     entries = [
         {"filename": "a.jpg", "filepath": "val2014", "split": split, "sentences": [{"raw": "a dog"}]}
         for split in ("train", "restval", "val", "test")
@@ -138,7 +138,7 @@ def test_karpathys_splits_are_kept_and_cocos_filepath_is_part_of_the_path(listed
     assert {photo.path for photo in found} == {tmp_path / "images" / "val2014" / "a.jpg"}
 
 
-def test_columns_come_in_any_order_among_others_and_a_split_is_kept(listed):
+def test_csv_columns_in_any_order_with_split(listed):
     columns = ("id", "caption", "split", "image")
     found = listed(as_csv(CONTENT, columns, id=1, split="restval"))
     assert {photo.split for photo in found} == {"restval"}
@@ -146,7 +146,7 @@ def test_columns_come_in_any_order_among_others_and_a_split_is_kept(listed):
     assert listed(as_csv(CONTENT).replace("image,caption", " Image , CAPTION ", 1)) == listed(as_csv(CONTENT))
 
 
-def test_rows_of_one_image_are_its_captions_wherever_they_stand(listed):
+def test_csv_rows_are_grouped_by_image(listed):
     found = listed("image,caption\na.jpg,one\nb.jpg,two\n./a.jpg,three\n")
     assert [(one.path.name, one.captions) for one in found] == [
         ("a.jpg", (("one",), ("three",))),
@@ -154,13 +154,13 @@ def test_rows_of_one_image_are_its_captions_wherever_they_stand(listed):
     ]
 
 
-def test_quotes_hold_commas_quotes_and_new_lines(listed):
+def test_csv_quoting(listed):
     [found] = listed('caption, image\n"a dog, a ""cat""\nand grass", "a, b.jpg"\n')
     assert found.path.name == "a, b.jpg"
     assert found.captions == (("a", "dog", "a", "cat", "and", "grass"),)
 
 
-def test_captions_without_words_are_listed_but_not_read(listed, tmp_path):
+def test_empty_captions_are_listed_but_not_loaded(listed, tmp_path):
     content = {"a.jpg": ["a dog", " . "], "b.jpg": [""], "c.jpg": ["a cat"]}
     for write in WRITERS.values():
         found = listed(write(content))
@@ -170,7 +170,7 @@ def test_captions_without_words_are_listed_but_not_read(listed, tmp_path):
     assert listed('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}')[0].captions == ()
 
 
-def test_several_sets_are_listed_one_after_the_other_each_with_its_folder(tmp_path):
+def test_several_sets_are_listed_in_order(tmp_path):
     for number, (form, write) in enumerate(WRITERS.items()):
         (tmp_path / form).write_text(write({f"{number}.jpg": ["a dog"]}), encoding="utf-8")
     found = list_sets([tmp_path / form for form in WRITERS], [tmp_path / "of" / form for form in WRITERS])
@@ -179,7 +179,7 @@ def test_several_sets_are_listed_one_after_the_other_each_with_its_folder(tmp_pa
     ]
 
 
-def test_files_and_folders_come_in_pairs():
+def test_captions_and_images_come_in_pairs():
     with pytest.raises(OptionsError, match="2 --captions and 1 --images"):
         list_sets([Path("a"), Path("b")], [Path("c")])
 
@@ -189,7 +189,7 @@ def names(count: int, seed: int = 0) -> list[str]:
     return [f"{rng.getrandbits(40)}.jpg" for _ in range(count)]
 
 
-def test_eight_in_ten_are_for_training_and_one_each_to_validate_and_to_test():
+def test_split_by_name_is_80_10_10():
     shares = Counter(split_by_name(names(20_000)).values())
     assert shares["train"] == pytest.approx(16_000, rel=0.03)
     assert shares["val"] == pytest.approx(2_000, rel=0.1)
@@ -197,7 +197,7 @@ def test_eight_in_ten_are_for_training_and_one_each_to_validate_and_to_test():
 
 
 @pytest.mark.parametrize("count", [300, 3_000])
-def test_adding_photos_moves_no_other(count):
+def test_adding_photos_keeps_splits(count):
     everything = names(2 * count)
     whole = split_by_name(everything)
     part = split_by_name(everything[:count])
@@ -214,7 +214,7 @@ def test_small_sets_have_every_split(count):
         assert split_by_name(few[::-1]) == splits
 
 
-def test_as_a_small_set_grows_nothing_goes_from_training_to_what_is_scored():
+def test_growing_set_never_moves_train_to_scored():
     for seed in range(20):
         many = names(60, seed)
         before = split_by_name(many[:10])
@@ -224,7 +224,7 @@ def test_as_a_small_set_grows_nothing_goes_from_training_to_what_is_scored():
             before = now
 
 
-def test_of_one_photo_and_of_two_training_comes_first():
+def test_smallest_splits_start_with_train():
     assert split_by_name([]) == {}
     assert list(split_by_name(["a"]).values()) == ["train"]
     assert sorted(split_by_name(["a", "b"]).values()) == ["train", "val"]
@@ -249,7 +249,7 @@ def test_of_one_photo_and_of_two_training_comes_first():
         b"x" * 300_000,
     ],
 )
-def test_a_file_of_no_known_form_is_told_the_four(content, listed):
+def test_unknown_format_error_lists_formats(content, listed):
     error = error_of(listed, content)
     assert all(form in error for form in ("Karpathy", "COCO", "Flickr", "CSV", "image,caption"))
 
@@ -294,7 +294,7 @@ IMAGE = '{"id": 1, "file_name": "a.jpg"}'
         ("image,split,caption\na.jpg,,one\n", "line 2 has the split ''"),
     ],
 )
-def test_a_broken_file_is_refused_and_the_place_named(text, place, listed):
+def test_malformed_file_error_names_the_place(text, place, listed):
     assert place in error_of(listed, text)
 
 
@@ -312,22 +312,22 @@ def test_paths_outside_images_folder_are_refused(form, name, listed):
 
 
 @pytest.mark.parametrize("filepath", ["..", "/etc", "a/../.."])
-def test_nor_does_cocos_filepath(filepath, listed):
+def test_filepath_outside_images_folder_is_refused(filepath, listed):
     entry = {"filename": "a.jpg", "filepath": filepath, "split": "train", "sentences": []}
     assert "images[0]" in error_of(listed, json.dumps({"images": [entry]}))
 
 
 @pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", "", "."])
-def test_what_can_be_no_file_name_is_refused(name, listed):
+def test_invalid_file_name_is_refused(name, listed):
     assert "images[0]" in error_of(listed, as_karpathy({name: ["a dog"]}))
 
 
-def test_dots_that_stay_inside_are_followed(listed, tmp_path):
+def test_dots_inside_images_folder_are_resolved(listed, tmp_path):
     [found] = listed(as_karpathy({"b/../c/./a.jpg": ["a dog"]}))
     assert found.path == tmp_path / "images" / "c" / "a.jpg"
 
 
-def test_a_missing_captions_file_is_named(tmp_path):
+def test_missing_captions_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.json cannot be read"):
         read_photos(tmp_path / "nowhere.json", tmp_path)
 
@@ -343,13 +343,13 @@ def on_disk(tmp_path):
     return tmp_path / "captions.csv", tmp_path
 
 
-def test_photos_of_the_splits_asked_for_are_read(on_disk):
+def test_only_requested_splits_are_read(on_disk):
     [photo] = read_photos(*on_disk, ("val", "test"))
     assert photo.captions == (("a", "cat"),)
     assert photo.read().tobytes() == draw_photo(1).tobytes()
 
 
-def test_a_missing_photo_is_named(on_disk):
+def test_missing_photo_is_named(on_disk):
     (on_disk[1] / "b.png").unlink()
     with pytest.raises(DataError, match=r"1 photos .* do not exist, .*b\.png"):
         read_photos(*on_disk)
@@ -357,12 +357,12 @@ def test_a_missing_photo_is_named(on_disk):
 
 
 @pytest.mark.parametrize("content", [b"", b"cut off"])
-def test_a_photo_that_cannot_be_decoded_is_named(on_disk, content):
+def test_undecodable_photo_is_named(on_disk, content):
     photos = read_photos(*on_disk)
     photos[1].path.write_bytes(content)
     with pytest.raises(DataError, match=r"b\.png"):
         photos[1].read()
 
 
-def test_a_data_error_is_one_the_command_lines_catch():
+def test_data_error_is_a_captioning_error():
     assert issubclass(DataError, CaptioningError)

@@ -59,7 +59,7 @@ def named(caption: str, categories: tuple[str, ...] = COCO) -> list[tuple[str, i
         ("a zebras stripes", [("zebra", 1)]),
     ],
 )
-def test_words_synonyms_and_plurals_name_their_category(caption, expected):
+def test_synonyms_and_plurals_name_their_category(caption, expected):
     assert named(caption) == expected
 
 
@@ -82,7 +82,7 @@ def test_words_synonyms_and_plurals_name_their_category(caption, expected):
         ("wine glasses", [("wine glass", 1)]),
     ],
 )
-def test_of_phrases_the_longest_counts_at_its_last_word(caption, expected):
+def test_longest_phrase_counts_at_its_last_word(caption, expected):
     assert named(caption) == expected
 
 
@@ -100,33 +100,33 @@ def test_of_phrases_the_longest_counts_at_its_last_word(caption, expected):
         "the hot",
     ],
 )
-def test_other_things_and_ambiguous_words_name_nothing(caption):
+def test_ambiguous_words_name_nothing(caption):
     assert named(caption) == []
 
 
 @pytest.mark.parametrize("caption", ["a hot dog", "hot dogs", "a hotdog"])
-def test_a_hot_dog_is_no_dog_even_where_hot_dogs_are_not_annotated(caption):
+def test_hot_dog_is_not_a_dog(caption):
     assert named(caption, ("dog",)) == []
 
 
-def test_a_baby_animal_is_no_person_even_where_the_animal_is_not_annotated():
+def test_baby_animal_is_not_a_person():
     assert named("a baby zebra and a baby", ("person",)) == [("person", 5)]
 
 
-def test_synonyms_of_categories_that_the_file_lacks_name_nothing():
+def test_synonyms_of_absent_categories_name_nothing():
     assert named("a man with a puppy", ("cat",)) == []
 
 
-def test_a_categorys_own_name_and_plural_always_count_and_come_before_synonyms():
+def test_category_name_comes_before_synonyms():
     mentions = named("crosses, a circle and a woman, a man", ("circle", "cross", "woman", "person"))
     assert mentions == [("cross", 0), ("circle", 2), ("woman", 5), ("person", 7)]
 
 
-def test_names_are_matched_as_captions_are_tokenized():
+def test_category_names_are_tokenized():
     assert named("a t-shirt and Stop Signs", ("T-shirt", "stop_sign")) == [("T-shirt", 1), ("stop_sign", 4)]
 
 
-def test_no_synonym_stands_for_two_categories_and_each_is_as_tokenize_gives_it():
+def test_synonyms_are_unique_and_tokenized():
     listed = [word for words in SYNONYMS.values() for word in words.split(", ")]
     assert len(listed) == len(set(listed))
     assert not set(listed) & set(SYNONYMS)
@@ -180,7 +180,7 @@ def read(annotated, **changes):
     return read_instances(folder / "instances.json", folder / "images")
 
 
-def test_boxes_become_fractions_of_the_annotated_size_cut_at_its_edges_crowds_included(annotated):
+def test_boxes_are_clipped_fractions_of_annotated_size(annotated):
     found = read(annotated)
     assert found.categories == ("dog", "cat")
     [photo] = found.photos
@@ -192,7 +192,7 @@ def test_boxes_become_fractions_of_the_annotated_size_cut_at_its_edges_crowds_in
     ]
 
 
-def test_the_files_own_captions_are_references_and_a_file_without_them_is_read(annotated):
+def test_captions_in_instances_file_are_references(annotated):
     [photo] = read(annotated).photos
     assert photo.captions == (("a", "dogs", "dog"),)
     del annotated[0]["captions"]
@@ -200,14 +200,14 @@ def test_the_files_own_captions_are_references_and_a_file_without_them_is_read(a
     assert photo.captions == ()
 
 
-def test_references_of_a_karpathy_file_are_found_by_file_name(tmp_path):
+def test_karpathy_references_match_by_file_name(tmp_path):
     write_world(tmp_path, 10, size=32)
     found = read_instances(tmp_path / "instances.json", tmp_path / "images", tmp_path / "captions.json")
     expected = [tuple(tuple(tokenize(text)) for text in scene.captions) for scene in draw_world(10, size=32)]
     assert [photo.captions for photo in found.photos] == expected
 
 
-def test_of_a_karpathy_file_only_the_photos_with_boxes_need_exist(annotated, tmp_path):
+def test_only_photos_with_boxes_need_to_exist(annotated, tmp_path):
     read(annotated)
     listed = [
         {"filename": name, "split": "test", "sentences": [{"raw": "a cat"}]} for name in ("1.png", "gone.png")
@@ -240,7 +240,7 @@ def annotation(**changes):
         ({"captions": [{"image_id": 1}]}, "'caption'"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_by_name(annotated, changes, named):
+def test_invalid_annotation_is_named(annotated, changes, named):
     with pytest.raises(DataError) as caught:
         read(annotated, **changes)
     message = str(caught.value)
@@ -249,13 +249,13 @@ def test_what_cannot_be_measured_is_refused_by_name(annotated, changes, named):
     assert "\n" not in message
 
 
-def test_a_photo_that_is_not_there_is_refused(annotated):
+def test_missing_annotated_photo_is_named(annotated):
     (annotated[1] / "images" / "1.png").unlink()
     with pytest.raises(DataError, match=r"1 photos .* do not exist, .*1\.png first"):
         read(annotated)
 
 
-def test_captions_of_other_photos_only_are_refused(annotated, tmp_path):
+def test_captions_of_other_photos_are_refused(annotated, tmp_path):
     read(annotated)
     sentences = [{"raw": "a cat"}]
     listed = {"images": [{"filename": "2.png", "split": "test", "sentences": sentences}]}
@@ -265,7 +265,7 @@ def test_captions_of_other_photos_only_are_refused(annotated, tmp_path):
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "coco_dev").is_dir(), reason="needs ../shared/data/coco_dev")
-def test_most_captions_of_coco_name_something_that_has_a_box():
+def test_most_coco_captions_name_an_annotated_object():
     folder = SHARED_DATA / "coco_dev"
     found = read_instances(folder / "instances.json", folder / "images", folder / "captions.json")
     assert len(found.categories) == 80

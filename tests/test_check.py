@@ -46,7 +46,7 @@ def encoded(image: Image.Image, **options) -> bytes:
     return stream.getvalue()
 
 
-def test_nothing_is_found_in_sound_photos(photo):
+def test_sound_photos_have_no_problems(photo):
     splits = ("train", "restval", "val", "test")
     photos = [photo(f"{split}.png", number, split) for number, split in enumerate(splits)]
     assert check_photos(photos) == []
@@ -54,7 +54,7 @@ def test_nothing_is_found_in_sound_photos(photo):
     assert check_photos([]) == []
 
 
-def test_every_planted_problem_is_found_at_once_and_the_rest_is_usable(photo, tmp_path):
+def test_all_problems_are_found_in_one_pass(photo, tmp_path):
     (tmp_path / "folder.png").mkdir()
     whole = encoded(draw_photo(9, (200, 150)), format="JPEG")
     sound = photo("sound.png", 1)
@@ -93,24 +93,24 @@ def test_every_planted_problem_is_found_at_once_and_the_rest_is_usable(photo, tm
     assert kept[1].captions == (("a", "dog"),)
 
 
-def test_a_photo_listed_in_two_splits_is_kept_where_it_is_scored(photo):
+def test_photo_in_two_splits_stays_in_scored_split(photo):
     twice = [photo("a.png", 1, split) for split in ("train", "test", "val")]
     assert found_in(twice) == [("a.png", "train", "leaked"), ("a.png", "val", "leaked")]
     assert usable(twice, check_photos(twice)) == [twice[1]]
 
 
-def test_copies_in_the_same_split_and_in_restval_are_no_problem(photo):
+def test_duplicates_within_a_split_are_allowed(photo):
     copies = [photo("a.png", 1), photo("b.png", 1, "restval"), photo("c.png", 2, "val")]
     assert check_photos([*copies, photo("d.png", 2, "val"), copies[0]]) == []
 
 
-def test_copies_that_cannot_be_used_leak_nothing(photo):
+def test_unusable_duplicates_do_not_leak(photo):
     photos = [photo("a.png", b"x"), photo("b.png", b"x", "test"), photo("c.png", 1)]
     photos.append(photo("d.png", 1, "test", captions=((),)))
     assert {kind for _, _, kind in found_in(photos)} == {"damaged", "uncaptioned"}
 
 
-def test_after_skipping_nothing_is_wrong_whatever_was(photo):
+def test_skipping_problems_leaves_sound_photos(photo):
     rng = random.Random(5)
     contents = [None, b"", b"x", *range(6)]
     captions = [(), ((),), (("a",),), (("a",), ())]
@@ -132,7 +132,7 @@ def test_after_skipping_nothing_is_wrong_whatever_was(photo):
 @pytest.mark.parametrize(
     ("mode", "progressive"), [("RGB", False), ("RGB", True), ("L", False), ("CMYK", False)]
 )
-def test_photos_of_a_cameras_size_are_judged_as_training_judges_them(photo, mode, progressive):
+def test_large_photos_are_checked_as_training_reads_them(photo, mode, progressive):
     noise = np.random.default_rng(3).integers(0, 255, (150, 200, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((1600, 1300)).convert(mode)
     whole = encoded(image, format="JPEG", progressive=progressive)
@@ -154,7 +154,7 @@ def test_photos_of_a_cameras_size_are_judged_as_training_judges_them(photo, mode
     assert photos[0] not in refused
 
 
-def test_the_list_is_grouped_short_and_says_how_much_it_left_out(photo):
+def test_problem_list_is_grouped_and_truncated(photo):
     photos = [photo(f"{number:02}.png", None) for number in range(32)]
     photos += [photo("held.png", 1, "val"), photo("leak.png", 1), photo("bad.png", b"x")]
     text = describe_problems(check_photos(photos))
@@ -185,7 +185,7 @@ def sound(tmp_path):
     return write_set(tmp_path / "sound", rows, {"a.png": 1, "b.png": 2, "c.png": 3})
 
 
-def test_the_command_counts_what_is_sound_and_exits_0(sound, capsys):
+def test_sound_data_exits_0_with_counts(sound, capsys):
     assert check.main(sound) == 0
     out = capsys.readouterr().out
     assert "train: 1 photos, 2 captions\n" in out
@@ -193,7 +193,7 @@ def test_the_command_counts_what_is_sound_and_exits_0(sound, capsys):
     assert "test: 1 photos, 1 captions\n" in out
 
 
-def test_the_command_lists_the_problems_of_all_sets_and_exits_1(sound, tmp_path, capsys):
+def test_problems_of_all_sets_exit_1(sound, tmp_path, capsys):
     other = write_set(tmp_path / "other", "d.png,a cat,train\nnone.png,a dog,train\n", {"d.png": 3})
     assert check.main(other) == 1
     assert "d.png" not in capsys.readouterr().out
@@ -214,7 +214,7 @@ def test_the_command_lists_the_problems_of_all_sets_and_exits_1(sound, tmp_path,
         ([], "--captions"),
     ],
 )
-def test_wrong_usage_exits_2(arguments, said, capsys):
+def test_invalid_usage_exits_2(arguments, said, capsys):
     try:
         status = check.main(arguments)
     except SystemExit as stop:
@@ -223,7 +223,7 @@ def test_wrong_usage_exits_2(arguments, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_the_help_teaches(capsys):
+def test_help_explains_exit_status(capsys):
     with pytest.raises(SystemExit) as stop:
         check.main(["--help"])
     assert stop.value.code == 0
@@ -236,7 +236,7 @@ def paths_of(options: list[str]) -> tuple[list[Path], list[Path]]:
     return [Path(options[1])], [Path(options[3])]
 
 
-def test_training_refuses_problems_and_names_them_all_unless_it_is_told_to_skip_them(tmp_path, capsys):
+def test_training_refuses_problems_unless_skipped(tmp_path, capsys):
     rows = "a.png,a dog,train\nnone.png,a dog,train\nb.png,a cat,val\nc.png,.,val\n"
     paths = paths_of(write_set(tmp_path / "set", rows, {"a.png": 1, "b.png": 2, "c.png": 3}))
     with pytest.raises(DataError, match="--skip-problems") as caught:
@@ -250,16 +250,16 @@ def test_training_refuses_problems_and_names_them_all_unless_it_is_told_to_skip_
     assert "c.png" in told
 
 
-def test_sound_sets_are_read_without_their_empty_captions(sound):
+def test_empty_captions_are_dropped(sound):
     kept = read_checked(*paths_of(sound), skip_problems=False)
     assert [(one.split, len(one.captions)) for one in kept] == [("train", 2), ("val", 1), ("test", 1)]
 
 
-def test_files_without_folders_are_refused_before_anything_is_read():
+def test_captions_without_images_are_refused_first():
     with pytest.raises(OptionsError, match="1 --captions and 0 --images"):
         read_checked([Path("nowhere")], [], skip_problems=True)
 
 
-def test_a_problem_can_be_told_by_its_photo(photo):
+def test_problem_names_its_photo(photo):
     missing = photo("a.png", None)
     assert check_photos([missing]) == [Problem(photo=missing, kind="missing")]

@@ -33,7 +33,7 @@ def change_json(path: Path, change: Callable[[dict], object]) -> None:
     rewrite_manifest(path.parent)
 
 
-def test_a_saved_captioner_captions_as_before(captioner: Captioner, checkpoint: Path) -> None:
+def test_saved_captioner_captions_as_before(captioner: Captioner, checkpoint: Path) -> None:
     photos = [draw_photo(seed) for seed in range(4)]
     loaded = Captioner.load(checkpoint)
     for [before], [after] in zip(captioner.caption(photos), loaded.caption(photos), strict=True):
@@ -41,17 +41,13 @@ def test_a_saved_captioner_captions_as_before(captioner: Captioner, checkpoint: 
         assert after.log_prob == pytest.approx(before.log_prob, rel=1e-2)  # half precision on disk
 
 
-def test_a_checkpoint_from_before_the_newer_fields_is_the_same_captioner(
-    captioner: Captioner, checkpoint: Path
-) -> None:
+def test_old_checkpoint_loads_with_defaults(captioner: Captioner, checkpoint: Path) -> None:
     newer = ("attention_heads", "cell", "gate", "grid", "grid_layers", "query", "tokens", "caption_length")
     change_json(checkpoint / "config.json", lambda c: [c["model"].pop(name) for name in newer])
     assert Captioner.load(checkpoint).config == captioner.config
 
 
-def test_everything_but_weights_comes_back_exactly(
-    checkpoint: Path, config: ModelConfig, vocabulary: Vocabulary
-) -> None:
+def test_metadata_round_trips(checkpoint: Path, config: ModelConfig, vocabulary: Vocabulary) -> None:
     write_scores(checkpoint, {"cider": 61.5})
     loaded = load_checkpoint(checkpoint)
     assert loaded.config == config
@@ -60,7 +56,7 @@ def test_everything_but_weights_comes_back_exactly(
     assert len(loaded.info.sha256) == 64
 
 
-def test_the_identity_changes_with_the_weights_and_not_with_the_scores(
+def test_sha256_depends_on_weights_not_scores(
     tmp_path: Path, checkpoint: Path, network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary
 ) -> None:
     before = load_checkpoint(checkpoint).info.sha256
@@ -75,7 +71,7 @@ def test_the_identity_changes_with_the_weights_and_not_with_the_scores(
     assert after.scores == {}  # they were the scores of the weights before
 
 
-def test_a_writer_killed_at_any_rename_leaves_a_whole_checkpoint(
+def test_killed_save_leaves_whole_checkpoint(
     checkpoint: Path,
     network: CaptionNetwork,
     config: ModelConfig,
@@ -251,7 +247,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_or_foreign_checkpoint_is_refused_in_one_sentence(checkpoint: Path, name: str) -> None:
+def test_damaged_checkpoint_is_refused(checkpoint: Path, name: str) -> None:
     damage, message = DAMAGES[name]
     damage(checkpoint)
     with pytest.raises(CheckpointError, match=message) as raised:
@@ -259,12 +255,12 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_in_one_sentence(checkpoint: 
     assert "\n" not in str(raised.value)
 
 
-def test_no_folder_at_all_is_said_plainly(tmp_path: Path) -> None:
+def test_missing_checkpoint_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         Captioner.load(tmp_path / "nothing")
 
 
-def test_every_changed_byte_of_the_weights_is_noticed(checkpoint: Path) -> None:
+def test_changed_weights_fail_the_checksum(checkpoint: Path) -> None:
     path = checkpoint / "weights.safetensors"
     whole = path.read_bytes()
     for at in range(0, len(whole), len(whole) // 7):

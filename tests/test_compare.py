@@ -52,7 +52,7 @@ def found_in(output: Path) -> dict[str, dict[str, object]]:
     return {row["kind"]: {name: row[name] for name in row if name not in clock} for row in rows}
 
 
-def test_every_kind_has_a_row_with_what_was_measured(whole):
+def test_every_kind_has_a_row(whole):
     rows = found_in(whole)
     assert set(rows) == set(KINDS)
     for kind, row in rows.items():
@@ -67,7 +67,7 @@ def test_every_kind_has_a_row_with_what_was_measured(whole):
     assert grounding["attention_in_box"] == grounding["chance"]["uniform"]["attention_in_box"]
 
 
-def test_the_table_says_how_it_was_made_and_leaves_open_what_there_is_not(whole):
+def test_table_states_setup_and_missing_values(whole):
     text = (whole / "comparison.md").read_text()
     head, _, *lines = text.splitlines()
     assert "tiny_cnn frozen at 32 pixels" in head
@@ -79,7 +79,7 @@ def test_the_table_says_how_it_was_made_and_leaves_open_what_there_is_not(whole)
     assert "–" not in cells["uniform"][:11]
 
 
-def test_the_sentence_says_what_differs_from_the_defaults(whole):
+def test_setup_sentence_lists_non_default_options(whole):
     found = json.loads((whole / "comparison.json").read_text())
     found["settings"]["network"] |= {"cell": "gru", "score_blur": 2}
     found["settings"]["recipe"]["learning_rate"] = 0.0042
@@ -90,20 +90,18 @@ def test_the_sentence_says_what_differs_from_the_defaults(whole):
     assert not any(word in head for word in ("gate", "dropout", "attention heads", "grid layers"))
 
 
-def test_every_checkpoint_can_be_used(whole):
+def test_every_checkpoint_loads(whole):
     for kind in KINDS:
         assert Captioner.load(whole / "runs" / f"{kind}-0").config.attention == kind
 
 
-def test_all_kinds_share_the_features_and_start_alike(whole):
+def test_kinds_share_features_and_initial_weights(whole):
     assert (whole / "features.npy").exists()
     assert not list(whole.glob("runs/*/features.npy"))
     assert not list(whole.glob("runs/*/state.pt"))
 
 
-def test_a_comparison_that_was_stopped_goes_on_without_doing_anything_twice(
-    world, whole, tmp_path, monkeypatch, capsys
-):
+def test_stopped_comparison_resumes(world, whole, tmp_path, monkeypatch, capsys):
     started: list[str] = []
     start = Run.start
 
@@ -122,7 +120,7 @@ def test_a_comparison_that_was_stopped_goes_on_without_doing_anything_twice(
     assert found_in(tmp_path / "out") == found_in(whole)
 
 
-def test_kinds_and_seeds_may_be_added_later(world, tmp_path):
+def test_kinds_and_seeds_can_be_added(world, tmp_path):
     output = tmp_path / "out"
     assert compare.main(command(world, output, "--kinds", "additive")) == 0
     assert compare.main(command(world, output, "--kinds", "hard", "--seeds", "0", "1")) == 0
@@ -131,7 +129,7 @@ def test_kinds_and_seeds_may_be_added_later(world, tmp_path):
     assert rows["hard"]["above_additive"]["cider"]["interval"]
 
 
-def test_results_made_in_another_way_are_not_mixed(world, whole, capsys):
+def test_results_of_other_options_are_refused(world, whole, capsys):
     assert compare.main(command(world, whole, "--learning-rate", "0.1")) == 2
     assert "another recipe" in capsys.readouterr().err
 
@@ -144,7 +142,7 @@ def finished(whole, tmp_path):
 
 
 @pytest.mark.parametrize("changed", ["training_captions", "captions", "instances", "min_count"])
-def test_results_of_other_data_are_not_mixed(world, finished, tmp_path, capsys, changed):
+def test_results_of_other_data_are_refused(world, finished, tmp_path, capsys, changed):
     more = ["--min-count", "2"] if changed == "min_count" else []
     if changed.endswith("captions"):
         captions = json.loads((world / "captions.json").read_text())
@@ -162,7 +160,7 @@ def test_results_of_other_data_are_not_mixed(world, finished, tmp_path, capsys, 
     assert f"had another {named}, or does not say" in capsys.readouterr().err
 
 
-def test_a_comparison_begun_before_a_network_field_was_new_goes_on(world, finished):
+def test_comparison_from_before_a_config_field_resumes(world, finished):
     settings = json.loads((finished / "settings.json").read_text())
     del settings["network"]["score_blur"]
     (finished / "settings.json").write_text(json.dumps(settings))
@@ -174,7 +172,7 @@ def test_a_comparison_begun_before_a_network_field_was_new_goes_on(world, finish
 
 @pytest.mark.parametrize("name", ["settings.json", "runs/none-0/result.json"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7"])
-def test_what_was_kept_and_is_damaged_is_named_in_one_sentence(world, finished, capsys, name, text):
+def test_damaged_results_are_named(world, finished, capsys, name, text):
     (finished / name).write_text(text)
     assert compare.main(command(world, finished, "--kinds", "none")) == 2
     [line] = capsys.readouterr().err.splitlines()
@@ -182,16 +180,14 @@ def test_what_was_kept_and_is_damaged_is_named_in_one_sentence(world, finished, 
     assert name in line or text == "{}"
 
 
-def test_a_result_of_other_photos_is_named(world, finished, capsys):
+def test_result_of_other_photos_is_named(world, finished, capsys):
     path = finished / "runs" / "none-0" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"captions": ["a dog"]}))
     assert compare.main(command(world, finished, "--kinds", "none")) == 2
     assert "none-0/result.json has not one caption for each" in capsys.readouterr().err
 
 
-def test_a_run_without_a_result_is_scored_again_and_one_half_done_is_trained_again(
-    world, whole, finished, monkeypatch
-):
+def test_unscored_run_is_scored_and_partial_run_trained(world, whole, finished, monkeypatch):
     started: list[str] = []
     start = Run.start
 
@@ -210,7 +206,7 @@ def test_a_run_without_a_result_is_scored_again_and_one_half_done_is_trained_aga
     assert found_in(finished) == found_in(whole)
 
 
-def test_runs_of_something_else_are_left_alone(world, whole, tmp_path, capsys):
+def test_other_folders_are_left_alone(world, whole, tmp_path, capsys):
     shutil.copytree(whole / "runs" / "none-0", tmp_path / "runs" / "none-0")
     (tmp_path / "runs" / "none-0" / "result.json").unlink()
     assert compare.main(command(world, tmp_path, "--kinds", "none")) == 2
@@ -218,9 +214,7 @@ def test_runs_of_something_else_are_left_alone(world, whole, tmp_path, capsys):
     assert (tmp_path / "runs" / "none-0" / "manifest.json").exists()
 
 
-def test_a_kind_that_diverges_does_not_keep_the_others_from_being_compared(
-    world, whole, tmp_path, monkeypatch, capsys
-):
+def test_diverged_kind_does_not_stop_the_others(world, whole, tmp_path, monkeypatch, capsys):
     start = Run.start
 
     def diverge(run: Run) -> None:
@@ -240,7 +234,7 @@ def test_a_kind_that_diverges_does_not_keep_the_others_from_being_compared(
     assert len(line) == len(heading)
 
 
-def test_without_any_kind_that_succeeds_the_status_is_2(world, tmp_path, capsys):
+def test_all_kinds_failing_exits_2(world, tmp_path, capsys):
     arguments = command(world, tmp_path / "out", "--kinds", "none", "hard", "--learning-rate", "1e38")
     for _ in range(2):
         assert compare.main(arguments) == 2
@@ -248,7 +242,7 @@ def test_without_any_kind_that_succeeds_the_status_is_2(world, tmp_path, capsys)
     assert "failed: " in (tmp_path / "out" / "comparison.md").read_text()
 
 
-def test_two_processes_do_not_work_on_one_folder(world, finished, capsys):
+def test_second_process_on_the_folder_is_refused(world, finished, capsys):
     with (finished / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert compare.main(command(world, finished, "--kinds", "none")) == 2
@@ -267,7 +261,7 @@ def test_two_processes_do_not_work_on_one_folder(world, finished, capsys):
         (["--device", "abacus"], "abacus"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_before_anything_is_trained(world, tmp_path, capsys, more, named):
+def test_invalid_option_is_refused_before_training(world, tmp_path, capsys, more, named):
     assert compare.main(command(world, tmp_path / "out", *more)) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert named in line
@@ -275,7 +269,7 @@ def test_an_option_that_cannot_be_is_refused_before_anything_is_trained(world, t
 
 
 @pytest.mark.parametrize("option", ["--instance-images", "--instance-captions"])
-def test_options_of_instances_need_instances(world, tmp_path, capsys, option):
+def test_instance_options_need_instances(world, tmp_path, capsys, option):
     arguments = command(world, tmp_path / "out", option, str(world / "images"))
     at = arguments.index("--instances")
     del arguments[at : at + 2]
@@ -283,13 +277,13 @@ def test_options_of_instances_need_instances(world, tmp_path, capsys, option):
     assert "need --instances." in capsys.readouterr().err
 
 
-def test_a_kind_that_cannot_be_is_refused_before_anything_is_trained(world, tmp_path, capsys):
+def test_invalid_kind_is_refused_before_training(world, tmp_path, capsys):
     assert compare.main(command(world, tmp_path / "out", "--kinds", "none", "dot", "--hidden-dim", "30")) == 2
     assert "hidden_dim and annotation_dim equal" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_without_photos_is_refused_in_one_sentence(world, tmp_path, capsys):
+def test_empty_split_is_refused(world, tmp_path, capsys):
     captions = json.loads((world / "captions.json").read_text())
     captions["images"] = [entry for entry in captions["images"] if entry["split"] != "test"]
     (world / "fewer.json").write_text(json.dumps(captions))
@@ -311,7 +305,7 @@ def result(kind: str, seed: int, captions: list[str]) -> dict[str, object]:
     }
 
 
-def test_a_row_is_the_mean_over_its_seeds_and_compared_on_the_same_photos(world):
+def test_row_is_mean_over_seeds_with_paired_difference(world):
     photos = read_photos(world / "captions.json", world / "images", ("train",))
     right = [" ".join(photo.captions[0]) for photo in photos]
     wrong = ["a dog"] * len(right)
@@ -328,7 +322,7 @@ def test_a_row_is_the_mean_over_its_seeds_and_compared_on_the_same_photos(world)
     assert above["interval"][0] > 0
 
 
-def test_intervals_of_grounding_are_those_of_the_one_run_or_none(world):
+def test_grounding_interval_needs_a_single_run(world):
     photos = read_photos(world / "captions.json", world / "images", ("train",))
     figures = {"words": 3, "pointing_accuracy": 0.5, "intervals": {"pointing_accuracy": [0.4, 0.6]}}
     captions = ["a dog"] * len(photos)

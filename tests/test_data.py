@@ -68,14 +68,14 @@ def seed_of(*, mirrored: bool) -> int:
     return next(seed for seed in range(100) if is_mirrored_draw(Draw(0, seed)) == mirrored)
 
 
-def test_mirroring_swaps_left_and_right_and_nothing_else():
+def test_mirroring_swaps_left_and_right():
     words = ("the", "leftmost", "dog", "left", "of", "the", "rightmost", "cat", "looks", "right")
     mirrored = ("the", "rightmost", "dog", "right", "of", "the", "leftmost", "cat", "looks", "left")
     assert mirror_words(words) == mirrored
     assert mirror_words(mirrored) == words
 
 
-def test_captions_of_a_mirrored_photo_are_mirrored(photos):
+def test_mirrored_photo_has_mirrored_captions(photos):
     words = ["the", "dog", "is", "left", "of", "a", "cat", "right"]
     vocabulary = Vocabulary(words)
     upright = encode_captions(photos[0], vocabulary, is_mirrored=False)[1]
@@ -84,7 +84,7 @@ def test_captions_of_a_mirrored_photo_are_mirrored(photos):
     assert vocabulary.decode(mirrored) == ["the", "dog", "is", "right", "of", "a", "cat"]
 
 
-def test_a_caption_is_cut_at_the_longest_length(tmp_path, vocabulary):
+def test_captions_are_truncated(tmp_path, vocabulary):
     path = write_karpathy(tmp_path, [("a.png", "train", ["dog " * 40])])
     [photo] = read_photos(path, tmp_path / "images")
     assert encode_captions(photo, vocabulary, is_mirrored=False) == [
@@ -92,12 +92,12 @@ def test_a_caption_is_cut_at_the_longest_length(tmp_path, vocabulary):
     ]
 
 
-def test_half_of_the_draws_are_mirrored():
+def test_half_of_the_examples_are_mirrored():
     mirrored = sum(is_mirrored_draw(Draw(0, seed)) for seed in range(2000))
     assert 900 < mirrored < 1100
 
 
-def test_the_same_draw_gives_the_same_example_and_another_seed_another(dataset):
+def test_examples_are_deterministic_per_seed(dataset):
     torch.manual_seed(1)
     first = dataset[Draw(0, 7)]
     torch.manual_seed(2)
@@ -107,13 +107,13 @@ def test_the_same_draw_gives_the_same_example_and_another_seed_another(dataset):
     assert not torch.equal(first.inputs, other.inputs)
 
 
-def test_taking_an_example_leaves_torchs_random_numbers_alone(dataset):
+def test_examples_do_not_consume_global_rng(dataset):
     before = torch.get_rng_state()
     _ = dataset[Draw(0, 7)]
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_an_example_has_the_networks_input_size_and_every_caption(dataset, config):
+def test_example_has_input_size_and_all_captions(dataset, config):
     inputs, captions = dataset[Draw(0, seed_of(mirrored=False))]
     assert inputs.shape == (3, config.image_size, config.image_size)
     assert inputs.dtype == torch.float32
@@ -121,7 +121,7 @@ def test_an_example_has_the_networks_input_size_and_every_caption(dataset, confi
     assert all(isinstance(ids, list) for ids in captions)
 
 
-def test_mirrored_draws_show_the_mirrored_photo(folder, photos, vocabulary, config):
+def test_mirrored_examples_show_mirrored_photo(folder, photos, vocabulary, config):
     left_black = draw_photo(0, size=(64, 48))
     left_black.paste((0, 0, 0), (0, 0, 32, 48))
     left_black.paste((255, 255, 255), (32, 0, 64, 48))
@@ -133,9 +133,7 @@ def test_mirrored_draws_show_the_mirrored_photo(folder, photos, vocabulary, conf
     assert mirrored[:, :, 0].mean() > mirrored[:, :, -1].mean()
 
 
-def test_crops_are_of_the_squashed_photo_so_that_both_ends_of_a_wide_one_are_seen(
-    tmp_path, vocabulary, config
-):
+def test_crops_cover_both_ends_of_wide_photos(tmp_path, vocabulary, config):
     wide = Image.new("RGB", (400, 40))
     wide.paste((255, 0, 0), (0, 0, 60, 40))
     wide.paste((0, 0, 255), (340, 0, 400, 40))
@@ -148,7 +146,7 @@ def test_crops_are_of_the_squashed_photo_so_that_both_ends_of_a_wide_one_are_see
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
-def test_worker_processes_give_the_same_batches_as_none(dataset):
+def test_workers_do_not_change_batches(dataset):
     def drawn(workers: int) -> list[torch.Tensor]:
         sampler = EpochSampler(4, 2, seed=3, epoch=0, skip=0)
         return [part for batch in batches(dataset, sampler, workers=workers) for part in batch]
@@ -159,7 +157,7 @@ def test_worker_processes_give_the_same_batches_as_none(dataset):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_photo_damaged_after_it_was_listed_is_named_in_one_line(photos, dataset, workers):
+def test_photo_damaged_after_listing_is_named(photos, dataset, workers):
     photos[2].path.write_bytes(b"damaged")
     sampler = EpochSampler(4, 2, seed=3, epoch=0, skip=0)
     with pytest.raises(DataError, match=r"^The photo .*c\.png cannot be read: .*$") as caught:
@@ -180,7 +178,7 @@ def examples():
     return examples
 
 
-def test_captions_come_longest_first_and_each_goes_with_its_photo(examples):
+def test_batch_is_sorted_by_caption_length(examples):
     batch = collate(examples)
     assert batch.lengths.tolist() == [8, 8, 6, 4, 3, 2]  # the end token counted
     owners = batch.owners.tolist()
@@ -191,7 +189,7 @@ def test_captions_come_longest_first_and_each_goes_with_its_photo(examples):
     assert torch.equal(batch.inputs, torch.stack([example.inputs for example in examples]))
 
 
-def test_targets_are_packed_as_torch_packs_and_one_word_ahead_of_what_is_fed(examples):
+def test_targets_are_packed_and_shifted_by_one(examples):
     batch = collate(examples)
     assert (batch.words[:, 0] == Vocabulary.start_id).all()
     ahead = torch.zeros_like(batch.words)
@@ -201,7 +199,7 @@ def test_targets_are_packed_as_torch_packs_and_one_word_ahead_of_what_is_fed(exa
     assert torch.equal(batch.targets, pack_padded_sequence(ahead, batch.lengths, batch_first=True).data)
 
 
-def test_targets_hold_no_padding_and_one_end_a_caption(examples):
+def test_targets_have_no_padding_and_one_end_each(examples):
     batch = collate(examples)
     assert len(batch.targets) == batch.lengths.sum()
     assert not (batch.targets == Vocabulary.pad_id).any()
@@ -209,19 +207,19 @@ def test_targets_hold_no_padding_and_one_end_a_caption(examples):
     assert not (batch.words == Vocabulary.end_id).any()
 
 
-def test_an_epoch_draws_every_photo_once():
+def test_epoch_draws_every_photo_once():
     drawn = [draw for batch in EpochSampler(23, 4, seed=0, epoch=2, skip=0) for draw in batch]
     assert sorted(draw.photo for draw in drawn) == list(range(23))
     assert len({draw.seed for draw in drawn}) == 23
 
 
-def test_batches_are_full_but_the_last():
+def test_only_last_batch_is_partial():
     sampler = EpochSampler(23, 4, seed=0, epoch=2, skip=0)
     assert [len(batch) for batch in sampler] == [4, 4, 4, 4, 4, 3]
     assert len(sampler) == 6
 
 
-def test_seed_and_epoch_alone_decide_the_order():
+def test_order_depends_on_seed_and_epoch_only():
     def order(seed: int, epoch: int) -> list[list[Draw]]:
         return list(EpochSampler(23, 4, seed=seed, epoch=epoch, skip=0))
 
@@ -231,7 +229,7 @@ def test_seed_and_epoch_alone_decide_the_order():
 
 
 @pytest.mark.parametrize("skip", range(7))
-def test_an_epoch_continued_is_the_rest_of_the_epoch(skip):
+def test_resumed_epoch_is_the_rest_of_the_epoch(skip):
     whole = list(EpochSampler(23, 4, seed=1, epoch=3, skip=0))
     rest = EpochSampler(23, 4, seed=1, epoch=3, skip=skip)
     assert list(rest) == whole[skip:]

@@ -60,11 +60,11 @@ def lint(*command: str) -> None:
 # What their tools say
 
 
-def test_the_dockerfile_is_accepted() -> None:
+def test_dockerfile_is_valid() -> None:
     lint("hadolint", "Dockerfile")
 
 
-def test_compose_is_accepted() -> None:
+def test_compose_file_is_valid() -> None:
     assert PyCompose.from_yaml((ROOT / "compose.yaml").read_text()).service_names() == ["captioner", "nginx"]
 
 
@@ -74,7 +74,7 @@ def test_kubernetes_manifests_are_valid(version: str) -> None:
         kubernetes_validate.validate(part, version, strict=True)
 
 
-def test_kustomize_adds_the_files_of_nginx_and_the_image() -> None:
+def test_kustomize_adds_nginx_files_and_image() -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     command = ["kubectl", "kustomize", str(DEPLOY)]
@@ -91,7 +91,7 @@ def test_kustomize_adds_the_files_of_nginx_and_the_image() -> None:
         kubernetes_validate.validate(part, NEWEST_KUBERNETES, strict=True)
 
 
-def test_nothing_in_the_configuration_of_nginx_is_known_to_be_unsafe(tmp_path: Path) -> None:
+def test_nginx_config_passes_security_lint(tmp_path: Path) -> None:
     for name in ("nginx.conf", "listen.conf", "upstream.conf"):
         shutil.copy(DEPLOY / name, tmp_path)
     # Names are asked for once on purpose: compose starts nginx anew when it replaces the replicas.
@@ -99,7 +99,7 @@ def test_nothing_in_the_configuration_of_nginx_is_known_to_be_unsafe(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["sightline.service", "sightline-nginx.service"])
-def test_the_units_are_accepted(tmp_path: Path, name: str) -> None:
+def test_systemd_units_are_valid(tmp_path: Path, name: str) -> None:
     """With a program that is there instead of the one that is to be installed."""
     program = rf"\1{sys.executable}"
     (tmp_path / name).write_text(
@@ -135,7 +135,7 @@ def test_ports_agree() -> None:
     assert CONTAINERS["nginx"]["ports"][0]["containerPort"] == int(front)
 
 
-def test_the_same_command_is_run_everywhere() -> None:
+def test_commands_agree() -> None:
     [started] = re.findall(r"^ExecStart=/opt/sightline/.venv/bin/(.+)$", UNIT, re.MULTILINE)
     assert [part.strip('"') for part in started.split()] == yaml.safe_load(DOCKERFILE["CMD"])
     of_the_image = {pair for pair in DOCKERFILE["ENV"].split() if not pair.startswith("CAPTION_")}
@@ -151,18 +151,18 @@ def test_versions_agree() -> None:
     assert CONTAINERS["nginx"]["image"] == COMPOSE["services"]["nginx"]["image"]
 
 
-def test_nginx_lets_a_little_more_through_than_the_service_takes() -> None:
+def test_nginx_body_limit_exceeds_service_limit() -> None:
     most = max(bytes_of(size) for size in re.findall(r"client_max_body_size (\w+);", NGINX))
     assert ServiceConfig().max_bytes < most < 1.2 * ServiceConfig().max_bytes
 
 
-def test_nginx_gives_a_connection_up_before_gunicorn_does() -> None:
+def test_nginx_keepalive_is_shorter_than_gunicorns() -> None:
     assert seconds_in((DEPLOY / "upstream.conf").read_text(), "keepalive_timeout") < gunicorn_setting(
         "keepalive"
     )
 
 
-def test_nobody_is_killed_before_requests_in_flight_are_answered() -> None:
+def test_grace_periods_cover_requests_in_flight() -> None:
     graceful = gunicorn_setting("graceful_timeout")
     assert int(re.search(r"TimeoutStopSec=(\d+)", UNIT)[1]) > graceful
     for service in COMPOSE["services"].values():
@@ -174,7 +174,7 @@ def test_nobody_is_killed_before_requests_in_flight_are_answered() -> None:
     assert waits["captioner"] + graceful < POD["terminationGracePeriodSeconds"]
 
 
-def test_photos_that_are_being_sent_fit_into_the_memory_of_nginx() -> None:
+def test_uploads_fit_into_nginx_memory() -> None:
     """Files in memory count as memory of the container."""
     nginx = COMPOSE["services"]["nginx"]
     [folder] = re.findall(r"/tmp:size=(\w+),", nginx["tmpfs"][0])
@@ -194,7 +194,7 @@ def hardened(container: dict[str, Any]) -> bool:
     )
 
 
-def test_no_container_has_more_rights_than_it_needs() -> None:
+def test_containers_are_unprivileged() -> None:
     assert POD["securityContext"]["runAsNonRoot"]
     assert all(hardened(container) for container in CONTAINERS.values())
     user, group = DOCKERFILE["USER"].split(":")
@@ -206,7 +206,7 @@ def test_no_container_has_more_rights_than_it_needs() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_pods_are_added_by_the_metric_that_the_adapter_offers() -> None:
+def test_autoscaler_uses_the_adapter_metric() -> None:
     adapter = yaml.safe_load((DEPLOY / "prometheus-adapter.yaml").read_text())
     [metric] = KUBERNETES["HorizontalPodAutoscaler"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]

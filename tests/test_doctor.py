@@ -62,7 +62,7 @@ def problem(report: Report, name: str) -> str:
     return report[name][1]
 
 
-def test_a_computer_that_can_serve_is_well(examine: Examine) -> None:
+def test_healthy_setup_passes_all_checks(examine: Examine) -> None:
     report = examine()
     assert report.status == 0
     assert {verdict for verdict, _ in report.values()} == {"ok"}
@@ -71,15 +71,13 @@ def test_a_computer_that_can_serve_is_well(examine: Examine) -> None:
     assert "not measured" in report["checkpoint"][1]
 
 
-def test_the_scores_of_a_captioner_are_told(examine: Examine, checkpoint: Path) -> None:
+def test_scores_of_checkpoint_are_reported(examine: Examine, checkpoint: Path) -> None:
     scores = {"bleu_4": 27.26, "cider": 71.8}
     (checkpoint / "scores.json").write_text(json.dumps(scores))
     assert "bleu_4 27.3, cider 71.8" in examine()["checkpoint"][1]
 
 
-def test_every_wrong_setting_is_told_and_the_other_checks_go_on(
-    examine: Examine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_settings_do_not_stop_other_checks(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTION_THREADS", "many")
     monkeypatch.setenv("CAPTION_QUEU", "3")
     monkeypatch.setattr(doctor, "_listen", lambda host, port: None)  # the default port may be taken here
@@ -88,14 +86,14 @@ def test_every_wrong_setting_is_told_and_the_other_checks_go_on(
     assert "CAPTION_QUEUE" in found
 
 
-def test_the_values_of_settings_are_not_shown(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_values_are_not_shown(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTION_API_KEY", "hush")
     report = examine()
     assert "CAPTION_API_KEY" in report["settings"][1]
     assert "hush" not in str(report)
 
 
-def test_a_missing_or_another_package_is_told_by_name(examine: Examine) -> None:
+def test_missing_or_other_package_version_is_named(examine: Examine) -> None:
     doctor.REQUIREMENTS.write_text("pytest==0.1\nno-such-package==1\nflask\n")
     found = problem(examine(), "packages")
     assert "pytest is " in found
@@ -104,7 +102,7 @@ def test_a_missing_or_another_package_is_told_by_name(examine: Examine) -> None:
     assert "pip install" in found
 
 
-def test_more_processes_than_cores_are_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_cores_are_reported(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.config.usable_cores", lambda: 2)
     monkeypatch.setattr(doctor, "_available_memory", lambda: 10**12)
     monkeypatch.setenv("CAPTION_WORKERS", "3")
@@ -112,7 +110,7 @@ def test_more_processes_than_cores_are_told(examine: Examine, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("pixels", "is_enough"), [("50000000", False), ("1000000", True)])
-def test_memory_must_suffice_for_the_largest_photos(
+def test_memory_must_fit_largest_photos(
     examine: Examine, monkeypatch: pytest.MonkeyPatch, pixels: str, is_enough: bool
 ) -> None:
     monkeypatch.setattr(doctor, "_available_memory", lambda: 600_000_000)
@@ -124,14 +122,12 @@ def test_memory_must_suffice_for_the_largest_photos(
         assert "CAPTION_WORKERS" in problem(report, "memory")
 
 
-def test_the_memory_of_this_computer_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_this_machine_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert 0 < doctor._available_memory() < 10**15
 
 
-def test_of_a_container_files_that_were_read_lately_are_not_counted_as_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_container_page_cache_counts_as_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "CONTAINER", tmp_path)
     before = doctor._available_memory()
@@ -143,7 +139,7 @@ def test_of_a_container_files_that_were_read_lately_are_not_counted_as_used(
     assert doctor._available_memory() > 7_500_000
 
 
-def test_a_taken_port_is_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_in_use_is_reported(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.2)  # this one never answers
         monkeypatch.setenv("CAPTION_BIND", f"127.0.0.1:{other.getsockname()[1]}")
@@ -162,9 +158,7 @@ class Healthy(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_a_port_that_the_service_itself_has_is_no_problem(
-    examine: Examine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_port_used_by_the_service_is_fine(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ANSWER_SECONDS", 60)
     with HTTPServer(("127.0.0.1", 0), Healthy) as server:
         serving = Thread(target=server.serve_forever, daemon=True)
@@ -177,21 +171,19 @@ def test_a_port_that_the_service_itself_has_is_no_problem(
     assert "a service that runs" in report["address"][1]
 
 
-def test_a_socket_in_a_folder_that_is_not_there_is_told(
-    examine: Examine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_socket_in_missing_folder_is_reported(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTION_BIND", "unix:/no/such/folder/caption.sock")
     assert "/no/such/folder" in problem(examine(), "address")
 
 
-def test_a_redis_that_does_not_answer_is_told(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_redis_is_reported(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTION_RATE_LIMIT", "60/minute")
     assert "each process" in examine()["rate limit"][1]
     monkeypatch.setenv("CAPTION_RATE_LIMIT_STORAGE", f"redis://127.0.0.1:{free_port()}")
     assert "CAPTION_RATE_LIMIT_STORAGE" in problem(examine(), "rate limit")
 
 
-def test_a_damaged_captioner_is_told_and_not_tried(examine: Examine, checkpoint: Path) -> None:
+def test_damaged_checkpoint_is_reported(examine: Examine, checkpoint: Path) -> None:
     weights = checkpoint / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     report = examine()
@@ -202,7 +194,7 @@ def test_a_damaged_captioner_is_told_and_not_tried(examine: Examine, checkpoint:
     assert "weights.safetensors" in report["checkpoint"][1]
 
 
-def test_the_checkpoint_of_the_settings_is_looked_at_unless_another_is_named(
+def test_checkpoint_comes_from_settings_or_argument(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
     monkeypatch.setenv("CAPTION_CHECKPOINT", "/nowhere/at/all")
@@ -211,14 +203,12 @@ def test_the_checkpoint_of_the_settings_is_looked_at_unless_another_is_named(
     assert doctor.main(["--checkpoint", str(checkpoint)]) == 0
 
 
-def test_a_check_that_breaks_is_a_problem_and_the_others_go_on(
-    examine: Examine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crashing_check_does_not_stop_the_others(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_available_memory", lambda: 1 // 0)
     assert "ZeroDivisionError" in problem(examine(), "memory")
 
 
-def test_its_help_shows_how_to_use_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ending:
         doctor.main(["--help"])
     assert ending.value.code == 0

@@ -85,7 +85,7 @@ def six_in_flight(started: Service) -> Iterator[list[Future[Answer]]]:
         yield answers
 
 
-def test_who_is_in_flight_is_answered_before_the_service_stops(tmp_path: Path) -> None:
+def test_shutdown_answers_requests_in_flight(tmp_path: Path) -> None:
     with service(tmp_path, **SLOW) as started:
         with six_in_flight(started) as answers:
             started.process.send_signal(signal.SIGTERM)
@@ -93,7 +93,7 @@ def test_who_is_in_flight_is_answered_before_the_service_stops(tmp_path: Path) -
         assert [answer.result().status for answer in answers] == [200] * 6
 
 
-def test_only_the_requests_of_a_killed_worker_fail_and_another_takes_its_place(two_workers: Service) -> None:
+def test_killed_worker_is_replaced(two_workers: Service) -> None:
     with six_in_flight(two_workers) as answers:
         worker = max(two_workers.workers(), key=two_workers.connections)
         owned = two_workers.connections(worker)
@@ -106,7 +106,7 @@ def test_only_the_requests_of_a_killed_worker_fail_and_another_takes_its_place(t
     assert two_workers.metric("caption_inflight") == 0  # nothing of the dead one is left
 
 
-def test_a_crowd_is_captioned_or_told_when_to_come_again_and_nobody_hangs(two_workers: Service) -> None:
+def test_overload_returns_200_or_503_with_retry_after(two_workers: Service) -> None:
     before = two_workers.metric("caption_rejected_total")
     with ThreadPoolExecutor(48) as pool:
         with held(two_workers.log.with_name(HOLD)):
@@ -124,7 +124,7 @@ def test_a_crowd_is_captioned_or_told_when_to_come_again_and_nobody_hangs(two_wo
     assert ask(two_workers.port, ONE).status == 200
 
 
-def test_a_reload_under_load_fails_nobody(two_workers: Service) -> None:
+def test_reload_under_load_drops_no_request(two_workers: Service) -> None:
     before = set(two_workers.workers())
     with crowd(two_workers.port, [ONE], clients=4) as result:
         wait_until(lambda: len(result.answers) > 4)
@@ -135,9 +135,7 @@ def test_a_reload_under_load_fails_nobody(two_workers: Service) -> None:
     assert set(result.statuses()) == {"200"}
 
 
-def test_of_many_at_the_same_time_everybody_gets_the_caption_of_their_own(
-    tmp_path: Path, checkpoint: Path
-) -> None:
+def test_concurrent_clients_get_their_own_captions(tmp_path: Path, checkpoint: Path) -> None:
     """A real network, and 16 clients who send the same photos in orders of their own."""
     photos = [file_of(seed) for seed in range(12)]
     captioner = Captioner.load(checkpoint)
@@ -181,7 +179,7 @@ def mounts_are_allowed() -> bool:
         ),
     ],
 )
-def test_what_is_full_or_read_only_costs_no_caption(tmp_path: Path, within: Sequence[str]) -> None:
+def test_full_log_or_disk_does_not_stop_captioning(tmp_path: Path, within: Sequence[str]) -> None:
     with service(tmp_path, within=within, HOME="/tmp") as started:
         assert [ask(started.port, ONE).status for _ in range(6)] == [200] * 6
         assert started.metric("caption_words_count") == 6

@@ -25,9 +25,7 @@ from model.errors import CheckpointError
         ("squeezenet1_1", 64, (3, 3), 512),
     ],
 )
-def test_encoders_give_a_grid_of_features(
-    name: str, image_size: int, grid: tuple[int, int], width: int
-) -> None:
+def test_encoder_output_shape(name: str, image_size: int, grid: tuple[int, int], width: int) -> None:
     encoder = Encoder(name, image_size).eval()
     features = encoder(torch.zeros(2, 3, image_size, image_size))
     assert (encoder.rows, encoder.columns) == grid
@@ -35,7 +33,7 @@ def test_encoders_give_a_grid_of_features(
     assert encoder.feature_dim == width
 
 
-def test_features_come_row_by_row() -> None:
+def test_features_are_in_row_major_order() -> None:
     torch.manual_seed(0)
     encoder = Encoder("tiny_cnn", 40).eval()
     image = torch.zeros(1, 3, 40, 40)
@@ -44,14 +42,14 @@ def test_features_come_row_by_row() -> None:
     assert int(change.argmax()) == 1 * encoder.columns + 3
 
 
-def test_batch_normalization_keeps_its_statistics_while_training() -> None:
+def test_batch_norm_statistics_are_frozen() -> None:
     encoder = Encoder("resnet18", 64).train()
     before = {name: value.clone() for name, value in encoder.named_buffers()}
     encoder(torch.randn(4, 3, 64, 64))
     assert all(torch.equal(before[name], value) for name, value in encoder.named_buffers())
 
 
-def test_a_whole_classifier_or_its_features_alone_can_be_loaded(tmp_path: Path) -> None:
+def test_classifier_or_feature_weights_load(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = get_model("mobilenet_v3_small", weights=None)
     save_file(network.state_dict(), tmp_path / "whole.safetensors")
@@ -64,7 +62,7 @@ def test_a_whole_classifier_or_its_features_alone_can_be_loaded(tmp_path: Path) 
         torch.testing.assert_close(encoder(image), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_chain_without_features_can_be_loaded(tmp_path: Path) -> None:
+def test_sequential_backbone_weights_load(tmp_path: Path) -> None:
     network = get_model("resnet18", weights=None)
     torch.save(network.state_dict(), tmp_path / "resnet18.pth")
     encoder = Encoder("resnet18", 64)
@@ -73,7 +71,7 @@ def test_a_chain_without_features_can_be_loaded(tmp_path: Path) -> None:
     torch.testing.assert_close(first.weight, network.conv1.weight)
 
 
-def test_published_weights_are_those_torchvision_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_come_from_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     network = get_model("mobilenet_v3_small", weights=None)
     asked = []
@@ -89,7 +87,7 @@ def test_published_weights_are_those_torchvision_names(monkeypatch: pytest.Monke
     assert torch.equal(next(encoder.parameters()), next(network.parameters()))
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_other_weights_are_refused(tmp_path: Path) -> None:
     save_file({"features.0.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="does not hold weights of mobilenet_v3_small"):
         Encoder("mobilenet_v3_small", 64).load_pretrained(tmp_path / "other.safetensors")
@@ -101,30 +99,30 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04K\x01."])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_an_unreadable_file_of_weights_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_unreadable_weights_are_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"broken{suffix}").write_bytes(content)
     with pytest.raises(CheckpointError, match="cannot be read"):
         Encoder("tiny_cnn", 40).load_pretrained(tmp_path / f"broken{suffix}")
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_file_without_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
     with pytest.raises(CheckpointError, match="no table of named tensors"):
         Encoder("tiny_cnn", 40).load_pretrained(tmp_path / "tensor.pth")
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+def test_unknown_encoder_error_lists_known_encoders() -> None:
     with pytest.raises(CheckpointError, match="resnet50"):
         Encoder("resnet5000", 64)
     assert "efficientnet_v2_b0" in encoder_names()
     assert "vit_b_16" not in encoder_names()
 
 
-def test_photos_too_small_for_an_encoder_are_refused() -> None:
+def test_too_small_image_size_is_refused() -> None:
     with pytest.raises(CheckpointError, match="too small"):
         Encoder("squeezenet1_1", 8)
 
 
-def test_an_encoder_without_published_weights_says_so() -> None:
+def test_encoder_without_published_weights_is_refused() -> None:
     with pytest.raises(CheckpointError, match="publishes no weights"):
         Encoder("tiny_cnn", 40).load_pretrained(None)

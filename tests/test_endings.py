@@ -10,7 +10,7 @@ from model.vocabulary import Vocabulary
 END = Vocabulary.end_id
 
 
-def test_after_such_a_word_only_the_end_is_impossible():
+def test_end_is_impossible_after_dangling_word():
     before = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
     after = without_dangling_ends(before, torch.tensor([4, 7, 5]), frozenset({5, 4}))
     assert after.isinf().nonzero().tolist() == [[0, END], [2, END]]
@@ -18,12 +18,12 @@ def test_after_such_a_word_only_the_end_is_impossible():
     assert torch.equal(after[kept], before[kept])
 
 
-def test_they_are_found_in_the_vocabulary():
+def test_dangling_words_are_found_in_vocabulary():
     vocabulary = Vocabulary(["dog", "the", "zebra", "a"])
     assert dangling_ids(vocabulary) == set(vocabulary.encode(["a", "the"]))
 
 
-def test_captions_end_on_other_words(captioner):
+def test_captions_do_not_end_on_dangling_words(captioner):
     with torch.no_grad():  # untrained, it stops after "a" wherever it can
         captioner.network.decoder.output.bias[captioner.vocabulary.encode(["a"])] += 3
         captioner.network.decoder.output.bias[END] += 3

@@ -42,7 +42,7 @@ def command(world: Path, checkpoint: Path, *more: str) -> list[str]:
     return ["--checkpoint", str(checkpoint), *data, "--device", "cpu", *more]
 
 
-def test_exactly_one_json_object_is_printed(world, checkpoint, capsys):
+def test_prints_one_json_object(world, checkpoint, capsys):
     assert evaluate.main(command(world, checkpoint, "--split", "test")) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["images"] == 4
@@ -57,15 +57,13 @@ def test_exactly_one_json_object_is_printed(world, checkpoint, capsys):
     assert 1 <= scores["distinct_captions"] <= 4
 
 
-def test_scores_say_which_checkpoint_they_are_of(world, checkpoint, capsys):
+def test_scores_name_their_checkpoint(world, checkpoint, capsys):
     evaluate.main(command(world, checkpoint, "--split", "test"))
     assert json.loads(capsys.readouterr().out)["checkpoint_sha256"] == Captioner.load(checkpoint).info.sha256
 
 
 @pytest.mark.parametrize(("split", "last_digits"), [("val", {8}), ("test", {9}), ("train", set(range(8)))])
-def test_every_photo_of_the_split_is_captioned_once_and_no_other(
-    world, checkpoint, capsys, monkeypatch, split, last_digits
-):
+def test_only_photos_of_the_split_are_captioned(world, checkpoint, capsys, monkeypatch, split, last_digits):
     shown = []
     caption = Captioner.caption
 
@@ -80,7 +78,7 @@ def test_every_photo_of_the_split_is_captioned_once_and_no_other(
     assert json.loads(capsys.readouterr().out)["images"] == len(shown)
 
 
-def test_the_beam_size_asked_for_is_used_and_told(world, checkpoint, capsys, monkeypatch):
+def test_beam_size_is_used_and_recorded(world, checkpoint, capsys, monkeypatch):
     used = []
     caption = Captioner.caption
 
@@ -94,7 +92,7 @@ def test_the_beam_size_asked_for_is_used_and_told(world, checkpoint, capsys, mon
     assert used == [1]
 
 
-def test_scores_are_of_the_words_shown_against_every_reference(world, checkpoint, capsys, monkeypatch):
+def test_scores_use_all_references(world, checkpoint, capsys, monkeypatch):
     scenes = [scene for number, scene in enumerate(draw_world(40, size=32)) if number % 10 == 9]
     said = [scene.captions[number % 5] for number, scene in enumerate(scenes)]
     texts = iter(said)
@@ -118,7 +116,7 @@ def test_scores_are_of_the_words_shown_against_every_reference(world, checkpoint
     assert {name: scores[name] for name in expected} == expected
 
 
-def test_the_same_command_prints_the_same_scores(world, checkpoint, capsys):
+def test_evaluation_is_deterministic(world, checkpoint, capsys):
     printed = []
     for _ in range(2):
         evaluate.main(command(world, checkpoint, "--split", "test"))
@@ -126,7 +124,7 @@ def test_the_same_command_prints_the_same_scores(world, checkpoint, capsys):
     assert printed[0] == printed[1]
 
 
-def test_saved_scores_come_with_the_captioner_and_unsaved_ones_do_not(world, checkpoint, capsys):
+def test_scores_are_saved_only_on_request(world, checkpoint, capsys):
     before = Captioner.load(checkpoint).info
     assert evaluate.main(command(world, checkpoint, "--split", "test")) == 0
     assert Captioner.load(checkpoint).info.scores == {}
@@ -137,14 +135,14 @@ def test_saved_scores_come_with_the_captioner_and_unsaved_ones_do_not(world, che
     assert after.sha256 == before.sha256
 
 
-def test_an_unknown_split_is_refused_with_status_2(world, checkpoint, capsys):
+def test_unknown_split_exits_2(world, checkpoint, capsys):
     with pytest.raises(SystemExit) as caught:
         evaluate.main(command(world, checkpoint, "--split", "testing"))
     assert caught.value.code == 2
     assert "'testing'" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_device_that_is_not_there_is_refused_with_status_2(world, checkpoint, capsys):
+def test_unknown_device_exits_2(world, checkpoint, capsys):
     assert evaluate.main(command(world, checkpoint, "--device", "abacus")) == 2
     assert "'abacus'" in capsys.readouterr().err.splitlines()[-1]
 
@@ -162,7 +160,7 @@ def test_a_device_that_is_not_there_is_refused_with_status_2(world, checkpoint, 
         (["--write-captions", "nowhere/said.jsonl"], "nowhere/said.jsonl"),
     ],
 )
-def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, checkpoint, capsys, more, named):
+def test_user_error_exits_2_with_one_line(world, checkpoint, capsys, more, named):
     assert evaluate.main(command(world, checkpoint, *more)) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -171,7 +169,7 @@ def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, checkpoint,
     assert named in line
 
 
-def test_scores_say_how_the_captions_were_searched_for(world, checkpoint, capsys):
+def test_scores_record_decoding_options(world, checkpoint, capsys):
     evaluate.main(command(world, checkpoint, "--split", "test", "--length-penalty", "0.25"))
     scores = json.loads(capsys.readouterr().out)
     assert (scores["beam_size"], scores["length_penalty"]) == (3, 0.25)
@@ -179,7 +177,7 @@ def test_scores_say_how_the_captions_were_searched_for(world, checkpoint, capsys
     assert scores["max_length"] == captioner.settled(DecodingOptions()).max_length > 0
 
 
-def test_the_length_penalty_asked_for_is_used(world, checkpoint, monkeypatch):
+def test_length_penalty_is_used(world, checkpoint, monkeypatch):
     used = []
     caption = Captioner.caption
 
@@ -192,9 +190,7 @@ def test_the_length_penalty_asked_for_is_used(world, checkpoint, monkeypatch):
     assert used == [1.5]
 
 
-def test_captions_are_kept_in_the_one_record_with_what_they_were_scored_by(
-    world, checkpoint, capsys, tmp_path
-):
+def test_caption_records_hold_scores(world, checkpoint, capsys, tmp_path):
     path = tmp_path / "said.jsonl"
     assert evaluate.main(command(world, checkpoint, "--split", "test", "--write-captions", str(path))) == 0
     scores = json.loads(capsys.readouterr().out)
@@ -216,7 +212,7 @@ def test_captions_are_kept_in_the_one_record_with_what_they_were_scored_by(
     assert {name: scores[name] for name in again} == again
 
 
-def test_a_breakdown_covers_every_photo_and_comes_only_when_asked_for(world, checkpoint, capsys):
+def test_breakdown_is_optional_and_covers_all_photos(world, checkpoint, capsys):
     evaluate.main(command(world, checkpoint, "--split", "train"))
     plain = json.loads(capsys.readouterr().out)
     evaluate.main(command(world, checkpoint, "--split", "train", "--breakdown"))
@@ -232,9 +228,7 @@ def write_java(folder: Path, program: str) -> None:
 
 
 @pytest.mark.parametrize("program", [None, "exit 7", "exec /bin/sleep 600", "echo nonsense"])
-def test_whatever_java_does_the_other_scores_are_there_and_a_sentence_a_metric(
-    world, checkpoint, capsys, monkeypatch, without_java, program
-):
+def test_java_failure_keeps_other_scores(world, checkpoint, capsys, monkeypatch, without_java, program):
     monkeypatch.setattr(java_metrics, "SECONDS_TO_START", 1.0)
     if program:
         write_java(without_java, program)
@@ -249,7 +243,7 @@ def test_whatever_java_does_the_other_scores_are_there_and_a_sentence_a_metric(
     assert "Traceback" not in err
 
 
-def test_what_java_finds_is_added_with_its_interval(world, checkpoint, capsys, monkeypatch):
+def test_java_scores_are_added(world, checkpoint, capsys, monkeypatch):
     found = {"meteor": lambda *_: JavaScore(22.5, [21.0, 24.0])}
     monkeypatch.setattr(evaluate, "JAVA_METRICS", found)
     evaluate.main(command(world, checkpoint, "--split", "test", "--save"))
@@ -258,7 +252,7 @@ def test_what_java_finds_is_added_with_its_interval(world, checkpoint, capsys, m
     assert Captioner.load(checkpoint).info.scores == scores
 
 
-def test_scores_are_kept_before_java_and_printed_if_it_is_interrupted(world, checkpoint, capsys, monkeypatch):
+def test_scores_survive_interrupting_java(world, checkpoint, capsys, monkeypatch):
     saved = []
 
     def interrupt(*_):
@@ -271,7 +265,7 @@ def test_scores_are_kept_before_java_and_printed_if_it_is_interrupted(world, che
     assert saved[0]["cider"] >= 0
 
 
-def test_validation_asks_no_java(world, checkpoint, monkeypatch):
+def test_validation_does_not_run_java(world, checkpoint, monkeypatch):
     monkeypatch.setattr(evaluate, "JAVA_METRICS", None)
     photos = read_photos(world / "captions.json", world / "images", ("val",))
     scores = evaluate_captioner(Captioner.load(checkpoint), photos, DecodingOptions())
@@ -289,41 +283,41 @@ UNIFORM = ((0.25, 0.25), (0.25, 0.25))
 ONE_HOT = [((1.0, 0.0), (0.0, 0.0)), ((0.0, 0.0), (1.0, 0.0)), ((0.0, 1.0), (0.0, 0.0))]
 
 
-def test_uniform_maps_have_all_the_entropy_and_stay():
+def test_uniform_maps_have_maximal_entropy():
     found = describe_attention([caption_with(UNIFORM, UNIFORM, UNIFORM)])
     assert found == {"entropy": pytest.approx(1), "step_distance": 0, "uniform_distance": 0}
 
 
-def test_one_hot_maps_that_move_have_no_entropy_and_nothing_in_common():
+def test_moving_one_hot_maps_have_no_entropy_or_overlap():
     found = describe_attention([caption_with(*ONE_HOT)])
     assert found == {"entropy": 0, "step_distance": 1, "uniform_distance": 0.75}
 
 
-def test_without_maps_there_is_nothing_to_describe():
+def test_attention_stats_without_maps_are_empty():
     words = (Word(word="dog", log_prob=-1.0, beta=None, attention=None),)
     caption = replace(caption_with(UNIFORM), words=words)
     assert describe_attention([caption]) is None
     assert not is_constant(None)
 
 
-def test_maps_are_constant_if_they_hardly_change_from_word_to_word():
+def test_nearly_equal_maps_are_constant():
     nearly = ((0.251, 0.249), (0.25, 0.25))
     assert is_constant(describe_attention([caption_with(UNIFORM, nearly, UNIFORM)]))
     assert not is_constant(describe_attention([caption_with(*ONE_HOT)]))
 
 
-def test_attention_is_described_as_a_mean_over_words_and_over_steps_of_all_captions():
+def test_attention_stats_are_means_over_words_and_steps():
     half = ((0.5, 0.5), (0.0, 0.0))
     found = describe_attention([caption_with(UNIFORM, half), caption_with(ONE_HOT[0])])
     assert found["entropy"] == pytest.approx((1 + math.log(2) / math.log(4) + 0) / 3, abs=1e-4)
     assert found["step_distance"] == pytest.approx(0.5, abs=1e-4)
 
 
-def test_captions_are_not_joined_when_steps_are_counted():
+def test_attention_steps_do_not_cross_captions():
     found = describe_attention([caption_with(ONE_HOT[0]), caption_with(ONE_HOT[1])])
     assert found["step_distance"] == 0
 
 
-def test_a_grid_of_one_cell_can_be_described():
+def test_attention_stats_of_one_cell():
     found = describe_attention([caption_with(((1.0,),), ((1.0,),))])
     assert found["step_distance"] == 0

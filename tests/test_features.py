@@ -52,7 +52,7 @@ def encode(encoder, config, image):
     return encoder(Preprocess(config)(image).unsqueeze(0))[0].numpy()
 
 
-def test_features_are_the_encoders_of_the_photo_and_of_its_mirror_image(path, encoder, config, photos):
+def test_features_are_of_photo_and_mirror_image(path, encoder, config, photos):
     features = cached_features(path, encoder, config, photos)
     assert features.shape == (3, 2, encoder.rows * encoder.columns, encoder.feature_dim)
     for number, photo in enumerate(photos):
@@ -65,7 +65,7 @@ def test_features_are_the_encoders_of_the_photo_and_of_its_mirror_image(path, en
         assert np.abs(upright - features[number, 1].astype(np.float32)).max() > 0.2
 
 
-def test_features_do_not_depend_on_the_mode_the_encoder_was_left_in(path, encoder, config, photos):
+def test_features_ignore_encoder_mode(path, encoder, config, photos):
     encoder = Encoder("mobilenet_v3_small", config.image_size)
     first = np.array(cached_features(path, encoder.train(), config, photos))
     other = np.array(cached_features(path.with_name("other.npy"), encoder.eval(), config, photos))
@@ -80,7 +80,7 @@ def test_features_are_computed_once(path, encoder, config, photos, encoded):
     assert np.array_equal(first, again)
 
 
-def test_other_weights_are_computed_anew(path, encoder, config, photos, encoded):
+def test_other_weights_recompute_features(path, encoder, config, photos, encoded):
     first = np.array(cached_features(path, encoder, config, photos))
     with torch.no_grad():
         next(encoder.parameters()).mul_(1.5)
@@ -90,13 +90,13 @@ def test_other_weights_are_computed_anew(path, encoder, config, photos, encoded)
 
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0, 2]])
-def test_another_list_of_photos_is_computed_anew(path, encoder, config, photos, order):
+def test_other_photos_recompute_features(path, encoder, config, photos, order):
     first = np.array(cached_features(path, encoder, config, photos))
     features = cached_features(path, encoder, config, [photos[number] for number in order])
     assert np.array_equal(features, first[order])
 
 
-def test_another_precision_of_the_encoders_own_device_is_another_fingerprint(config, photos):
+def test_other_precision_changes_fingerprint(config, photos):
     class Elsewhere(Encoder):
         """On a GPU that this machine need not have."""
 
@@ -117,7 +117,7 @@ def test_another_precision_of_the_encoders_own_device_is_another_fingerprint(con
     assert found["cpu"][0] == found["cuda"][1] != plain
 
 
-def test_another_size_of_photo_is_computed_anew(path, encoder, config, photos):
+def test_other_image_size_recomputes_features(path, encoder, config, photos):
     cached_features(path, encoder, config, photos)
     larger = type(config)(**config.as_record() | {"image_size": 64})
     other = Encoder(config.encoder, larger.image_size)
@@ -126,7 +126,7 @@ def test_another_size_of_photo_is_computed_anew(path, encoder, config, photos):
     assert features.shape[2] == other.rows * other.columns != encoder.rows * encoder.columns
 
 
-def test_features_half_written_are_not_taken_for_whole(path, encoder, config, photos, encoded):
+def test_partial_features_are_recomputed(path, encoder, config, photos, encoded):
     good = photos[2].path.read_bytes()
     photos[2].path.write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"2\.png"):
@@ -139,9 +139,7 @@ def test_features_half_written_are_not_taken_for_whole(path, encoder, config, ph
     assert np.abs(np.array(features)).max(axis=(1, 2, 3)).min() > 0
 
 
-def test_features_of_a_write_that_died_at_its_last_moment_are_not_taken_for_those_before(
-    path, encoder, config, photos, monkeypatch
-):
+def test_interrupted_replace_recomputes_features(path, encoder, config, photos, monkeypatch):
     first = np.array(cached_features(path, encoder, config, photos))
     weights = {name: value.clone() for name, value in encoder.state_dict().items()}
     with torch.no_grad():
@@ -159,9 +157,7 @@ def test_features_of_a_write_that_died_at_its_last_moment_are_not_taken_for_thos
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", None])
-def test_features_whose_label_is_torn_or_missing_are_computed_anew(
-    path, encoder, config, photos, encoded, content
-):
+def test_features_without_valid_label_are_recomputed(path, encoder, config, photos, encoded, content):
     cached_features(path, encoder, config, photos)
     labels = [found for found in path.parent.iterdir() if found.suffix not in (".png", ".npy")]
     assert len(labels) == 1
@@ -173,9 +169,7 @@ def test_features_whose_label_is_torn_or_missing_are_computed_anew(
     assert len(encoded) == 4 * len(photos)
 
 
-def test_an_example_is_the_drawn_photo_with_its_captions_mirrored_or_not(
-    path, encoder, config, photos, vocabulary
-):
+def test_cached_example_matches_drawn_photo(path, encoder, config, photos, vocabulary):
     features = cached_features(path, encoder, config, photos)
     dataset = FeatureDataset(photos, vocabulary, features)
     seen = set()

@@ -70,7 +70,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert all(torch.equal(network[name], expected[name]) for name in expected)
 
 
-def test_a_run_leaves_a_captioner_of_the_best_and_of_the_last_epoch(whole, world):
+def test_run_saves_best_and_last_epoch(whole, world):
     for folder in (whole, whole / "last"):
         captioner = Captioner.load(folder)
         assert captioner.info.name == "shapes"
@@ -78,7 +78,7 @@ def test_a_run_leaves_a_captioner_of_the_best_and_of_the_last_epoch(whole, world
         assert {"circle", "red", "above"} <= set(captioner.vocabulary.words)
 
 
-def test_the_log_has_one_line_an_epoch(whole):
+def test_log_has_one_line_per_epoch(whole):
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert [line["phase"] for line in lines] == ["frozen", "learning"]
@@ -87,7 +87,7 @@ def test_the_log_has_one_line_an_epoch(whole):
         assert line["train_seconds"] >= 0  # so short an epoch may be rounded to nothing
 
 
-def test_validation_and_test_photos_are_not_trained_on(world, whole, tmp_path):
+def test_val_and_test_photos_are_not_trained_on(world, whole, tmp_path):
     listed = json.loads((world / "captions.json").read_text())
     for entry in listed["images"]:
         if entry["split"] in ("val", "test"):
@@ -99,14 +99,14 @@ def test_validation_and_test_photos_are_not_trained_on(world, whole, tmp_path):
     assert last == load_checkpoint(whole / "last").info.sha256
 
 
-def test_a_run_is_not_overwritten(whole, world, capsys):
+def test_existing_run_is_not_overwritten(whole, world, capsys):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert fit.main(command(world, whole)) == 2
     assert "already holds a run or a checkpoint; go on with --resume" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
-def test_a_finished_run_resumed_stays_as_it_is(whole, world, tmp_path):
+def test_resuming_finished_run_changes_nothing(whole, world, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     assert fit.main(command(world, run, "--resume")) == 0
@@ -116,7 +116,7 @@ def test_a_finished_run_resumed_stays_as_it_is(whole, world, tmp_path):
 @pytest.mark.parametrize(
     ("moment", "step"), [("reading", 1), ("reading", 4), ("updating", 2), ("updating", 3)]
 )
-def test_a_run_stopped_by_ctrl_c_in_the_middle_of_a_step_ends_as_if_it_had_not_been(
+def test_run_resumes_exactly_after_ctrl_c_in_a_step(
     world, whole, tmp_path, monkeypatch, capsys, moment, step
 ):
     run = tmp_path / "run"
@@ -151,9 +151,7 @@ def test_a_run_stopped_by_ctrl_c_in_the_middle_of_a_step_ends_as_if_it_had_not_b
     assert_same_run(run, whole)
 
 
-def test_a_run_stopped_by_ctrl_c_while_it_validates_ends_as_if_it_had_not_been(
-    world, whole, tmp_path, monkeypatch
-):
+def test_run_resumes_exactly_after_ctrl_c_in_validation(world, whole, tmp_path, monkeypatch):
     run = tmp_path / "run"
 
     def stop(self, *arguments):
@@ -166,7 +164,7 @@ def test_a_run_stopped_by_ctrl_c_while_it_validates_ends_as_if_it_had_not_been(
     assert_same_run(run, whole)
 
 
-def test_ctrl_c_before_the_first_step_promises_nothing_to_go_on_from(world, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_before_first_step_offers_no_resume(world, tmp_path, monkeypatch, capsys):
     def stop(*arguments):
         raise KeyboardInterrupt
 
@@ -181,9 +179,7 @@ def test_ctrl_c_before_the_first_step_promises_nothing_to_go_on_from(world, tmp_
     [("0", 1), ("0", 3), ("60", 3)],
     ids=["epoch 1", "epoch 2", "saved long ago"],
 )
-def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(
-    world, whole, tmp_path, monkeypatch, save_minutes, survived
-):
+def test_run_resumes_exactly_after_kill(world, whole, tmp_path, monkeypatch, save_minutes, survived):
     run = tmp_path / "run"
     train_on, steps = Trainer.train_on, []
 
@@ -201,7 +197,7 @@ def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(
     assert_same_run(run, whole)
 
 
-def test_cached_features_give_a_run_of_the_same_form(world, tmp_path):
+def test_cached_features_give_same_outputs(world, tmp_path):
     run = tmp_path / "run"
     assert fit.main(command(world, run, "--cache-features")) == 0
     assert (run / "features.npy").is_file()
@@ -211,7 +207,7 @@ def test_cached_features_give_a_run_of_the_same_form(world, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
-def test_reading_processes_change_nothing(world, whole, tmp_path):
+def test_workers_do_not_change_the_run(world, whole, tmp_path):
     assert fit.main(command(world, tmp_path / "run", "--workers", "2")) == 0
     assert_same_run(tmp_path / "run", whole)
 
@@ -249,7 +245,7 @@ def one_line(text: str) -> str:
         (["--seed", str(2**63)], f"seed is {2**63}"),
     ],
 )
-def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, tmp_path, capsys, more, named):
+def test_user_error_exits_2_with_one_line(world, tmp_path, capsys, more, named):
     assert fit.main(command(world, tmp_path / "run", *more)) == 2
     line = one_line(capsys.readouterr().err)
     assert line.startswith("fit: ")
@@ -266,28 +262,28 @@ def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, tmp_path, c
         (["--colour", "red"], "--colour"),
     ],
 )
-def test_an_option_that_cannot_be_is_named_with_status_2(world, tmp_path, capsys, more, named):
+def test_invalid_option_exits_2(world, tmp_path, capsys, more, named):
     with pytest.raises(SystemExit) as caught:
         fit.main(command(world, tmp_path / "run", *more))
     assert caught.value.code == 2
     assert named in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_run_that_diverges_in_its_last_step_is_told(world, tmp_path, capsys):
+def test_divergence_in_last_step_is_reported(world, tmp_path, capsys):
     more = ("--learning-rate", "1e30", "--batch-size", "16", "--epochs", "1")
     assert fit.main(command(world, tmp_path / "run", *more)) == 2
     sentence = capsys.readouterr().err.split("\r")[-1]
     assert sentence == "fit: The network says nothing: its numbers are not finite.\n"
 
 
-def test_an_output_that_is_a_file_is_named(world, tmp_path, capsys):
+def test_output_that_is_a_file_is_named(world, tmp_path, capsys):
     (tmp_path / "run").write_text("not a folder")
     assert fit.main(command(world, tmp_path / "run")) == 2
     assert str(tmp_path / "run") in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_captions_without_a_split_that_is_needed_are_refused(world, tmp_path, capsys, split):
+def test_missing_split_is_refused(world, tmp_path, capsys, split):
     listed = json.loads((world / "captions.json").read_text())
     listed["images"] = [entry for entry in listed["images"] if entry["split"] != split]
     (tmp_path / "captions.json").write_text(json.dumps(listed))
@@ -296,7 +292,7 @@ def test_captions_without_a_split_that_is_needed_are_refused(world, tmp_path, ca
     assert "splits train and val" in one_line(capsys.readouterr().err)
 
 
-def test_damaged_photos_are_listed_before_anything_is_trained_or_left_out(world, tmp_path, capsys):
+def test_damaged_photos_are_listed_or_skipped(world, tmp_path, capsys):
     shutil.copytree(world, tmp_path / "world")
     for name in ("000003.png", "000005.png"):
         (tmp_path / "world" / "images" / name).write_bytes(b"damaged")
@@ -310,7 +306,7 @@ def test_damaged_photos_are_listed_before_anything_is_trained_or_left_out(world,
     assert json.loads((tmp_path / "run" / "origin.json").read_text())["photographs"] == 14
 
 
-def test_options_have_the_defaults_of_network_and_recipe(capsys):
+def test_option_defaults_match_configs(capsys):
     with pytest.raises(SystemExit) as caught:
         fit.main(["--help"])
     assert caught.value.code == 0
@@ -322,7 +318,7 @@ def test_options_have_the_defaults_of_network_and_recipe(capsys):
         assert re.match(rf"(: [^;]*)?; default {re.escape(str(field.default))}( |$)", found), found[:60]
 
 
-def test_the_network_is_the_one_that_was_asked_for(world, tmp_path):
+def test_network_options_are_used(world, tmp_path):
     asked = ("--attention", "sentinel", "--cell", "gru", "--gate", "vector", "--query", "state_and_word")
     run = tmp_path / "run"
     assert fit.main(command(world, run, *asked, "--grid", "joined", "--epochs", "1")) == 0
@@ -331,18 +327,18 @@ def test_the_network_is_the_one_that_was_asked_for(world, tmp_path):
     assert (found.query, found.grid, found.hidden_dim) == ("state_and_word", "joined", 27)
 
 
-def test_a_network_that_cannot_be_is_refused_in_one_sentence(world, tmp_path, capsys):
+def test_invalid_network_is_refused(world, tmp_path, capsys):
     assert fit.main(command(world, tmp_path / "run", "--attention", "dot")) == 2
     assert "hidden_dim and annotation_dim equal" in capsys.readouterr().err
 
 
-def test_epochs_between_validations_are_logged_without_scores(world, tmp_path):
+def test_epochs_without_validation_have_no_scores(world, tmp_path):
     run = tmp_path / "run"
     assert fit.main(command(world, run, "--validate-every", "5", "--epochs", "3")) == 0
     assert [line["cider"] is None for line in log_of(run)] == [True, True, False]
 
 
-def test_maps_that_never_change_are_warned_of(world, tmp_path, capsys):
+def test_constant_maps_warn(world, tmp_path, capsys):
     run = tmp_path / "run"
     assert fit.main(command(world, run, "--learning-rate", "0", "--epochs", "1")) == 0
     assert "same places for every word" in capsys.readouterr().err
@@ -350,21 +346,21 @@ def test_maps_that_never_change_are_warned_of(world, tmp_path, capsys):
     assert attention["step_distance"] < 0.01 < attention["uniform_distance"]
 
 
-def test_maps_that_are_uniform_by_design_are_not_warned_of(world, tmp_path, capsys):
+def test_uniform_attention_does_not_warn(world, tmp_path, capsys):
     run = tmp_path / "run"
     assert fit.main(command(world, run, "--attention", "uniform", "--epochs", "1")) == 0
     assert "same places for every word" not in capsys.readouterr().err
     assert log_of(run)[0]["attention"] == {"entropy": 1.0, "step_distance": 0.0, "uniform_distance": 0.0}
 
 
-def test_without_maps_there_is_nothing_to_warn_of(world, tmp_path, capsys):
+def test_no_attention_does_not_warn(world, tmp_path, capsys):
     run = tmp_path / "run"
     assert fit.main(command(world, run, "--attention", "none", "--epochs", "1")) == 0
     assert "same places for every word" not in capsys.readouterr().err
     assert log_of(run)[0]["attention"] is None
 
 
-def test_a_run_that_died_before_its_first_save_may_begin_again(world, whole, tmp_path):
+def test_run_killed_before_first_save_restarts(world, whole, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(whole / "origin.json", run)
@@ -373,12 +369,12 @@ def test_a_run_that_died_before_its_first_save_may_begin_again(world, whole, tmp
     assert_same_run(run, whole)
 
 
-def test_the_largest_seed_can_be_trained_with(world, tmp_path):
+def test_largest_seed_is_accepted(world, tmp_path):
     seed = str(2**63 - 1)
     assert fit.main(command(world, tmp_path / "run", "--seed", seed, "--epochs", "1")) == 0
 
 
-def test_a_run_begun_before_a_network_field_was_new_can_be_resumed(world, whole, tmp_path):
+def test_run_from_before_a_config_field_resumes(world, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     origin = json.loads((run / "origin.json").read_text())
@@ -389,7 +385,7 @@ def test_a_run_begun_before_a_network_field_was_new_can_be_resumed(world, whole,
     assert fit.main(command(world, run, "--resume", "--score-blur", "1")) == 2
 
 
-def test_a_state_whose_parameters_came_in_another_order_is_refused(world, whole, tmp_path, capsys):
+def test_state_with_other_parameter_order_is_refused(world, whole, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     state = torch.load(run / "state.pt", weights_only=True)
@@ -401,7 +397,7 @@ def test_a_state_whose_parameters_came_in_another_order_is_refused(world, whole,
     assert "state.pt is not the state of this network" in one_line(capsys.readouterr().err)
 
 
-def test_a_run_whose_origin_is_damaged_is_named(world, whole, tmp_path, capsys):
+def test_damaged_origin_is_named(world, whole, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     (run / "origin.json").write_text("[]")
@@ -410,7 +406,7 @@ def test_a_run_whose_origin_is_damaged_is_named(world, whole, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("change", [["--batch-size", "4"], ["--seed", "9"], ["--min-count", "20"]])
-def test_a_run_is_not_resumed_with_other_data_or_batches(world, whole, tmp_path, capsys, change):
+def test_resume_with_other_data_is_refused(world, whole, tmp_path, capsys, change):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     assert fit.main(command(world, run, "--resume", *change)) == 2

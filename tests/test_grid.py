@@ -29,7 +29,7 @@ def make_annotations(batch: int = 4, seed: int = 2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("rows", "columns", "width"), [(3, 5, 4), (7, 7, 8), (14, 14, 512), (1, 9, 12)])
-def test_every_location_has_a_code_of_its_own(rows: int, columns: int, width: int) -> None:
+def test_position_codes_are_distinct(rows: int, columns: int, width: int) -> None:
     code = position_code(rows, columns, width)
     assert code.shape == (rows * columns, width)
     assert code.abs().max() <= 1
@@ -37,7 +37,7 @@ def test_every_location_has_a_code_of_its_own(rows: int, columns: int, width: in
     assert distances.min() > 0.1
 
 
-def test_the_code_of_a_row_and_of_a_column_stand_apart() -> None:
+def test_position_code_separates_rows_and_columns() -> None:
     code = position_code(ROWS, COLUMNS, WIDTH).view(ROWS, COLUMNS, WIDTH)
     row, column = code[..., : WIDTH // 2], code[..., WIDTH // 2 :]
     assert torch.equal(row, row[:, :1].expand_as(row))
@@ -45,7 +45,7 @@ def test_the_code_of_a_row_and_of_a_column_stand_apart() -> None:
     assert torch.equal(row[:, 0], column[0, :ROWS])  # a row counts as a column does
 
 
-def test_neighbours_have_codes_more_alike_than_cells_far_apart() -> None:
+def test_neighbours_have_similar_position_codes() -> None:
     code = position_code(7, 7, 64)
     near, far = (code[0] - code[1]).norm(), (code[0] - code[48]).norm()
     assert near < far
@@ -53,7 +53,7 @@ def test_neighbours_have_codes_more_alike_than_cells_far_apart() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 @torch.no_grad()
-def test_every_location_gathers_from_every_other(count: int) -> None:
+def test_every_cell_attends_to_every_other(count: int) -> None:
     layers, annotations = make_layers(count), make_annotations(1)
     before = layers(annotations)
     for cell in range(L):
@@ -64,7 +64,7 @@ def test_every_location_gathers_from_every_other(count: int) -> None:
 
 
 @torch.no_grad()
-def test_where_a_location_is_matters_beside_what_is_there() -> None:
+def test_grid_layers_depend_on_position() -> None:
     layers, annotations = make_layers(), make_annotations()
     order = torch.randperm(L, generator=torch.Generator().manual_seed(3))
     with_places = layers(annotations[:, order])
@@ -74,7 +74,7 @@ def test_where_a_location_is_matters_beside_what_is_there() -> None:
 
 
 @torch.no_grad()
-def test_a_photo_alone_gets_what_it_gets_in_a_batch() -> None:
+def test_grid_layers_are_batch_invariant() -> None:
     layers, annotations = make_layers(2), make_annotations()
     together = layers(annotations)
     assert together.shape == annotations.shape
@@ -82,7 +82,7 @@ def test_a_photo_alone_gets_what_it_gets_in_a_batch() -> None:
         torch.testing.assert_close(layers(annotations[row : row + 1]), together[row : row + 1])
 
 
-def test_captioning_computes_what_training_computes() -> None:
+def test_inference_equals_training_computation() -> None:
     """Torch has a faster way of its own where no gradients are wanted."""
     layers, annotations = make_layers(2), make_annotations()
     with_gradients = layers(annotations)
@@ -90,13 +90,13 @@ def test_captioning_computes_what_training_computes() -> None:
         torch.testing.assert_close(layers(annotations), with_gradients, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_reach_every_parameter() -> None:
+def test_gradients_reach_grid_parameters() -> None:
     layers = make_layers(2)
     layers(make_annotations()).pow(3).sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 1e-6 for p in layers.parameters())
 
 
-def test_dropout_is_for_training() -> None:
+def test_dropout_only_while_training() -> None:
     layers, annotations = make_layers(dropout=0.5), make_annotations()
     assert torch.equal(layers(annotations), layers(annotations))
     layers.train()
@@ -109,7 +109,7 @@ def grid_config(config: ModelConfig) -> ModelConfig:
 
 
 @torch.no_grad()
-def test_a_network_with_grid_layers_looks_at_what_they_gathered(grid_config: ModelConfig) -> None:
+def test_network_attends_to_grid_layer_output(grid_config: ModelConfig) -> None:
     network = loud_network(grid_config)
     features = torch.randn(2, 25, network.encoder.feature_dim, generator=torch.Generator().manual_seed(0))
     expected = network.grid_layers(network.project(features))
@@ -117,20 +117,18 @@ def test_a_network_with_grid_layers_looks_at_what_they_gathered(grid_config: Mod
     assert not torch.allclose(expected, network.project(features), atol=0.1)
 
 
-def test_without_grid_layers_there_are_no_weights_of_them(config: ModelConfig) -> None:
+def test_no_grid_layers_have_no_weights(config: ModelConfig) -> None:
     assert not [name for name, _ in CaptionNetwork(config).named_parameters() if "grid" in name]
 
 
-def test_the_position_code_is_computed_and_never_stored(grid_config: ModelConfig) -> None:
+def test_position_code_is_not_in_state_dict(grid_config: ModelConfig) -> None:
     network = CaptionNetwork(grid_config)
     assert not [name for name in network.state_dict() if "position_code" in name]
     assert network.grid_layers.position_code.shape == (25, WIDTH)
 
 
 @pytest.mark.parametrize("changes", [{"annotation_dim": 6}, {"annotation_dim": 12, "attention_heads": 8}])
-def test_widths_that_cannot_be_split_are_refused_with_what_would_do(
-    grid_config: ModelConfig, changes: dict[str, int]
-) -> None:
+def test_indivisible_width_is_refused(grid_config: ModelConfig, changes: dict[str, int]) -> None:
     with pytest.raises(CheckpointError, match="multiple of 4 and of attention_heads"):
         ModelConfig.from_record({**grid_config.as_record(), **changes})
 
@@ -142,7 +140,7 @@ def joined_network(config: ModelConfig) -> CaptionNetwork:
 
 
 @torch.no_grad()
-def test_a_joined_grid_begins_as_the_last_grid_blended(joined_network: CaptionNetwork) -> None:
+def test_joined_grid_starts_as_upsampled_last_grid(joined_network: CaptionNetwork) -> None:
     """The finer features say nothing before they have learned to."""
     project = joined_network.project
     features = torch.randn(2, *joined_network.encoder.feature_shape)
@@ -155,7 +153,7 @@ def test_a_joined_grid_begins_as_the_last_grid_blended(joined_network: CaptionNe
 
 
 @torch.no_grad()
-def test_on_a_joined_grid_every_cell_keeps_its_own_features(joined_network: CaptionNetwork) -> None:
+def test_joined_grid_cells_keep_their_features(joined_network: CaptionNetwork) -> None:
     """What the encoder packed four to a cell comes apart again where it was."""
     project, encoder = joined_network.project, joined_network.encoder
     torch.nn.init.normal_(project.fine_layer.weight)
@@ -176,7 +174,7 @@ def test_on_a_joined_grid_every_cell_keeps_its_own_features(joined_network: Capt
 
 
 @torch.no_grad()
-def test_a_network_on_a_joined_grid_looks_at_all_its_cells(joined_network: CaptionNetwork) -> None:
+def test_joined_grid_attention_covers_all_cells(joined_network: CaptionNetwork) -> None:
     memory = joined_network.remember(torch.randn(2, 3, 40, 40))
     decoder = joined_network.decoder
     step = decoder.step(torch.tensor([1, 1]), decoder.initial_state(memory), memory)

@@ -35,35 +35,35 @@ def measure(weights, boxes, grid=WHOLE) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("cell", "expected"), [((0, 0), (1, 1)), ((0, 1), (0, 0)), ((1, 0), (0, 0)), ((1, 3), (0, 0))]
 )
-def test_a_peak_counts_where_its_centre_is_in_the_box(cell, expected):
+def test_peak_counts_if_its_centre_is_in_box(cell, expected):
     assert measure(one_hot(*cell), [(0, 0, 0.25, 0.5)]) == expected
 
 
-def test_the_heaviest_cell_points_and_every_cell_weighs():
+def test_pointing_uses_peak_and_mass_uses_all_cells():
     weights = [[0.1, 0.4, 0, 0], [0.2, 0.3, 0, 0]]
     # The box covers the right half of the first column's cells and the left 3/5 of the second's.
     assert measure(weights, [(0.125, 0, 0.4, 1)]) == (1, pytest.approx(0.3 * 0.5 + 0.7 * 0.6))
     assert measure(weights, [(0.125, 0.5, 0.4, 1)]) == (0, pytest.approx(0.2 * 0.5 + 0.3 * 0.6))
 
 
-def test_heaviest_cells_that_tie_share_the_point():
+def test_tied_peaks_share_the_point():
     assert measure([[0.3, 0.3, 0.3, 0.1], [0] * 4], [(0, 0, 0.45, 0.5)]) == (
         pytest.approx(2 / 3),
         pytest.approx(0.54),
     )
 
 
-def test_a_uniform_map_scores_the_share_of_centres_and_the_area():
+def test_uniform_map_scores_chance():
     boxes = [(0.1, 0.2, 0.65, 0.6)]  # three of eight centres: 1/8, 3/8, 5/8 in the upper row
     assert measure(np.full((2, 4), 1 / 8), boxes) == (pytest.approx(3 / 8), pytest.approx(0.55 * 0.4))
 
 
-def test_boxes_that_overlap_count_once():
+def test_overlapping_boxes_count_once():
     boxes = [(0, 0, 0.5, 0.5), (0.25, 0, 0.75, 0.5), (0, 0, 0.5, 0.5)]
     assert measure(np.full((2, 4), 1 / 8), boxes) == (pytest.approx(3 / 8), pytest.approx(0.375))
 
 
-def test_coverage_is_that_of_finely_rasterized_boxes():
+def test_coverage_equals_rasterized_boxes():
     rng = np.random.default_rng(4)
     corners = np.sort(rng.uniform(0, 1, (6, 2, 2)), axis=1)
     boxes = [(left, top, right, bottom) for (left, top), (right, bottom) in corners]
@@ -78,18 +78,18 @@ def test_coverage_is_that_of_finely_rasterized_boxes():
     assert measure(weights, boxes, grid)[1] == pytest.approx((weights * shares).sum(), abs=2e-3)
 
 
-def test_a_grid_on_part_of_the_photo_is_put_where_it_lies():
+def test_grid_on_part_of_photo_is_placed():
     # Its columns are 1/4 to 1/2 and 1/2 to 3/4 of the photo.
     assert measure(one_hot(0, 0, MIDDLE), [(0.25, 0, 0.5, 0.5)], MIDDLE) == (1, 1)
     assert measure(one_hot(0, 1, MIDDLE), [(0.25, 0, 0.5, 0.5)], MIDDLE) == (0, 0)
     assert measure(one_hot(0, 1, MIDDLE), [(0.7, 0, 1, 1)], MIDDLE) == (0, pytest.approx(0.2))
 
 
-def test_a_box_that_the_grid_does_not_reach_gets_nothing():
+def test_box_outside_grid_gets_nothing():
     assert measure(np.full((2, 2), 0.25), [(0, 0, 0.2, 1), (0.8, 0, 1, 1)], MIDDLE) == (0, 0)
 
 
-def test_turning_photo_and_map_together_changes_nothing():
+def test_flipping_photo_and_map_changes_nothing():
     rng = np.random.default_rng(7)
     weights = rng.dirichlet(np.ones(8)).reshape(2, 4)
     turned = Grid(rows=4, columns=2, box=WHOLE.box)
@@ -117,7 +117,7 @@ def instances(*photos: AnnotatedPhoto) -> Instances:
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 
-def test_words_are_judged_by_the_boxes_of_their_own_category():
+def test_words_are_scored_by_their_category():
     known = instances(photo(dog=[LEFT], cat=[RIGHT]))
     found = describe_grounding([[caption("a puppy and two cats", one_hot(0, 0))]], known)
     assert (found["words"], found["absent"]) == (2, 0)
@@ -128,7 +128,7 @@ def test_words_are_judged_by_the_boxes_of_their_own_category():
     }
 
 
-def test_a_phrase_is_one_word_with_the_map_of_its_last():
+def test_phrase_uses_map_of_its_last_word():
     known = instances(photo(**{"hot dog": [LEFT], "dog": [RIGHT]}))
     spoken, last = caption("a hot dog", one_hot(0, 3)), caption("dog", one_hot(0, 0))
     spoken = replace(spoken, words=(*spoken.words[:2], *last.words))
@@ -137,7 +137,7 @@ def test_a_phrase_is_one_word_with_the_map_of_its_last():
     assert found["pointing_accuracy"] == 1
 
 
-def test_words_for_what_the_photo_lacks_are_absent_and_not_words():
+def test_words_without_box_count_as_absent():
     known = instances(photo(dog=[LEFT]), photo(cat=[LEFT]))
     told = [[caption("a dog and a cat", one_hot(0, 0))], [caption("a man", one_hot(0, 0))]]
     found = describe_grounding(told, known)
@@ -145,7 +145,7 @@ def test_words_for_what_the_photo_lacks_are_absent_and_not_words():
     assert found["pointing_accuracy"] == 1
 
 
-def test_chance_is_of_the_same_words():
+def test_chance_uses_the_same_words():
     known = instances(photo(dog=[LEFT]), photo(cat=[(0.26, 0.0, 1.0, 1.0)]))
     told = [[caption("a dog", one_hot(0, 0))], [caption("a cat", one_hot(0, 0))]]
     found = describe_grounding(told, known)
@@ -161,7 +161,7 @@ def test_chance_is_of_the_same_words():
     assert found["chance"]["centre"]["attention_in_box"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_words_without_a_map_leave_no_figures():
+def test_words_without_map_have_no_scores():
     found = describe_grounding([[caption("a dog and a cat")]], instances(photo(dog=[LEFT])))
     assert (found["words"], found["without_map"], found["absent"]) == (0, 1, 1)
     nothing = {"pointing_accuracy": None, "attention_in_box": None}
@@ -173,7 +173,7 @@ def test_words_without_a_map_leave_no_figures():
     json.dumps(found, allow_nan=False)
 
 
-def test_intervals_are_over_photos_and_hold_the_mean():
+def test_intervals_are_over_photos():
     rng = np.random.default_rng(2)
     known = instances(*(photo(dog=[LEFT]) for _ in range(12)))
     told = [
@@ -200,7 +200,7 @@ class Parrot:
         return [[caption(" ".join(words), one_hot(0, 3)) for words in texts] for texts in captions]
 
 
-def test_generated_and_reference_words_are_told_apart(tmp_path):
+def test_generated_and_reference_words_are_separate(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(40)]  # more than a batch
     for path in paths:
         draw_photo(1).save(path)
@@ -217,7 +217,7 @@ def test_generated_and_reference_words_are_told_apart(tmp_path):
     assert set(found) - {"beam_size", "reference"} == set(read)
 
 
-def test_without_references_none_are_read(tmp_path):
+def test_missing_references_are_not_scored(tmp_path):
     draw_photo(1).save(tmp_path / "a.png")
     known = instances(photo(tmp_path / "a.png", dog=[LEFT]))
     assert "reference" not in ground(Parrot(), known, DecodingOptions(beam_size=1))
@@ -235,7 +235,7 @@ def command(world: Path, checkpoint: Path, *more: str) -> list[str]:
     return ["--checkpoint", str(checkpoint), *data, "--device", "cpu", *more]
 
 
-def test_one_json_object_is_printed_even_if_no_word_names_anything(world, checkpoint, capsys):
+def test_prints_json_even_without_named_objects(world, checkpoint, capsys):
     assert grounding.main(command(world, checkpoint, "--beam-size", "2")) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["checkpoint_sha256"] == Captioner.load(checkpoint).info.sha256
@@ -244,7 +244,7 @@ def test_one_json_object_is_printed_even_if_no_word_names_anything(world, checkp
     assert "reference" not in found
 
 
-def test_the_words_of_given_references_are_read_by_the_network_itself(world, checkpoint, capsys):
+def test_references_are_force_decoded(world, checkpoint, capsys):
     captions = world / "captions.json"
     assert grounding.main(command(world, checkpoint, "--captions", str(captions))) == 0
     found = json.loads(capsys.readouterr().out)["reference"]
@@ -257,9 +257,7 @@ def test_the_words_of_given_references_are_read_by_the_network_itself(world, che
     assert 0 < found["chance"]["uniform"]["attention_in_box"] < 1
 
 
-def test_maps_on_the_things_they_name_score_one_on_the_world_of_shapes(
-    world, checkpoint, capsys, monkeypatch
-):
+def test_perfect_maps_score_one(world, checkpoint, capsys, monkeypatch):
     scenes = iter(draw_world(12, size=32))
     grid = Grid(rows=32, columns=32, box=(0.0, 0.0, 1.0, 1.0))
 
@@ -290,7 +288,7 @@ def test_maps_on_the_things_they_name_score_one_on_the_world_of_shapes(
         (["--device", "abacus"], "'abacus'"),
     ],
 )
-def test_a_mistake_is_answered_with_one_sentence_and_status_2(world, checkpoint, capsys, more, named):
+def test_user_error_exits_2_with_one_line(world, checkpoint, capsys, more, named):
     assert grounding.main(command(world, checkpoint, *more)) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -44,7 +44,7 @@ def assert_follows(counts: Tensor, alpha: Tensor) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("is_masked", [False, True], ids=["everywhere", "masked"])
-def test_captioning_takes_the_annotation_of_the_heaviest_cell(is_masked: bool) -> None:
+def test_inference_uses_heaviest_cell(is_masked: bool) -> None:
     attention = make_hard()
     memory = remember(attention, mask=small.make_mask() if is_masked else None)
     attended = look(attention, memory)
@@ -53,7 +53,7 @@ def test_captioning_takes_the_annotation_of_the_heaviest_cell(is_masked: bool) -
 
 
 @torch.no_grad()
-def test_a_seed_draws_the_same_cells_whatever_was_drawn_before() -> None:
+def test_seeded_sampling_ignores_earlier_draws() -> None:
     attention = make_hard()
     chosen = []
     for state in (1, 2):
@@ -64,7 +64,7 @@ def test_a_seed_draws_the_same_cells_whatever_was_drawn_before() -> None:
 
 
 @torch.no_grad()
-def test_a_seed_draws_the_same_cell_alone_and_in_company() -> None:
+def test_seeded_sampling_is_batch_invariant() -> None:
     attention = make_hard()
     together = look(attention, remember(attention, draw_seed=7))
     alone = look(attention, remember(attention, draw_seed=7).select(slice(1)), rows=1)
@@ -74,7 +74,7 @@ def test_a_seed_draws_the_same_cell_alone_and_in_company() -> None:
 
 
 @torch.no_grad()
-def test_captioning_with_a_seed_leaves_torchs_own_random_numbers_to_others() -> None:
+def test_seeded_sampling_keeps_global_rng() -> None:
     attention = make_hard()
     memory = remember(attention, draw_seed=7)
     before = torch.get_rng_state()
@@ -83,7 +83,7 @@ def test_captioning_with_a_seed_leaves_torchs_own_random_numbers_to_others() -> 
 
 
 @torch.no_grad()
-def test_another_seed_and_another_word_draw_other_cells() -> None:
+def test_seed_and_position_change_samples() -> None:
     attention = make_hard()
 
     def drawn(seed: int, position: int) -> int:
@@ -96,7 +96,7 @@ def test_another_seed_and_another_word_draw_other_cells() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("over", ["seeds", "positions"])
-def test_seeded_draws_follow_the_weights(over: str) -> None:
+def test_seeded_samples_follow_weights(over: str) -> None:
     attention = make_hard()
     memory = remember(attention)
     counts = torch.zeros(N, L)
@@ -109,7 +109,7 @@ def test_seeded_draws_follow_the_weights(over: str) -> None:
 
 
 @torch.no_grad()
-def test_a_masked_cell_is_never_drawn() -> None:
+def test_masked_cell_is_never_sampled() -> None:
     attention, mask = make_hard(), small.make_mask()
     memory = remember(attention, mask=mask)
     for seed in range(200):
@@ -133,7 +133,7 @@ def in_training(photos: int, seed: int = 0) -> tuple[Attended, Memory]:
     return attended, memory
 
 
-def test_in_training_half_of_the_photos_take_the_expectation_and_the_others_one_annotation() -> None:
+def test_half_of_training_images_use_expectation() -> None:
     attended, memory = in_training(COUNT)
     takes_expectation = attended.look.chosen == -1
     share = float(takes_expectation.float().mean())
@@ -144,13 +144,13 @@ def test_in_training_half_of_the_photos_take_the_expectation_and_the_others_one_
     assert torch.equal(attended.context[~takes_expectation], memory.annotations[0, chosen])
 
 
-def test_in_training_draws_follow_the_weights() -> None:
+def test_training_samples_follow_weights() -> None:
     attended, _ = in_training(2 * COUNT)
     chosen = attended.look.chosen[attended.look.chosen >= 0]
     assert_follows(chosen.bincount(minlength=L).float(), attended.look.alpha[0])
 
 
-def test_in_training_a_photo_takes_the_expectation_for_all_its_captions_and_words_or_for_none() -> None:
+def test_expectation_is_chosen_per_image() -> None:
     torch.manual_seed(2)
     attention = make_hard().train()
     captions = torch.arange(N).repeat_interleave(3)
@@ -166,7 +166,7 @@ def test_in_training_a_photo_takes_the_expectation_for_all_its_captions_and_word
     assert 0 < of_photos[:, 0].sum() < N
 
 
-def test_in_training_the_torch_seed_alone_decides() -> None:
+def test_training_samples_depend_on_torch_seed() -> None:
     (one, _), (same, _), (other, _) = in_training(50, 1), in_training(50, 1), in_training(50, 2)
     assert torch.equal(one.look.chosen, same.look.chosen)
     assert not torch.equal(one.look.chosen, other.look.chosen)

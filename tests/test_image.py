@@ -141,7 +141,7 @@ def container(image: Path, user: str | None) -> Iterator[tuple[subprocess.Popen[
         yield process, port
 
 
-def test_only_pinned_packages_are_installed_and_torch_from_its_own_index(image: Path) -> None:
+def test_image_installs_only_pinned_packages(image: Path) -> None:
     notes = (image / "pip.txt").read_text()
     of_torch, of_all = re.split("^install ", notes, flags=re.MULTILINE)[1:]
     assert "--index-url https://download.pytorch.org/whl/cpu" in of_torch
@@ -149,13 +149,13 @@ def test_only_pinned_packages_are_installed_and_torch_from_its_own_index(image: 
     assert set(pins(of_torch)) < set(pins(of_all)) < set(pins((ROOT / "requirements.txt").read_text()))
 
 
-def test_what_the_image_leaves_out_is_not_imported() -> None:
+def test_image_excludes_only_unused_files() -> None:
     code = "import sys, service.app, service.batch; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"matplotlib", "pycocoevalcap"} & set(done.stdout.split())
 
 
-def test_the_container_captions_and_its_files_stay_as_they_were(
+def test_container_captions_without_writing(
     image: Path, container: tuple[subprocess.Popen[bytes], int]
 ) -> None:
     _, port = container
@@ -169,7 +169,7 @@ def test_the_container_captions_and_its_files_stay_as_they_were(
     assert contents(image / "tree") == before
 
 
-def test_the_health_check_tells_a_container_that_captions_from_one_that_does_not(
+def test_health_check_detects_failing_captioner(
     container: tuple[subprocess.Popen[bytes], int],
 ) -> None:
     _, port = container
@@ -181,7 +181,7 @@ def test_the_health_check_tells_a_container_that_captions_from_one_that_does_not
         assert subprocess.run(command, env=proxy, stderr=subprocess.DEVNULL).returncode == status
 
 
-def test_asked_to_stop_the_container_ends_well(container: tuple[subprocess.Popen[bytes], int]) -> None:
+def test_container_stops_cleanly(container: tuple[subprocess.Popen[bytes], int]) -> None:
     """The last test that asks this container for anything."""
     process, _ = container
     process.send_signal(getattr(signal, the("STOPSIGNAL")))

@@ -33,7 +33,7 @@ def in_time(condition: Callable[[], bool]) -> bool:
     return False
 
 
-def test_one_works_two_wait_and_the_next_is_refused_until_somebody_leaves() -> None:
+def test_full_queue_raises_busy_error() -> None:
     service = inference(queue=2)
     with ExitStack() as first:
         first.enter_context(service.place())
@@ -48,7 +48,7 @@ def test_one_works_two_wait_and_the_next_is_refused_until_somebody_leaves() -> N
     service.refuse_if_full()
 
 
-def test_a_place_is_given_back_by_those_who_fail() -> None:
+def test_failed_request_frees_its_slot() -> None:
     service = inference(queue=0)
     for _ in range(3):
         with pytest.raises(UnsupportedImageError), service.place(), service.turn(nullcontext()):
@@ -58,7 +58,7 @@ def test_a_place_is_given_back_by_those_who_fail() -> None:
     assert caption.text == "a blue wide picture"
 
 
-def test_turns_do_not_overlap() -> None:
+def test_inferences_do_not_overlap() -> None:
     inside, most = [0], [0]
 
     class CountingCaptioner(FakeCaptioner):
@@ -83,7 +83,7 @@ def test_turns_do_not_overlap() -> None:
     assert most == [1]
 
 
-def test_turns_go_round_in_the_order_of_asking() -> None:
+def test_requests_are_served_in_order() -> None:
     service = inference(queue=8)
     order: list[str] = []
 
@@ -104,7 +104,7 @@ def test_turns_go_round_in_the_order_of_asking() -> None:
     assert order[:4] == ["batch", "one", "two", "batch"]
 
 
-def test_a_wait_that_ends_in_an_error_leaves_the_slot_free() -> None:
+def test_failed_wait_frees_the_slot() -> None:
     class Broken(AbstractContextManager[None]):
         def __exit__(self, *error: object) -> None:
             raise RuntimeError("broken")
@@ -116,20 +116,20 @@ def test_a_wait_that_ends_in_an_error_leaves_the_slot_free() -> None:
         pass
 
 
-def test_it_is_ready_after_its_first_caption_and_asking_makes_it_try() -> None:
+def test_readiness_check_triggers_first_caption() -> None:
     service = inference()
     assert "warms up" in str(service.why_not_ready())
     assert in_time(lambda: service.why_not_ready() is None)
 
 
-def test_a_forked_child_starts_unready(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forked_process_starts_unready(monkeypatch: pytest.MonkeyPatch) -> None:
     service = inference()
     assert in_time(lambda: service.why_not_ready() is None)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert service.why_not_ready() is not None
 
 
-def test_it_is_unready_from_a_failure_until_it_captions_again() -> None:
+def test_unready_after_failure_until_success() -> None:
     class MoodyCaptioner(FakeCaptioner):
         is_broken = False
 
@@ -149,7 +149,7 @@ def test_it_is_unready_from_a_failure_until_it_captions_again() -> None:
     assert in_time(lambda: service.why_not_ready() is None)
 
 
-def test_a_bad_photo_says_nothing_of_the_captioner() -> None:
+def test_bad_image_does_not_change_readiness() -> None:
     service = inference()
     assert in_time(lambda: service.why_not_ready() is None)
     with pytest.raises(UnsupportedImageError), service.turn(nullcontext()):
@@ -157,7 +157,7 @@ def test_a_bad_photo_says_nothing_of_the_captioner() -> None:
     assert service.why_not_ready() is None
 
 
-def test_a_photo_that_never_ends_makes_it_unready(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stuck_inference_makes_unready(monkeypatch: pytest.MonkeyPatch) -> None:
     service = inference()
     assert in_time(lambda: service.why_not_ready() is None)
     with service.turn(nullcontext()):
@@ -167,7 +167,7 @@ def test_a_photo_that_never_ends_makes_it_unready(monkeypatch: pytest.MonkeyPatc
     assert service.why_not_ready() is None
 
 
-def test_a_silent_captioner_is_tried_out_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_check_retries_idle_captioner(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 
     class WatchedCaptioner(FakeCaptioner):
@@ -182,7 +182,7 @@ def test_a_silent_captioner_is_tried_out_when_somebody_asks(monkeypatch: pytest.
     assert in_time(lambda: service.why_not_ready() is None and len(seen) >= 2)
 
 
-def test_it_is_unready_while_it_stops() -> None:
+def test_unready_while_stopping() -> None:
     service = inference()
     assert in_time(lambda: service.why_not_ready() is None)
     service.is_draining = True

@@ -85,7 +85,7 @@ def assert_sentence(error: pytest.ExceptionInfo[JavaError], named: str) -> None:
 
 
 @needs_java
-def test_meteor_is_that_of_pycocoevalcap():
+def test_meteor_equals_pycocoevalcap():
     rng = random.Random(0)
 
     def sentence() -> str:
@@ -108,12 +108,12 @@ def test_meteor_is_that_of_pycocoevalcap():
 
 
 @needs_java
-def test_meteor_does_not_depend_on_the_locale(monkeypatch):
+def test_meteor_is_locale_independent(monkeypatch):
     monkeypatch.setenv("LC_ALL", "C")  # in which both would be question marks
     assert meteor(["犬"], [["猫"]]).value == 0
 
 
-def test_without_java_both_say_what_to_install(tmp_path, monkeypatch):
+def test_missing_java_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     for metric in (meteor, spice):
         with pytest.raises(JavaError) as error:
@@ -133,7 +133,7 @@ def test_without_java_both_say_what_to_install(tmp_path, monkeypatch):
         ("", "as METEOR 1.5 does"),
     ],
 )
-def test_a_java_that_dies_or_babbles_is_a_sentence(fake_java, program, named):
+def test_failing_java_is_reported(fake_java, program, named):
     fake_java(program)
     for size in (1, 5000):  # the latter more than a pipe holds
         with pytest.raises(JavaError) as error:
@@ -141,7 +141,7 @@ def test_a_java_that_dies_or_babbles_is_a_sentence(fake_java, program, named):
         assert_sentence(error, named)
 
 
-def test_a_java_that_is_no_program_is_a_sentence(fake_java):
+def test_non_executable_java_is_reported(fake_java):
     fake_java("", interpreter="/nowhere")
     with pytest.raises(JavaError) as error:
         meteor(CAPTIONS, REFERENCES)
@@ -156,7 +156,7 @@ def test_a_java_that_is_no_program_is_a_sentence(fake_java):
         "/bin/sleep 600 & echo $! > {pid}",  # that one has our pipes
     ],
 )
-def test_a_java_that_hangs_is_killed_with_all_it_started(fake_java, tmp_path, monkeypatch, program):
+def test_hanging_java_is_killed_with_children(fake_java, tmp_path, monkeypatch, program):
     fake_java(program.format(pid=tmp_path / "pid"))
     monkeypatch.setattr(java_metrics, "SECONDS_TO_START", 2.0)
     started = time.monotonic()
@@ -168,7 +168,7 @@ def test_a_java_that_hangs_is_killed_with_all_it_started(fake_java, tmp_path, mo
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_java_ends_when_we_are_told_to(fake_java, tmp_path, number):
+def test_termination_ends_java(fake_java, tmp_path, number):
     pid = tmp_path / "pid"
     fake_java(f"echo $$ > {pid}.new; /bin/mv {pid}.new {pid}; exec /bin/sleep 600")
     usual = (
@@ -184,7 +184,7 @@ def test_java_ends_when_we_are_told_to(fake_java, tmp_path, number):
     assert wait_for(lambda: not is_running(int(pid.read_text())))
 
 
-def test_signals_are_handled_as_before_once_java_is_done(fake_java):
+def test_signal_handlers_are_restored(fake_java):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
     try:
         fake_java("kill -HUP $PPID; /bin/sleep 0.2; exit 1")
@@ -196,7 +196,7 @@ def test_signals_are_handled_as_before_once_java_is_done(fake_java):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_spice_without_its_models_is_skipped_without_java_or_network(fake_java, tmp_path, monkeypatch):
+def test_spice_without_models_is_skipped(fake_java, tmp_path, monkeypatch):
     fake_java(f"echo started > {tmp_path}/started")
     monkeypatch.setattr(java_metrics, "JARS", tmp_path)
     monkeypatch.setattr(urllib.request, "urlopen", None)
@@ -228,7 +228,7 @@ json.dump(found, open(sys.argv[sys.argv.index("-out") + 1], "w"))
 """
 
 
-def test_spice_is_the_mean_of_the_photos(fake_java, spice_jars):
+def test_spice_is_mean_over_photos(fake_java, spice_jars):
     fake_java(SPICE, interpreter=sys.executable)
     found = spice(["a dog", "a cat", "a man", "x"], [["a dog"], ["cats"], ["men", "a man"], ["y"]])
     assert found.value == pytest.approx(100 * (1 + 0.01 + 1 + 0.03) / 4)
@@ -239,7 +239,7 @@ def test_spice_is_the_mean_of_the_photos(fake_java, spice_jars):
     "scores",
     [[], [{}], [{"scores": {"All": {"f": None}}}] * 2, [{"scores": {"All": {"f": float("nan")}}}] * 2, "x"],
 )
-def test_spice_that_answers_otherwise_is_a_sentence(fake_java, spice_jars, scores):
+def test_unexpected_spice_output_is_reported(fake_java, spice_jars, scores):
     fake_java(
         f"import sys; open(sys.argv[sys.argv.index('-out') + 1], 'w').write({json.dumps(scores)!r})",
         interpreter=sys.executable,
@@ -249,7 +249,7 @@ def test_spice_that_answers_otherwise_is_a_sentence(fake_java, spice_jars, score
     assert_sentence(error, "as SPICE 1.0 does")
 
 
-def test_nothing_of_spice_is_left_behind(fake_java, spice_jars, tmp_path, monkeypatch):
+def test_spice_leaves_no_files(fake_java, spice_jars, tmp_path, monkeypatch):
     own = tmp_path / "own"
     own.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(own))
@@ -259,6 +259,6 @@ def test_nothing_of_spice_is_left_behind(fake_java, spice_jars, tmp_path, monkey
     assert os.listdir(own) == []
 
 
-def test_other_scores_do_not_need_java(tmp_path, monkeypatch):
+def test_other_scores_need_no_java(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert Tally.of(CAPTIONS, REFERENCES).scores()["bleu_1"] == 100

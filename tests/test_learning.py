@@ -78,7 +78,7 @@ def train_captioner(scenes: list[Scene]) -> Captioner:
     return Captioner(trainer.averaged, config, vocabulary, info)
 
 
-def test_captions_fit_their_own_scenes_and_not_others(learned: Learned) -> None:
+def test_captions_fit_their_own_scenes(learned: Learned) -> None:
     captions = [caption.text for caption in learned.captions]
     references = [list(scene.captions) for scene in learned.scenes]
     own = Tally.of(captions, references).scores()["cider"]
@@ -86,12 +86,12 @@ def test_captions_fit_their_own_scenes_and_not_others(learned: Learned) -> None:
     assert own > 1.5 * others
 
 
-def test_colours_that_are_named_are_there(learned: Learned) -> None:
+def test_named_colours_are_correct(learned: Learned) -> None:
     """By chance one in six."""
     assert share_right(learned, list(COLOURS), [scene.shapes[0].colour for scene in learned.scenes]) > 0.8
 
 
-def test_words_that_name_the_shape_look_at_the_shape(learned: Learned) -> None:
+def test_shape_words_attend_to_the_shape(learned: Learned) -> None:
     """The peak of their maps lies in its box, give or take half a cell, far more often than by chance."""
     hits, chances = [], []
     for scene, caption in zip(learned.scenes, learned.captions, strict=True):

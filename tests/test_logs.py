@@ -49,7 +49,7 @@ def client() -> FlaskClient:
     return create_app(ServiceConfig(), FakeCaptioner()).test_client()  # type: ignore[arg-type]
 
 
-def test_a_captioned_photo_is_one_line_with_what_there_is_to_know(client: FlaskClient) -> None:
+def test_captioned_photo_is_one_log_line(client: FlaskClient) -> None:
     data = picture(size=(60, 40), kind="PNG")
     with logged() as lines:
         response = post(client, data, overlays="none")
@@ -65,14 +65,14 @@ def test_a_captioned_photo_is_one_line_with_what_there_is_to_know(client: FlaskC
     assert line["ts"].endswith("+00:00")
 
 
-def test_every_photo_of_a_batch_is_told(client: FlaskClient) -> None:
+def test_every_photo_of_a_batch_is_logged(client: FlaskClient) -> None:
     pictures = [(io.BytesIO(picture(size=(side, 40))), "a.jpg") for side in (50, 60)]
     with logged() as lines:
         client.post("/v1/captions:batch", data={"image": pictures})
     assert [photo["width"] for photo in lines[0]["photographs"]] == [50, 60]
 
 
-def test_a_refusal_says_which_problem_it_was(client: FlaskClient) -> None:
+def test_refusal_logs_its_problem(client: FlaskClient) -> None:
     with logged() as lines:
         post(client, picture()[:-100])
         client.get("/nowhere")
@@ -82,7 +82,7 @@ def test_a_refusal_says_which_problem_it_was(client: FlaskClient) -> None:
     ]
 
 
-def test_nothing_that_is_the_clients_own_is_logged(client: FlaskClient) -> None:
+def test_client_data_is_not_logged(client: FlaskClient) -> None:
     private = "private-matter"
     with logged() as lines:
         for data in (picture(), b"no picture"):
@@ -101,14 +101,14 @@ def test_nothing_that_is_the_clients_own_is_logged(client: FlaskClient) -> None:
     assert "192.0.2.77" not in text
 
 
-def test_a_forged_line_stays_within_its_own(client: FlaskClient) -> None:
+def test_log_injection_is_escaped(client: FlaskClient) -> None:
     with logged() as lines:
         client.get("/%0a%7b%22level%22:%22ERROR%22%7d", headers={"X-Request-Id": 'a"}{"b'})
     [line] = lines
     assert (line["level"], line["route"]) == ("INFO", "none")
 
 
-def test_probes_and_scrapes_are_logged_only_when_they_fail(client: FlaskClient) -> None:
+def test_only_failed_probes_are_logged(client: FlaskClient) -> None:
     with logged() as lines:
         for path in ("/healthz", "/metrics", "/readyz"):
             client.get(path)
@@ -122,7 +122,7 @@ class BrokenCaptioner(FakeCaptioner):
         raise RuntimeError("the reason")
 
 
-def test_a_fault_of_ours_is_logged_once_with_its_traceback_and_the_request() -> None:
+def test_internal_error_is_logged_once_with_traceback() -> None:
     client = create_app(ServiceConfig(), BrokenCaptioner()).test_client()  # type: ignore[arg-type]
     with logged() as lines:
         response = post(client, picture())
@@ -168,23 +168,23 @@ def go_away_while(port: int, request: bytes) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_every_line_is_json_with_a_time_a_level_and_a_logger(log_of_a_service: list[Line]) -> None:
+def test_log_lines_are_json(log_of_a_service: list[Line]) -> None:
     assert all({"ts", "level", "logger", "message"} <= set(line) for line in log_of_a_service)
     assert {line["logger"] for line in log_of_a_service} == {"gunicorn.error", "service.access"}
 
 
-def test_a_request_is_one_line_not_two(log_of_a_service: list[Line]) -> None:
+def test_request_is_logged_once(log_of_a_service: list[Line]) -> None:
     routes = [line["route"] for line in log_of_a_service if line["logger"] == "service.access"]
     answered = [route for route in routes if route == "/v1/captions"]
     assert len(answered) in (2, 3)  # the one that went away may be gone before it is understood
 
 
-def test_a_client_that_goes_away_is_no_error(log_of_a_service: list[Line]) -> None:
+def test_client_disconnect_is_not_an_error(log_of_a_service: list[Line]) -> None:
     assert not [line for line in log_of_a_service if line["level"] in ("ERROR", "CRITICAL")]
     assert not [line for line in log_of_a_service if "traceback" in line]
 
 
-def test_what_is_no_http_is_told_without_its_content(log_of_a_service: list[Line]) -> None:
+def test_non_http_is_logged_without_content(log_of_a_service: list[Line]) -> None:
     [warning] = [line for line in log_of_a_service if line["level"] == "WARNING"]
     assert warning["message"] == "Invalid request"
     assert "private-matter" not in json.dumps(log_of_a_service)

@@ -48,7 +48,7 @@ def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize("kind", ["additive", "none", "sentinel", "hard"])
-def test_the_loss_falls_on_a_batch_seen_again_and_again(config, kind):
+def test_overfits_one_batch(config, kind):
     config = config_of_kind(config, kind)
     recipe = replace(
         RECIPE, epochs=30, frozen_epochs=0, learning_rate=0.02, label_smoothing=0.0, doubly_stochastic=0.0
@@ -60,7 +60,7 @@ def test_the_loss_falls_on_a_batch_seen_again_and_again(config, kind):
     assert losses[-1] < losses[0] / 2
 
 
-def test_the_doubly_stochastic_term_evens_attention_out(config, network):
+def test_doubly_stochastic_term_evens_attention(config, network):
     batch = make_batch(config, 1)
 
     def last_penalty(weight: float) -> float:
@@ -75,7 +75,7 @@ def test_the_doubly_stochastic_term_evens_attention_out(config, network):
     assert last_penalty(20.0) < last_penalty(0.0)
 
 
-def test_the_doubly_stochastic_target_is_the_one_asked_for(config):
+def test_doubly_stochastic_target_is_used(config):
     recipes = (replace(RECIPE, doubly_stochastic_target=target) for target in ("1", "T/L"))
     batch = make_batch(config, 1)
     of_one, of_even = (make_trainer(config, recipe).train_on([batch])[1] for recipe in recipes)
@@ -83,14 +83,14 @@ def test_the_doubly_stochastic_target_is_the_one_asked_for(config):
     assert of_even < 0.1
 
 
-def test_without_maps_the_doubly_stochastic_term_costs_nothing(config):
+def test_doubly_stochastic_term_is_zero_without_maps(config):
     trainer = make_trainer(config_of_kind(config, "none"), replace(RECIPE, doubly_stochastic=1e6))
     cross_entropy, penalty, _ = trainer.train_on([make_batch(config, 1)])
     assert penalty == 0
     assert cross_entropy < 10
 
 
-def test_a_frozen_encoder_stays_as_it_is_and_learns_afterwards(config):
+def test_encoder_is_frozen_then_trained(config):
     trainer = make_trainer(config)
     before = snapshot(trainer.network.encoder)
     decoder = snapshot(trainer.network.decoder)
@@ -106,7 +106,7 @@ def test_a_frozen_encoder_stays_as_it_is_and_learns_afterwards(config):
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_features_train_the_frozen_network_as_their_photos_do(config):
+def test_features_train_like_their_photos(config):
     batch = make_batch(config, 1)
     by_photos, by_features = make_trainer(config), make_trainer(config)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_features_train_the_frozen_network_as_their_photos_do(config):
     assert is_same(snapshot(by_photos.network), snapshot(by_features.network))
 
 
-def test_batch_normalization_keeps_the_statistics_it_came_with(config):
+def test_batch_norm_keeps_pretrained_statistics(config):
     config = replace(config, encoder="mobilenet_v3_small", image_size=64)
     trainer = make_trainer(config, replace(RECIPE, frozen_epochs=1))
     names = [name for name, _ in trainer.network.encoder.named_buffers()]
@@ -151,7 +151,7 @@ def rates():
     handle.remove()
 
 
-def test_learning_rates_rise_to_their_peaks_and_fall_to_nothing_the_encoders_later(config, rates):
+def test_learning_rate_schedules(config, rates):
     recipe = replace(RECIPE, epochs=21, frozen_epochs=8, warmup_steps=5)
     trainer = make_trainer(config, recipe)
     batch = make_batch(config, 1)
@@ -174,7 +174,7 @@ def test_learning_rates_rise_to_their_peaks_and_fall_to_nothing_the_encoders_lat
         assert 0 < live[-1] < 0.01 * peak
 
 
-def test_a_short_run_warms_up_sooner_and_still_reaches_its_rate(config, rates):
+def test_short_run_shortens_warmup(config, rates):
     trainer = make_trainer(config, replace(RECIPE, epochs=5, frozen_epochs=0, warmup_steps=1000))
     batch = make_batch(config, 1)
     for _ in range(10):
@@ -182,7 +182,7 @@ def test_a_short_run_warms_up_sooner_and_still_reaches_its_rate(config, rates):
     assert max(rates_of(trainer.network.decoder, rates)) > 0.9 * RECIPE.learning_rate
 
 
-def test_an_encoder_frozen_to_the_end_never_gets_a_learning_rate(config, rates):
+def test_encoder_frozen_throughout_has_zero_learning_rate(config, rates):
     trainer = make_trainer(config, replace(RECIPE, frozen_epochs=4))
     for step in range(8):
         trainer.train_on([make_batch(config, step)])
@@ -190,7 +190,7 @@ def test_an_encoder_frozen_to_the_end_never_gets_a_learning_rate(config, rates):
     assert all(rate > 0 for rate in rates_of(trainer.network.decoder, rates))
 
 
-def test_gradients_are_clipped_to_the_longest_allowed(config):
+def test_gradients_are_clipped(config):
     lengths = []
 
     def note(optimizer, args, kwargs):
@@ -207,7 +207,7 @@ def test_gradients_are_clipped_to_the_longest_allowed(config):
     assert lengths[1] > 0.1
 
 
-def test_the_moving_average_lies_between_what_it_was_and_the_new_weights(config):
+def test_ema_lies_between_old_average_and_weights(config):
     trainer = make_trainer(config, replace(RECIPE, frozen_epochs=0, learning_rate=0.05))
     trainer.train_on([make_batch(config, 0)])
     for step in range(1, 5):
@@ -222,7 +222,7 @@ def test_the_moving_average_lies_between_what_it_was_and_the_new_weights(config)
         assert not is_same(average, new)
 
 
-def test_the_moving_average_is_as_slow_as_it_was_asked_to_be(config):
+def test_ema_decay_is_used(config):
     def distance(decay: float) -> float:
         trainer = make_trainer(config, replace(RECIPE, average_decay=decay, learning_rate=0.05))
         for step in range(6):
@@ -235,9 +235,7 @@ def test_the_moving_average_is_as_slow_as_it_was_asked_to_be(config):
 
 
 @pytest.mark.parametrize(("kind", "stop"), [("additive", 1), ("additive", 5), ("hard", 1), ("hard", 3)])
-def test_going_on_from_a_saved_state_gives_bit_for_bit_the_weights_of_not_stopping(
-    config, tmp_path, kind, stop
-):
+def test_resuming_is_bit_exact(config, tmp_path, kind, stop):
     """Hard attention draws where it looks and has a baseline that moves, which must go on too."""
     config = config_of_kind(config, kind)
     batches = [make_batch(config, step) for step in range(7)]
@@ -260,21 +258,21 @@ def test_going_on_from_a_saved_state_gives_bit_for_bit_the_weights_of_not_stoppi
     assert is_same(snapshot(resumed.averaged), snapshot(through.averaged))
 
 
-def test_dropout_differs_from_step_to_step(config):
+def test_dropout_differs_between_steps(config):
     trainer = make_trainer(config, replace(RECIPE, learning_rate=0.0, weight_decay=0.0))
     batch = make_batch(config, 1)
     losses = {trainer.train_on([batch])[0] for _ in range(4)}
     assert len(losses) == 4
 
 
-def test_another_seed_trains_another_network(config):
+def test_seed_changes_training(config):
     one, other = make_trainer(config), make_trainer(config, replace(RECIPE, seed=4))
     for trainer in (one, other):
         trainer.train_on([make_batch(config, 1)])
     assert not is_same(snapshot(one.network), snapshot(other.network))
 
 
-def test_a_save_that_fails_leaves_the_state_before(config, tmp_path, monkeypatch):
+def test_failed_save_keeps_previous_state(config, tmp_path, monkeypatch):
     trainer = make_trainer(config)
     path = tmp_path / "state.pt"
     trainer.save(path, {"epoch": 1})
@@ -290,7 +288,7 @@ def test_a_save_that_fails_leaves_the_state_before(config, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_training_before_it_spoils_the_weights(config, value):
+def test_nonfinite_loss_stops_before_update(config, value):
     trainer = make_trainer(config)
     trainer.train_on([make_batch(config, 1)])
     with torch.no_grad():
@@ -307,7 +305,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_spoils_the_weights(c
     [b"", b"hello", b'{"step": 1}', b"PK\x03\x04torn", b"\x80\x02garbage", b"a" * 100, b"."],
     ids=["empty", "text", "json", "zip", "pickle", "letters", "dot"],
 )
-def test_a_foreign_file_is_refused_in_one_line(config, tmp_path, content):
+def test_foreign_state_file_is_refused(config, tmp_path, content):
     path = tmp_path / "state.pt"
     path.write_bytes(content)
     with pytest.raises(TrainingError, match=r"state\.pt") as caught:
@@ -316,7 +314,7 @@ def test_a_foreign_file_is_refused_in_one_line(config, tmp_path, content):
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_a_torn_state_is_refused(config, tmp_path, share):
+def test_truncated_state_is_refused(config, tmp_path, share):
     path = tmp_path / "state.pt"
     make_trainer(config).save(path, {})
     content = path.read_bytes()
@@ -326,7 +324,7 @@ def test_a_torn_state_is_refused(config, tmp_path, share):
 
 
 @pytest.mark.parametrize("value", [[1, 2], 7, torch.ones(3), {"network": 1}, {"step": 1}, None])
-def test_a_state_of_another_program_is_refused(config, tmp_path, value):
+def test_state_of_other_program_is_refused(config, tmp_path, value):
     torch.save(value, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match=r"state\.pt"):
         make_trainer(config).restore(tmp_path / "state.pt")
@@ -336,7 +334,7 @@ PARTS = ("network", "average", "optimizer", "scaler", "step", "baseline", "progr
 
 
 @pytest.mark.parametrize("lost", PARTS)
-def test_a_state_that_lacks_a_part_is_refused(config, tmp_path, lost):
+def test_incomplete_state_is_refused(config, tmp_path, lost):
     path = tmp_path / "state.pt"
     make_trainer(config).save(path, {})
     state = torch.load(path, weights_only=True)
@@ -346,7 +344,7 @@ def test_a_state_that_lacks_a_part_is_refused(config, tmp_path, lost):
         make_trainer(config).restore(path)
 
 
-def test_the_state_of_another_network_is_refused_in_one_line(config, tmp_path):
+def test_state_of_other_network_is_refused(config, tmp_path):
     path = tmp_path / "state.pt"
     make_trainer(config).save(path, {})
     with pytest.raises(TrainingError, match=r"state\.pt") as caught:
@@ -354,7 +352,7 @@ def test_the_state_of_another_network_is_refused_in_one_line(config, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_state_that_is_not_there_is_named(config, tmp_path):
+def test_missing_state_is_named(config, tmp_path):
     with pytest.raises(TrainingError, match=r"state\.pt"):
         make_trainer(config).restore(tmp_path / "state.pt")
 
@@ -376,6 +374,6 @@ def test_a_state_that_is_not_there_is_named(config, tmp_path):
         ({"encoder_learning_rate": -1.0}, "--encoder-learning-rate"),
     ],
 )
-def test_a_recipe_that_contradicts_itself_is_refused_by_name(changes, named):
+def test_invalid_config_is_named(changes, named):
     with pytest.raises(OptionsError, match=named):
         replace(RECIPE, **changes)

@@ -22,7 +22,7 @@ def generator():
     return torch.Generator().manual_seed(8)
 
 
-def test_cross_entropy_is_the_mean_surprise_of_the_true_words(generator):
+def test_cross_entropy_equals_formula(generator):
     logits = torch.randn(6, 11, generator=generator)
     targets = torch.tensor([0, 1, 2, 3, 4, 10])  # the special tokens are words like others here
     by_hand = [-math.log(math.exp(row[t]) / row.exp().sum()) for row, t in zip(logits, targets, strict=True)]
@@ -30,7 +30,7 @@ def test_cross_entropy_is_the_mean_surprise_of_the_true_words(generator):
     assert loss.item() == pytest.approx(sum(by_hand) / 6, rel=1e-5)
 
 
-def test_logits_in_half_precision_lose_no_more_than_their_own_rounding(generator):
+def test_cross_entropy_of_bfloat16_logits_is_float32(generator):
     logits = torch.randn(6, 11, generator=generator).bfloat16()
     targets = torch.arange(6)
     half = smoothed_cross_entropy(logits, targets, label_smoothing=0.0)
@@ -40,7 +40,7 @@ def test_logits_in_half_precision_lose_no_more_than_their_own_rounding(generator
 
 
 @pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
-def test_padding_changes_neither_part_of_the_loss(network: CaptionNetwork, generator, target):
+def test_loss_ignores_padding(network: CaptionNetwork, generator, target):
     photos = torch.randn(3, 3, 40, 40, generator=generator)
     captions = [[4, 5, 6, 7, 8, 9, 10], [4, 6], [5]]
 
@@ -61,13 +61,13 @@ def test_padding_changes_neither_part_of_the_loss(network: CaptionNetwork, gener
     assert together[1].item() == pytest.approx(sum(penalty.item() for _, penalty, _ in alone) / 3, rel=1e-5)
 
 
-def test_the_penalty_is_zero_when_every_location_got_exactly_one_in_total(generator):
+def test_penalty_is_zero_for_unit_totals(generator):
     alphas = torch.rand(4, 6, 5, generator=generator)
     alphas /= alphas.sum(dim=1, keepdim=True)
     assert doubly_stochastic_penalty(alphas, target="1").item() == pytest.approx(0, abs=1e-12)
 
 
-def test_the_penalty_is_the_mean_squared_distance_of_the_totals_from_one():
+def test_penalty_equals_formula():
     alphas = torch.tensor(
         [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.0, 0.0]]]
     )  # totals 1.5 0.5 | 0.25 0.75
@@ -75,14 +75,14 @@ def test_the_penalty_is_the_mean_squared_distance_of_the_totals_from_one():
     assert doubly_stochastic_penalty(alphas, target="1").item() == pytest.approx(expected)
 
 
-def test_the_penalty_does_not_depend_on_how_fine_the_grid_is():
+def test_penalty_is_independent_of_grid_size():
     coarse, fine = torch.full((1, 2, 4), 0.1), torch.full((1, 2, 400), 0.1)
     one, other = (doubly_stochastic_penalty(alphas, target="1").item() for alphas in (coarse, fine))
     assert one == pytest.approx(other)
 
 
 @pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
-def test_the_penalty_pulls_attention_from_looked_at_places_to_neglected_ones(target):
+def test_penalty_gradient_evens_attention(target):
     scores = torch.tensor([[[2.0, 0.0], [1.0, 0.0]]], requires_grad=True)
     doubly_stochastic_penalty(scores.softmax(2), target=target).backward()
     assert (scores.grad[..., 0] > 0).all()
@@ -95,7 +95,7 @@ def scores_of_captions(generator) -> tuple[torch.Tensor, torch.Tensor]:
     return scores, (torch.arange(6) < torch.tensor([[6], [4], [1]])).unsqueeze(2)
 
 
-def test_both_targets_teach_the_same_and_differ_in_value_alone(generator):
+def test_penalty_targets_have_equal_gradients(generator):
     scores, is_word = scores_of_captions(generator)
     values, gradients = [], []
     for target in DOUBLY_STOCHASTIC_TARGETS:
@@ -110,7 +110,7 @@ def test_both_targets_teach_the_same_and_differ_in_value_alone(generator):
 
 
 @pytest.mark.parametrize("length", [1, 4, 9])
-def test_even_maps_cost_nothing_with_the_target_that_the_weights_can_reach(length):
+def test_even_maps_have_no_penalty_with_reachable_target(length):
     even = torch.full((2, length, 5), 1 / 5)
     assert doubly_stochastic_penalty(even, target="T/L").item() == pytest.approx(0, abs=1e-12)
     assert doubly_stochastic_penalty(even, target="1").item() == pytest.approx(
@@ -118,7 +118,7 @@ def test_even_maps_cost_nothing_with_the_target_that_the_weights_can_reach(lengt
     )
 
 
-def test_with_the_reachable_target_the_penalty_is_the_variance_of_the_totals(generator):
+def test_penalty_with_reachable_target_is_variance(generator):
     scores, is_word = scores_of_captions(generator)
     alphas = (scores.softmax(2) * is_word).detach()
     variance = alphas.sum(dim=1).var(dim=1, correction=0).mean()
@@ -126,11 +126,11 @@ def test_with_the_reachable_target_the_penalty_is_the_variance_of_the_totals(gen
 
 
 @pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
-def test_without_maps_the_penalty_is_nothing(target):
+def test_penalty_is_zero_without_maps(target):
     assert doubly_stochastic_penalty(None, target=target).item() == 0
 
 
-def test_label_smoothing_raises_the_least_reachable_loss():
+def test_label_smoothing_raises_minimum_loss():
     targets = torch.tensor([3])
     share, size = 0.1, 11
     best = torch.full((1, size), share / size)

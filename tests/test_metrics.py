@@ -72,7 +72,7 @@ def test_scores_equal_pycocoevalcap(seed):
         "été 犬 3",
     ],
 )
-def test_odd_captions_score_as_in_pycocoevalcap(candidate):
+def test_odd_captions_score_like_pycocoevalcap(candidate):
     others, references = write_corpus(11, photos=6)
     own = ["a dog runs on grass", "the dog", "a dog a dog"]
     assert_equal_to_pycocoevalcap([candidate, *others], [own, *references])
@@ -80,11 +80,11 @@ def test_odd_captions_score_as_in_pycocoevalcap(candidate):
     assert_equal_to_pycocoevalcap([candidate], [own])
 
 
-def test_captions_of_two_words_or_one_score_as_in_pycocoevalcap():
+def test_short_captions_score_like_pycocoevalcap():
     assert_equal_to_pycocoevalcap(["a dog", "cat"], [["a dog runs on grass", "a dog"], ["cat sits"]])
 
 
-def test_scores_are_the_fractions_with_two_decimals():
+def test_scores_are_rounded_percentages():
     tally = Tally.of(*write_corpus(10, photos=9))
     scores = tally.scores()
     assert {name: scores[name] for name in SCORES} == {
@@ -92,7 +92,7 @@ def test_scores_are_the_fractions_with_two_decimals():
     }
 
 
-def test_a_part_of_a_tally_keeps_the_document_frequencies_of_all():
+def test_subset_keeps_document_frequencies():
     candidates, references = write_corpus(12, photos=24)
     tally, rows = Tally.of(candidates, references), [1, 5, 6, 20]
     part = tally.part(rows)
@@ -103,12 +103,12 @@ def test_a_part_of_a_tally_keeps_the_document_frequencies_of_all():
     assert part.fractions()["cider"] != pytest.approx(alone.fractions()["cider"], abs=1e-3)
 
 
-def test_the_part_of_all_photos_is_the_whole():
+def test_subset_of_all_photos_is_the_whole():
     tally = Tally.of(*write_corpus(13, photos=8))
     assert tally.part(range(8)).scores() == tally.scores()
 
 
-def test_a_perfect_caption_of_every_photo_scores_bleu_100():
+def test_perfect_captions_score_bleu_100():
     _, references = write_corpus(1, photos=20)
     references = [[*texts, "a brown dog runs over grass"] for texts in references]
     candidates = [texts[number % len(texts)] for number, texts in enumerate(references)]
@@ -117,12 +117,12 @@ def test_a_perfect_caption_of_every_photo_scores_bleu_100():
     assert scores["rouge_l"] == 100.0
 
 
-def test_captions_that_share_no_word_score_nothing():
+def test_disjoint_captions_score_0():
     scores = score(["x y z w v", "u t s r q"], [["a dog runs on grass"], ["a cat sits on grass"]])
     assert [scores[name] for name in SCORES] == [0.0] * 6
 
 
-def test_corpus_bleu_is_not_the_mean_of_the_photos_bleus():
+def test_corpus_bleu_is_not_mean_bleu():
     candidates, references = write_corpus(2, photos=15)
     corpus = score(candidates, references)["bleu_4"]
     alone = [
@@ -131,27 +131,27 @@ def test_corpus_bleu_is_not_the_mean_of_the_photos_bleus():
     assert abs(corpus - sum(alone) / len(alone)) > 1
 
 
-def test_the_closest_reference_sets_the_length_and_of_two_the_shorter():
+def test_bleu_uses_closest_then_shorter_reference():
     # Four words said; references of three and five are equally close: the shorter exacts no penalty.
     scores = score(["a dog runs on"], [["a dog runs", "a dog runs on grass"]])
     assert scores["bleu_1"] == 100.0
 
 
-def test_a_caption_too_short_is_punished():
+def test_brevity_penalty():
     full = score(["a brown dog runs on grass"], [["a brown dog runs on grass"]])["bleu_1"]
     short = score(["a brown dog"], [["a brown dog runs on grass"]])["bleu_1"]
     assert full == 100
     assert short == pytest.approx(100 * 2.718281828 ** (1 - 6 / 3), abs=0.01)
 
 
-def test_every_reference_counts():
+def test_all_references_count():
     candidates, references = write_corpus(3, photos=12)
     references = [[texts[0], *texts] for texts in references]
     fewer = score(candidates, [texts[:1] for texts in references])
     assert score(candidates, references)["bleu_1"] > fewer["bleu_1"]
 
 
-def test_cider_depends_on_the_set_it_is_measured_on():
+def test_cider_depends_on_the_corpus():
     candidates, references = write_corpus(4, photos=20)
     whole, half = score(candidates, references), score(candidates[:10], references[:10])
     rest = score(candidates[10:], references[10:])
@@ -174,7 +174,7 @@ def test_intervals_shrink_with_more_photos():
         assert many[name][1] - many[name][0] < width / 2, name
 
 
-def test_intervals_of_a_mean_are_those_that_statistics_expects():
+def test_interval_of_mean_matches_theory():
     # Half of the photos score 1, half 0: the mean of n has a standard deviation of 0.5 / sqrt(n).
     references = [["a dog runs on grass"]] * 100
     candidates = ["a dog runs on grass", "x y z w v"] * 50
@@ -183,7 +183,7 @@ def test_intervals_of_a_mean_are_those_that_statistics_expects():
     assert high == pytest.approx(50 + 1.96 * 5, abs=1.5)
 
 
-def test_the_order_of_the_photos_does_not_matter():
+def test_scores_are_independent_of_order():
     candidates, references = write_corpus(7, photos=30)
     order = random.Random(0).sample(range(30), 30)
     scores = score(candidates, references)
@@ -192,7 +192,7 @@ def test_the_order_of_the_photos_does_not_matter():
         assert shuffled[name] == pytest.approx(scores[name], abs=0.011), name
 
 
-def test_the_same_captions_get_the_same_intervals_every_time():
+def test_intervals_are_deterministic():
     corpus = write_corpus(8, photos=10)
     assert score(*corpus) == score(*corpus)
 
@@ -209,13 +209,13 @@ def tallies() -> tuple[Tally, Tally]:
     return Tally.of(good, references), Tally.of(bad, references)
 
 
-def test_a_captioner_is_nothing_above_itself():
+def test_difference_with_itself_is_zero():
     good, _ = tallies()
     for found in good.differences(good).values():
         assert found == {"difference": 0, "interval": [0, 0]}
 
 
-def test_a_difference_is_that_of_the_scores_and_lies_in_its_interval():
+def test_difference_lies_in_its_interval():
     good, bad = tallies()
     forth, back = good.differences(bad), bad.differences(good)
     assert forth.keys() == good.scores()["intervals"].keys()
@@ -226,7 +226,7 @@ def test_a_difference_is_that_of_the_scores_and_lies_in_its_interval():
     assert forth["cider"]["interval"][0] > 0
 
 
-def test_pooling_a_captioner_with_itself_changes_no_score():
+def test_pooling_with_itself_changes_no_score():
     good, bad = tallies()
     assert Tally.pooled([good, good]).scores() == good.scores()
     pooled, apart = Tally.pooled([good, bad]).scores(), [tally.scores() for tally in (good, bad)]

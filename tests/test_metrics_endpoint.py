@@ -74,7 +74,7 @@ def test_requests_are_counted_by_route_and_status(client: FlaskClient) -> None:
     assert found['caption_requests_total{code="200",route="/healthz"}'] == 1
 
 
-def test_a_path_of_the_client_never_becomes_a_label(client: FlaskClient) -> None:
+def test_request_path_is_not_a_label(client: FlaskClient) -> None:
     for path in ("/nowhere/at/all", "/wp-login.php?x=1"):
         client.get(path)
     client.delete("/v1/captions")
@@ -84,7 +84,7 @@ def test_a_path_of_the_client_never_becomes_a_label(client: FlaskClient) -> None
     assert found['caption_requests_total{code="405",route="none"}'] == 1
 
 
-def test_the_time_and_the_stages_of_requests_for_captions_are_observed(client: FlaskClient) -> None:
+def test_request_and_stage_durations_are_observed(client: FlaskClient) -> None:
     post(client, picture())
     client.get("/healthz")
     found = scraped(client)
@@ -94,7 +94,7 @@ def test_the_time_and_the_stages_of_requests_for_captions_are_observed(client: F
         assert found[f'caption_stage_seconds_count{{stage="{stage}"}}'] == 1
 
 
-def test_what_was_captioned_is_observed(client: FlaskClient) -> None:
+def test_caption_metrics_are_observed(client: FlaskClient) -> None:
     post(client, picture(size=(100, 80)), num_captions="3")
     found = scraped(client)
     assert (found["caption_words_count"], found["caption_words_sum"]) == (1, 4)  # the best of the three
@@ -113,13 +113,13 @@ def test_what_was_captioned_is_observed(client: FlaskClient) -> None:
     ],
     ids=["empty", "bytes", "text", "cut", "pixels", "tiny"],
 )
-def test_a_refused_photo_is_counted_under_its_reason(client: FlaskClient, data: bytes, reason: str) -> None:
+def test_rejected_photo_is_counted_by_reason(client: FlaskClient, data: bytes, reason: str) -> None:
     post(client, data)
     rejected = {name: value for name, value in scraped(client).items() if "rejected_total" in name}
     assert rejected == {f'caption_rejected_total{{reason="{reason}"}}': 1}
 
 
-def test_a_wrong_key_and_too_many_requests_have_reasons_too() -> None:
+def test_api_key_and_rate_limit_rejections_are_counted() -> None:
     config = ServiceConfig(api_key="k", rate_limit="1/hour")
     client = create_app(config, FakeCaptioner()).test_client()  # type: ignore[arg-type]
     assert [post(client, picture()).status_code for _ in range(2)] == [401, 429]
@@ -128,17 +128,17 @@ def test_a_wrong_key_and_too_many_requests_have_reasons_too() -> None:
     assert found['caption_rejected_total{reason="rate_limited"}'] == 1
 
 
-def test_a_fault_of_ours_is_no_refusal(client: FlaskClient) -> None:
+def test_internal_error_is_not_a_rejection(client: FlaskClient) -> None:
     with client.application.app_context():
         observe_rejected({"type": "about:blank", "status": 500})
     assert not [name for name in scraped(client) if "rejected_total" in name]
 
 
-def test_the_captioner_is_named_by_its_hash(client: FlaskClient) -> None:
+def test_model_info_has_checkpoint_sha256(client: FlaskClient) -> None:
     assert scraped(client)[f'caption_model_info{{sha="{FakeCaptioner.info.sha256}"}}'] == 1
 
 
-def test_two_applications_in_a_process_do_not_mix(client: FlaskClient) -> None:
+def test_apps_in_one_process_have_separate_metrics(client: FlaskClient) -> None:
     other = create_app(ServiceConfig(), FakeCaptioner()).test_client()  # type: ignore[arg-type]
     post(other, picture())
     assert 'caption_requests_total{code="200",route="/v1/captions"}' not in scraped(client)
@@ -159,7 +159,7 @@ class HeldCaptioner(FakeCaptioner):
         return super().caption(*args, **kwargs)
 
 
-def test_what_waits_and_what_is_in_flight_shows_while_it_lasts() -> None:
+def test_queue_and_inflight_gauges() -> None:
     captioner = HeldCaptioner()
     app = create_app(ServiceConfig(queue=2), captioner)  # type: ignore[arg-type]
     with ThreadPoolExecutor(4) as pool:
@@ -246,7 +246,7 @@ def captioned(service: Service) -> float:
     return service.scrape().get('caption_requests_total{code="200",route="/v1/captions"}', 0)
 
 
-def test_processes_add_up_and_a_killed_one_takes_nothing_along(service: Service) -> None:
+def test_counters_survive_killed_process(service: Service) -> None:
     before = captioned(service)
     assert set(captions_at_once(service.port, 8)) == {200}
     assert captioned(service) == before + 8
@@ -256,7 +256,7 @@ def test_processes_add_up_and_a_killed_one_takes_nothing_along(service: Service)
     assert captioned(service) == before + 12
 
 
-def test_what_a_killed_process_had_in_flight_is_forgotten(service: Service) -> None:
+def test_killed_process_leaves_no_inflight(service: Service) -> None:
     with ThreadPoolExecutor(12) as pool, held(service.hold):
         doomed = [pool.submit(ask_for_caption, service.port, picture()) for _ in range(12)]
         until(lambda: service.scrape()["caption_inflight"] > 2)
@@ -267,7 +267,7 @@ def test_what_a_killed_process_had_in_flight_is_forgotten(service: Service) -> N
     until(lambda: waiting_and_in_flight(service.scrape()) == (0, 0))
 
 
-def test_processes_that_come_and_go_leave_no_files_behind(service: Service) -> None:
+def test_finished_processes_leave_no_files(service: Service) -> None:
     for how in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
         replace_worker(service, how)
         assert set(captions_at_once(service.port, 4)) == {200}
@@ -276,7 +276,7 @@ def test_processes_that_come_and_go_leave_no_files_behind(service: Service) -> N
     assert writers <= {str(service.master.pid), "worker1", "worker2", "worker3", "worker4"}
 
 
-def test_a_reload_keeps_the_figures(service: Service) -> None:
+def test_reload_keeps_metrics(service: Service) -> None:
     captions_at_once(service.port, 3)
     figure, before = captioned(service), set(service.workers)
     service.master.send_signal(signal.SIGHUP)
@@ -285,7 +285,7 @@ def test_a_reload_keeps_the_figures(service: Service) -> None:
     assert captioned(service) == figure > 0
 
 
-def test_the_folder_of_the_figures_is_private_and_goes_with_the_service(tmp_path: Path) -> None:
+def test_metrics_folder_is_private_and_removed(tmp_path: Path) -> None:
     with started(tmp_path) as service:
         folder = service.folder
         assert folder.stat().st_mode & 0o777 == 0o700

@@ -105,7 +105,7 @@ def sigmoid(x: Array) -> Array:
 @torch.no_grad()
 @pytest.mark.parametrize("gate", ["scalar", "vector", "off"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_a_step_is_the_papers_equations(config: ModelConfig, cell: str, gate: str) -> None:
+def test_step_equals_equations(config: ModelConfig, cell: str, gate: str) -> None:
     network = loud_network(replace(config, cell=cell, gate=gate))
     equations = Equations(network)
     memory = network.remember(photos(1))
@@ -129,7 +129,7 @@ def test_a_step_is_the_papers_equations(config: ModelConfig, cell: str, gate: st
 
 
 @torch.no_grad()
-def test_attention_is_asked_with_the_state_and_where_wanted_with_the_word(config: ModelConfig) -> None:
+def test_query_includes_word_if_configured(config: ModelConfig) -> None:
     for query, is_other in (("state", False), ("state_and_word", True)):
         network = loud_network(replace(config, query=query))
         memory = network.remember(photos(1))
@@ -182,7 +182,7 @@ def test_teacher_forcing_equals_stepping(any_network: CaptionNetwork, config: Mo
 
 
 @torch.no_grad()
-def test_a_selected_state_goes_on_from_its_own_rows(network: CaptionNetwork) -> None:
+def test_state_select_takes_rows(network: CaptionNetwork) -> None:
     state = DecoderState(torch.randn(B, 7), torch.randn(B, 7), position=5)
     some = state.select(torch.tensor([2, 2, 0]))
     assert some.position == 5
@@ -191,7 +191,7 @@ def test_a_selected_state_goes_on_from_its_own_rows(network: CaptionNetwork) -> 
 
 
 @torch.no_grad()
-def test_a_mask_hides_cells_from_attention_and_from_the_first_state(network: CaptionNetwork) -> None:
+def test_mask_applies_to_attention_and_initial_state(network: CaptionNetwork) -> None:
     decoder = network.decoder
     annotations, mask = torch.randn(2, 25, 6), torch.ones(2, 25, dtype=torch.bool)
     mask[:, 20:] = False
@@ -206,7 +206,7 @@ def test_a_mask_hides_cells_from_attention_and_from_the_first_state(network: Cap
 
 
 @torch.no_grad()
-def test_what_is_fed_after_the_end_of_a_caption_changes_nothing(network: CaptionNetwork) -> None:
+def test_padding_words_have_no_effect(network: CaptionNetwork) -> None:
     memory = network.remember(photos())
     lengths = torch.tensor([4, 3, 2])
     one = network.read(memory, torch.tensor([[1, 4, 5, 6], [1, 7, 8, 0], [1, 9, 0, 0]]), lengths)
@@ -214,7 +214,7 @@ def test_what_is_fed_after_the_end_of_a_caption_changes_nothing(network: Caption
     torch.testing.assert_close(one.logits, other.logits)
 
 
-def test_captions_leave_the_batch_without_changing_the_others(network: CaptionNetwork) -> None:
+def test_finished_captions_do_not_affect_others(network: CaptionNetwork) -> None:
     """More captions than leave at once, so that the batch shrinks on the way."""
     count = 70
     memory = network.remember(photos(1)).select(torch.zeros(count, dtype=torch.long))

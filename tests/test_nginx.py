@@ -141,7 +141,7 @@ def head(length: int) -> bytes:
     )
 
 
-def test_nginx_takes_the_files_as_they_are(tmp_path: Path) -> None:
+def test_config_is_valid(tmp_path: Path) -> None:
     as_deployed(tmp_path, 8080, [8000])
     command = [str(NGINX), "-t", "-p", f"{tmp_path}/", "-c", str(tmp_path / "nginx.conf")]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -158,7 +158,7 @@ def dribble(port: int, kind: int, stop: threading.Event) -> None:
                 client.sendall(b"a")
 
 
-def test_forty_slow_clients_keep_nobody_waiting(service: tuple[int, int]) -> None:
+def test_slow_clients_do_not_block_others(service: tuple[int, int]) -> None:
     """They are four times as many as the service has threads."""
     front, _ = service
     stop = threading.Event()
@@ -174,7 +174,7 @@ def test_forty_slow_clients_keep_nobody_waiting(service: tuple[int, int]) -> Non
             stop.set()
 
 
-def test_a_captioner_is_asked_when_the_photo_is_there_in_whole(recorder: tuple[Recorder, int]) -> None:
+def test_upload_is_buffered_before_proxying(recorder: tuple[Recorder, int]) -> None:
     upstream, port = recorder
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(head(6))
@@ -187,7 +187,7 @@ def test_a_captioner_is_asked_when_the_photo_is_there_in_whole(recorder: tuple[R
     assert [path for path, _ in upstream.asked] == ["/v1/captions"]
 
 
-def test_a_photo_goes_to_the_captioner_with_the_least_to_do(tmp_path: Path) -> None:
+def test_least_busy_captioner_is_chosen(tmp_path: Path) -> None:
     with recorders(2) as both, nginx_before(tmp_path, *(each.port for each in both)) as port:
         for each in both:
             each.may_answer.clear()
@@ -203,7 +203,7 @@ def test_a_photo_goes_to_the_captioner_with_the_least_to_do(tmp_path: Path) -> N
         assert (len(busy.asked), len(free.asked)) == (1, 4)
 
 
-def test_a_photo_on_which_a_captioner_ended_is_not_sent_to_the_next(tmp_path: Path) -> None:
+def test_failed_photo_is_not_retried(tmp_path: Path) -> None:
     with recorders(2) as both, nginx_before(tmp_path, *(each.port for each in both)) as port:
         for each in both:
             each.breaks_off = True
@@ -212,14 +212,14 @@ def test_a_photo_on_which_a_captioner_ended_is_not_sent_to_the_next(tmp_path: Pa
         assert sum(len(each.asked) for each in both) == 1
 
 
-def test_a_captioner_that_is_away_is_passed_over(tmp_path: Path) -> None:
+def test_unavailable_captioner_is_skipped(tmp_path: Path) -> None:
     with recorders(1) as [upstream], socket.socket() as away:
         away.bind(("127.0.0.1", 0))  # nobody listens, and nobody else gets it
         with nginx_before(tmp_path, away.getsockname()[1], upstream.port) as port:
             assert [ask_for_caption(port, picture()).status for _ in range(4)] == [200] * 4
 
 
-def test_what_a_client_claims_of_itself_is_not_passed_on(recorder: tuple[Recorder, int]) -> None:
+def test_forwarded_headers_of_clients_are_dropped(recorder: tuple[Recorder, int]) -> None:
     upstream, port = recorder
     ask(port, "/", X_Forwarded_For="1.2.3.4", X_Forwarded_Proto="https", X_Request_Id="a b")
     [(_, headers)] = upstream.asked
@@ -227,7 +227,7 @@ def test_what_a_client_claims_of_itself_is_not_passed_on(recorder: tuple[Recorde
     assert re.fullmatch("[0-9a-f]{32}", headers["X-Request-Id"])
 
 
-def test_an_address_that_sends_too_many_photos_at_a_time_is_told_so(
+def test_connection_limit_returns_429(
     recorder: tuple[Recorder, int],
 ) -> None:
     _, port = recorder
@@ -241,7 +241,7 @@ def test_an_address_that_sends_too_many_photos_at_a_time_is_told_so(
         assert ask(port, "/healthz").status == 200
 
 
-def test_a_request_far_above_the_limit_is_refused_before_it_is_sent(service: tuple[int, int]) -> None:
+def test_oversized_request_is_refused_early(service: tuple[int, int]) -> None:
     front, _ = service
     with socket.create_connection(("127.0.0.1", front), timeout=60) as client:
         client.sendall(head(MAX_BYTES + MAX_BYTES // 5))
@@ -254,7 +254,7 @@ def test_a_request_far_above_the_limit_is_refused_before_it_is_sent(service: tup
 @pytest.mark.parametrize(
     ("excess", "kind", "status"), [(10_000, "multipart/form-data", 413), (-9_000, "text/plain", 415)]
 )
-def test_a_refusal_before_the_body_is_read_reaches_the_client(
+def test_early_refusal_reaches_the_client(
     service: tuple[int, int], excess: int, kind: str, status: int
 ) -> None:
     """nginx has the whole body, and must not find the connection closed before it has passed it on."""
@@ -264,14 +264,14 @@ def test_a_refusal_before_the_body_is_read_reaches_the_client(
         assert answer.problem["status"] == status
 
 
-def test_errors_of_nginx_are_problems(service: tuple[int, int]) -> None:
+def test_nginx_errors_are_problem_documents(service: tuple[int, int]) -> None:
     front, _ = service
     assert ask(front, "/" + "a" * 5000).problem["status"] == 414
     assert ask(front, "/", X_Long="a" * 5000).problem["status"] == 431
     assert ask(front, "/metrics", X_Request_Id="mine-1").problem["request_id"] == "mine-1"
 
 
-def test_no_captioner_is_a_problem_with_a_time_to_ask_again(tmp_path: Path) -> None:
+def test_no_captioner_returns_503_with_retry_after(tmp_path: Path) -> None:
     with recorders(1) as [upstream], nginx_before(tmp_path, upstream.port) as port:
         upstream.server.shutdown()
         upstream.server.server_close()
@@ -282,7 +282,7 @@ def test_no_captioner_is_a_problem_with_a_time_to_ask_again(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "path", ["/metrics", "/metrics?a=1", "//metrics", "/%6detrics", "/a/../metrics", "/metrics/"]
 )
-def test_metrics_are_not_for_strangers(service: tuple[int, int], path: str) -> None:
+def test_metrics_are_not_public(service: tuple[int, int], path: str) -> None:
     front, behind = service
     assert ask(front, path).status == 404
     assert ask(behind, "/metrics").status == 200

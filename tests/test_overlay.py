@@ -106,13 +106,13 @@ def test_heat_is_on_the_attended_cell(
 
 
 @pytest.mark.parametrize("size", [SHAPES[0], SHAPES[2]])
-def test_corner_cells_are_lit_up_to_the_border_of_the_photo(size: tuple[int, int]) -> None:
+def test_corner_cells_reach_the_border(size: tuple[int, int]) -> None:
     for row, column in [(0, 0), (0, 6), (6, 0), (6, 6)]:
         seen = heat_seen(size, one_hot(7, 7, row, column), WHOLE)
         assert seen[-(row > 0), -(column > 0)] >= 0.97 * seen.max()
 
 
-def test_nothing_is_lit_outside_the_box() -> None:
+def test_no_heat_outside_the_box() -> None:
     seen = heat_seen((200, 100), np.full((2, 2), 0.25), INSET)
     inside = np.zeros_like(seen, dtype=bool)
     inside[10:60, 50:150] = True
@@ -120,39 +120,39 @@ def test_nothing_is_lit_outside_the_box() -> None:
     assert seen[~inside].max() == 0
 
 
-def test_a_box_smaller_than_a_pixel_lights_nothing() -> None:
+def test_box_smaller_than_a_pixel_has_no_heat() -> None:
     assert heat_seen((20, 20), np.full((2, 2), 0.25), (0.501, 0.501, 0.502, 0.502)).max() == 0
 
 
 @pytest.mark.parametrize("box", [WHOLE, INSET])
-def test_an_even_map_is_exactly_even_and_far_from_full_heat(box: tuple[float, ...]) -> None:
+def test_uniform_map_has_even_low_heat(box: tuple[float, ...]) -> None:
     seen = heat_seen((200, 100), np.full((7, 7), 1 / 49), box)
     lit = seen[seen > 0]
     assert lit.max() == lit.min()
     assert lit.max() < 0.5 * heat_seen((200, 100), one_hot(7, 7, 3, 3), box).max()
 
 
-def test_the_noise_of_a_nearly_even_map_is_not_blown_up() -> None:
+def test_noise_of_nearly_uniform_map_is_not_amplified() -> None:
     noise = np.random.default_rng(0).uniform(0.95, 1.05, (7, 7))
     seen = heat_seen((140, 140), noise / noise.sum(), WHOLE)
     assert np.ptp(seen) < 0.05 * heat_seen((140, 140), one_hot(7, 7, 3, 3), WHOLE).max()
 
 
-def test_the_maximum_of_a_pointed_map_is_full_heat_whatever_its_weight() -> None:
+def test_peak_of_pointed_map_has_full_heat() -> None:
     rest = np.full((7, 7), 0.7 / 48)
     rest[3, 3] = 0.3
     pointed = heat_seen((140, 140), rest, WHOLE).max()
     assert pointed == heat_seen((140, 140), one_hot(7, 7, 3, 3), WHOLE).max()
 
 
-def test_hotter_is_lighter_all_along_the_colours() -> None:
+def test_colour_map_is_monotonic_in_lightness() -> None:
     colours = np.frombuffer(overlay._heat_palette(), dtype=np.uint8).reshape(256, 3)
     lightness = colours @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(lightness) > -0.5).all()
     assert lightness[-1] - lightness[0] > 180
 
 
-def test_opacity_scales_the_colour_of_the_heat() -> None:
+def test_opacity_scales_heat() -> None:
     grid = Grid(rows=1, columns=1, box=WHOLE)
     clear = draw_overlay(photo((40, 30)), ((1.0,),), grid, opacity=0.0)
     covered = draw_overlay(photo((40, 30)), ((1.0,),), grid, opacity=1.0)
@@ -160,7 +160,7 @@ def test_opacity_scales_the_colour_of_the_heat() -> None:
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
-def test_an_opacity_outside_its_range_is_refused(opacity: float) -> None:
+def test_invalid_opacity_is_refused(opacity: float) -> None:
     with pytest.raises(OptionsError, match="between 0 and 1"):
         draw_overlay(photo((40, 30)), ((1.0,),), Grid(rows=1, columns=1, box=WHOLE), opacity=opacity)
 
@@ -168,14 +168,14 @@ def test_an_opacity_outside_its_range_is_refused(opacity: float) -> None:
 @pytest.mark.parametrize(
     "attention", [((0.5, 0.5),), ((0.2,), (0.2,)), ((1.5,), (-0.5,)), ((float("nan"),), (1.0,))]
 )
-def test_what_is_not_a_map_of_the_grid_is_a_broken_invariant(
+def test_map_of_other_shape_fails_assertion(
     attention: tuple[tuple[float, ...], ...],
 ) -> None:
     with pytest.raises(AssertionError):
         draw_overlay(photo((40, 30)), attention, Grid(rows=2, columns=1, box=WHOLE))
 
 
-def test_the_photo_is_not_modified() -> None:
+def test_photo_is_not_modified() -> None:
     image, caption = photo((300, 200)), caption_of("a dog runs")
     before = image.tobytes()
     contact_sheet(image, caption)
@@ -184,7 +184,7 @@ def test_the_photo_is_not_modified() -> None:
     assert image.tobytes() == before
 
 
-def test_words_that_look_elsewhere_have_visibly_different_overlays() -> None:
+def test_different_maps_have_different_overlays() -> None:
     caption = caption_of("dog cat")
     first, second = (word_overlay(photo((300, 200)), caption, index) for index in (0, 1))
     difference = np.asarray(ImageChops.difference(first, second))
@@ -195,9 +195,7 @@ def test_words_that_look_elsewhere_have_visibly_different_overlays() -> None:
     ("size", "shown"),
     [((300, 200), (300, 200)), ((4000, 300), (WORD_SIDE, 58)), ((900, 1536), (450, WORD_SIDE))],
 )
-def test_the_overlay_of_a_word_keeps_the_shape_within_its_bound(
-    size: tuple[int, int], shown: tuple[int, int]
-) -> None:
+def test_word_overlay_keeps_aspect_ratio(size: tuple[int, int], shown: tuple[int, int]) -> None:
     assert word_overlay(photo(size), caption_of("dog"), 0).size == shown
 
 
@@ -205,7 +203,7 @@ def test_the_overlay_of_a_word_keeps_the_shape_within_its_bound(
     ("sentence", "index", "right"),
     [("a dog", 2, "give 0 to 1"), ("a dog", -1, "give 0 to 1"), ("", 0, "nothing to draw")],
 )
-def test_a_word_that_is_not_in_the_caption_is_refused(sentence: str, index: int, right: str) -> None:
+def test_invalid_word_index_is_refused(sentence: str, index: int, right: str) -> None:
     with pytest.raises(OptionsError, match=right):
         word_overlay(photo((40, 30)), caption_of(sentence), index)
 
@@ -248,7 +246,9 @@ def lines_drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("sentence", ["", "dog", SENTENCE])
-def test_a_sheet_holds_the_photo_and_one_panel_a_word(sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contact_sheet_has_photo_and_one_panel_per_word(
+    sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn = panels_drawn(monkeypatch)
     image, caption = photo((300, 200)), caption_of(sentence)
     sheet = np.asarray(contact_sheet(image, caption))
@@ -262,7 +262,7 @@ def test_a_sheet_holds_the_photo_and_one_panel_a_word(sentence: str, monkeypatch
     assert dark <= (sheet < 250).sum() <= dark + 40_000
 
 
-def test_a_title_never_leaves_its_panel() -> None:
+def test_title_stays_in_its_panel() -> None:
     panel = np.asarray(titled(photo((100, 60)), "pneumonoultramicroscopicsilicovolcanoconiosis" * 3))
     title = panel[:TITLE_HEIGHT]
     assert panel.shape[1] == 100
@@ -271,7 +271,7 @@ def test_a_title_never_leaves_its_panel() -> None:
     assert (title[-1] == 255).all()
 
 
-def test_a_remark_beside_a_title_gives_way_before_the_title_does() -> None:
+def test_note_is_dropped_before_title() -> None:
     picture = photo((150, 60))
     plain, remarked = (np.asarray(titled(picture, "dog", aside)) for aside in ("", "off 31 %"))
     assert (plain != remarked).any()
@@ -279,7 +279,7 @@ def test_a_remark_beside_a_title_gives_way_before_the_title_does() -> None:
     assert (narrow == crowded).all()
 
 
-def test_long_captions_break_into_lines_that_fit() -> None:
+def test_long_captions_are_wrapped() -> None:
     text = Text([*SENTENCE.split(), "w" * 200], 240, 20)
     page = Image.new("RGB", (240 + 40, text.height), "white")
     text.draw(page, (0, 0), [(0, 0, 0)] * len(text.words))
@@ -288,9 +288,7 @@ def test_long_captions_break_into_lines_that_fit() -> None:
 
 
 @pytest.mark.parametrize("size", [(300, 200), (20_000, 16)])
-def test_a_caption_without_maps_has_a_sheet_of_the_photo_that_says_so(
-    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_contact_sheet_without_maps_says_so(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     image = photo(size)
     sheet = contact_sheet(image, caption_of(SENTENCE, attention=None, beta=None))
@@ -303,7 +301,7 @@ def test_a_caption_without_maps_has_a_sheet_of_the_photo_that_says_so(
     assert max(sheet.size) <= 1900
 
 
-def test_a_caption_without_maps_is_walked_under_the_plain_photo() -> None:
+def test_animation_without_maps_shows_plain_photo() -> None:
     image = photo((320, 200))
     frames = frames_of(walk_gif(image, caption_of("a dog runs", attention=None)))
     assert len(frames) == 4
@@ -312,7 +310,7 @@ def test_a_caption_without_maps_is_walked_under_the_plain_photo() -> None:
     assert len({frame.tobytes() for frame in frames}) == 4
 
 
-def test_the_overlay_of_a_word_without_a_map_is_refused() -> None:
+def test_word_overlay_without_map_is_refused() -> None:
     with pytest.raises(OptionsError, match="'dog' has no map"):
         word_overlay(photo((40, 30)), caption_of("a dog", attention=None), 1)
 
@@ -326,7 +324,7 @@ def test_the_overlay_of_a_word_without_a_map_is_refused() -> None:
         (255, (900, 600), 7, 7, 0, 6),
     ],
 )
-def test_the_chosen_cell_is_outlined_on_any_photo(
+def test_chosen_cell_is_outlined(
     level: int, size: tuple[int, int], rows: int, columns: int, row: int, column: int
 ) -> None:
     image, grid = Image.new("RGB", size, (level,) * 3), Grid(rows=rows, columns=columns, box=WHOLE)
@@ -353,14 +351,14 @@ def test_the_chosen_cell_is_outlined_on_any_photo(
 
 
 @pytest.mark.parametrize("size", [(16, 16), (20_000, 16), (16, 20_000)])
-def test_a_cell_smaller_than_a_pixel_can_be_outlined(size: tuple[int, int]) -> None:
+def test_cell_smaller_than_a_pixel_is_outlined(size: tuple[int, int]) -> None:
     caption = caption_of("dog runs", chosen=(2, 3))
     fine = replace(caption, grid=Grid(rows=3, columns=4, box=(0.9, 0.9, 0.91, 0.91)))
     for of in (caption, fine):
         assert contact_sheet(photo(size), of).mode == word_overlay(photo(size), of, 0).mode == "RGB"
 
 
-def test_a_chosen_cell_is_outlined_wherever_its_word_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chosen_cell_is_outlined_in_every_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     image, caption = grey((400, 300)), caption_of("dog", chosen=(1, 2))
     contact_sheet(image, caption)
@@ -371,14 +369,14 @@ def test_a_chosen_cell_is_outlined_wherever_its_word_is_drawn(monkeypatch: pytes
     assert texts[1] == "Outlined: the one cell that the word was written from."
 
 
-def test_a_sheet_tells_how_much_attention_stayed_off_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contact_sheet_shows_sentinel_share(monkeypatch: pytest.MonkeyPatch) -> None:
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     contact_sheet(photo((400, 300)), caption_of("a dog", sentinel=0.314))
     assert [titles for _, *titles in panels] == [[""], ["a", "off 31 %"], ["dog", "off 31 %"]]
     assert texts[1] == "Off: how much of its attention a word kept off the photo."
 
 
-def test_a_sheet_says_that_its_maps_are_the_mean_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contact_sheet_notes_mean_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = lines_drawn(monkeypatch)
     map_of = as_rows(one_hot(3, 4, 1, 1))
     contact_sheet(photo((400, 300)), caption_of("a dog", attention=map_of, heads=(map_of, map_of)))
@@ -394,7 +392,7 @@ def test_a_sheet_says_that_its_maps_are_the_mean_of_heads(monkeypatch: pytest.Mo
         ((16, 20_000), "dog"),
     ],
 )
-def test_the_walk_has_a_frame_for_the_photo_and_one_a_word(size: tuple[int, int], sentence: str) -> None:
+def test_animation_has_photo_and_one_frame_per_word(size: tuple[int, int], sentence: str) -> None:
     gif = walk_gif(photo(size), caption_of(sentence))
     frames = frames_of(gif)
     assert len(frames) == len(sentence.split()) + 1
@@ -402,7 +400,7 @@ def test_the_walk_has_a_frame_for_the_photo_and_one_a_word(size: tuple[int, int]
     assert frames[0].height <= WALK_SIDE + 100
 
 
-def test_the_walk_loops_and_shows_the_overlays_in_their_colours() -> None:
+def test_animation_loops_over_overlays() -> None:
     image, caption = photo((320, 200)), caption_of("a dog runs")
     gif = walk_gif(image, caption)
     assert b"NETSCAPE2.0" in gif
@@ -416,7 +414,7 @@ def test_the_walk_loops_and_shows_the_overlays_in_their_colours() -> None:
     assert {frame.getpixel((2, frame.height - 2)) for frame in frames_of(gif)} == {(255, 255, 255)}
 
 
-def test_equal_words_still_have_frames_of_their_own() -> None:
+def test_equal_words_have_separate_frames() -> None:
     even = tuple([(1 / 12,) * 4] * 3)
     words = tuple(Word(word="the", log_prob=-1.0, beta=0.5, attention=even) for _ in range(4))
     grid = Grid(rows=3, columns=4, box=WHOLE)
@@ -424,7 +422,7 @@ def test_equal_words_still_have_frames_of_their_own() -> None:
     assert len(frames_of(walk_gif(grey((64, 48)), caption))) == 5
 
 
-def test_nothing_of_the_photo_but_its_pixels_is_written() -> None:
+def test_written_images_have_no_metadata() -> None:
     image = photo((120, 90))
     exif = Image.Exif()
     exif[0x010E] = "SECRET"
@@ -439,7 +437,7 @@ def test_nothing_of_the_photo_but_its_pixels_is_written() -> None:
             assert not written.getexif()
 
 
-def test_png_keeps_every_pixel_and_a_data_url_is_a_jpeg_of_the_same_size() -> None:
+def test_png_is_lossless_and_data_url_is_jpeg() -> None:
     image = photo((120, 90))
     assert Image.open(BytesIO(encode_png(image))).tobytes() == image.tobytes()
     scheme, data = data_url(image).split(",")

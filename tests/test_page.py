@@ -22,7 +22,7 @@ pytest_plugins = ["browser"]
 # Photos come in
 
 
-def test_a_chosen_photo_becomes_words(page: Any) -> None:
+def test_chosen_photo_is_captioned(page: Any) -> None:
     choose(page, photo(colour="blue"))
     assert words(page).all_inner_texts() == ["a", "blue", "wide", "picture"]
     assert page.locator("#caption").inner_text() == "a blue wide picture"
@@ -31,7 +31,7 @@ def test_a_chosen_photo_becomes_words(page: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["drop", "paste"])
-def test_a_dropped_or_pasted_photo_is_captioned(page: Any, way: str) -> None:
+def test_dropped_or_pasted_photo_is_captioned(page: Any, way: str) -> None:
     data = list(photo(colour="green")["buffer"])
     page.evaluate(
         """([way, data]) => {
@@ -48,7 +48,7 @@ def test_a_dropped_or_pasted_photo_is_captioned(page: Any, way: str) -> None:
     assert page.locator("#caption").inner_text() == "a green wide picture"
 
 
-def test_text_can_be_pasted_and_dragged_as_ever(page: Any) -> None:
+def test_text_can_be_pasted_and_dragged(page: Any) -> None:
     choose(page, photo())
     is_left_alone = page.evaluate(
         """() => {
@@ -63,7 +63,7 @@ def test_text_can_be_pasted_and_dragged_as_ever(page: Any) -> None:
     assert page.get_attribute("body", "data-state") == "done"
 
 
-def test_the_camera_takes_a_photo_and_is_let_go(open_page: Callable[..., Any]) -> None:
+def test_camera_takes_photo_and_is_released(open_page: Callable[..., Any]) -> None:
     page = open_page(permissions=["camera"])
     page.click("#film")
     page.wait_for_selector("#finder")
@@ -78,13 +78,13 @@ def test_the_camera_takes_a_photo_and_is_let_go(open_page: Callable[..., Any]) -
     assert page.evaluate("document.getElementById('shown').naturalWidth") > 100
 
 
-def test_a_camera_that_is_refused_is_said_to_be(page: Any) -> None:
+def test_denied_camera_is_reported(page: Any) -> None:
     page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error()); }")
     page.click("#film")
     page.locator("#problem", has_text="The camera cannot be used.").wait_for()
 
 
-def test_a_phone_takes_it_with_its_own_camera(open_page: Callable[..., Any]) -> None:
+def test_phone_uses_its_own_camera(open_page: Callable[..., Any]) -> None:
     phone = """
         const ask = window.matchMedia.bind(window);
         window.matchMedia = (query) => (query.includes("coarse") ? { matches: true } : ask(query));
@@ -98,14 +98,14 @@ def test_a_phone_takes_it_with_its_own_camera(open_page: Callable[..., Any]) -> 
     assert page.locator("#caption").inner_text() == "a green wide picture"
 
 
-def test_an_example_is_captioned_with_one_press(page: Any) -> None:
+def test_example_is_captioned_on_click(page: Any) -> None:
     page.get_by_role("button", name="People on stairs").press("Enter")
     page.locator("body[data-state=done]").wait_for()
     assert page.locator("#caption").inner_text().endswith("square picture")
     assert focused(page) == "result"
 
 
-def test_without_javascript_the_form_answers_with_a_picture(open_page: Callable[..., Any]) -> None:
+def test_form_works_without_javascript(open_page: Callable[..., Any]) -> None:
     page = open_page(java_script_enabled=False)
     page.set_input_files("#file", photo())
     with page.expect_response("**/v1/overlays") as answer:
@@ -136,7 +136,7 @@ def peak(page: Any) -> list[int]:
     return found
 
 
-def test_every_word_lights_up_where_it_looked(open_page: Callable[..., Any]) -> None:
+def test_hovered_word_shows_its_attention(open_page: Callable[..., Any]) -> None:
     page = open_page(reduced_motion="reduce")  # no glide: what is drawn is drawn at once
     choose(page, photo(colour="grey"))
     assert page.locator("#heat.lit").count() == 0
@@ -148,7 +148,7 @@ def test_every_word_lights_up_where_it_looked(open_page: Callable[..., Any]) -> 
     assert page.locator("#heat.lit").count() == 0
 
 
-def test_the_keys_walk_through_the_words(page: Any) -> None:
+def test_arrow_keys_move_through_words(page: Any) -> None:
     choose(page, photo())
     walked = []
     for key in ("ArrowRight", "ArrowRight", "End", "ArrowRight", "ArrowLeft", "Home"):
@@ -161,7 +161,7 @@ def test_the_keys_walk_through_the_words(page: Any) -> None:
     assert page.locator("#caption .current").inner_text() == "a"
 
 
-def test_keys_that_edit_text_or_move_the_slider_are_left_to_them(page: Any) -> None:
+def test_keys_of_inputs_are_not_captured(page: Any) -> None:
     choose(page, photo())
     for part in ("#text", "#strength"):
         page.focus(part)
@@ -170,7 +170,7 @@ def test_keys_that_edit_text_or_move_the_slider_are_left_to_them(page: Any) -> N
     assert page.input_value("#strength") == "95"
 
 
-def test_playing_goes_through_all_words_and_can_be_stopped(page: Any) -> None:
+def test_animation_plays_and_stops(page: Any) -> None:
     choose(page, photo())
     play = page.locator("#play")
     page.evaluate(
@@ -195,7 +195,7 @@ def test_playing_goes_through_all_words_and_can_be_stopped(page: Any) -> None:
     assert page.locator("#heat.lit").count() == 0
 
 
-def test_the_heat_can_be_made_fainter(open_page: Callable[..., Any]) -> None:
+def test_heat_opacity_can_be_changed(open_page: Callable[..., Any]) -> None:
     page = open_page(reduced_motion="reduce")
     choose(page, photo())
     page.locator("#strength").fill("40")
@@ -206,13 +206,13 @@ def test_the_heat_can_be_made_fainter(open_page: Callable[..., Any]) -> None:
 # What goes wrong is said
 
 
-def test_too_large_a_photo_is_refused_before_it_is_sent(page: Any) -> None:
+def test_too_large_photo_is_refused_before_upload(page: Any) -> None:
     page.route("**/v1/captions", lambda route: pytest.fail("it was sent"))
     choose(page, {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": bytes(MAX_BYTES + 1)}, until="failed")
     assert page.locator("#problem").inner_text() == "This photo has 0.5 MB; at most 0.5 MB are accepted."
 
 
-def test_the_sentence_of_the_service_is_shown(page: Any) -> None:
+def test_error_detail_is_shown(page: Any) -> None:
     choose(page, {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}, until="failed")
     assert "not a picture of an accepted type" in page.locator("#problem").inner_text()
     assert not page.locator("#retry").is_visible()
@@ -220,7 +220,7 @@ def test_the_sentence_of_the_service_is_shown(page: Any) -> None:
     assert page.locator("#problem").inner_text() == ""
 
 
-def test_a_service_that_is_away_can_be_asked_again(page: Any) -> None:
+def test_unavailable_service_can_be_retried(page: Any) -> None:
     page.route("**/v1/captions", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
     choose(page, photo(), until="failed")
@@ -230,7 +230,7 @@ def test_a_service_that_is_away_can_be_asked_again(page: Any) -> None:
     page.locator("body[data-state=done]").wait_for()
 
 
-def test_a_photo_can_be_given_up(open_page: Callable[..., Any]) -> None:
+def test_captioning_can_be_cancelled(open_page: Callable[..., Any]) -> None:
     page = open_page()
     page.route("**/v1/captions", lambda route: None)  # never answers
     choose(page, photo(), until="busy")
@@ -247,7 +247,7 @@ def client() -> FlaskClient:
     return create_app(ServiceConfig(), FakeCaptioner()).test_client()
 
 
-def test_the_examples_are_served_to_be_kept_a_while(client: FlaskClient) -> None:
+def test_examples_are_cacheable(client: FlaskClient) -> None:
     listed = client.get("/").text
     for name in EXAMPLES:
         assert f"/examples/{name}" in listed
@@ -260,5 +260,5 @@ def test_the_examples_are_served_to_be_kept_a_while(client: FlaskClient) -> None
 
 
 @pytest.mark.parametrize("name", ["README.md", "nothing.jpg", "..%2fREADME.md", "../README.md"])
-def test_nothing_else_is_served_as_an_example(client: FlaskClient, name: str) -> None:
+def test_only_examples_are_served(client: FlaskClient, name: str) -> None:
     assert_problem(client.get(f"/examples/{name}"), 404)

@@ -36,9 +36,7 @@ def bring(page: Any, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_the_checker_of_accessibility_finds_nothing_by_day_and_night(
-    open_page: Callable[..., Any], state: str
-) -> None:
+def test_axe_finds_no_violations(open_page: Callable[..., Any], state: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = open_page(reduced_motion="reduce", permissions=["camera"])
     bring(page, state)
@@ -56,15 +54,13 @@ def test_the_checker_of_accessibility_finds_nothing_by_day_and_night(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_nothing_needs_scrolling_sideways_on_a_small_screen(
-    open_page: Callable[..., Any], state: str
-) -> None:
+def test_no_horizontal_scrolling_on_small_screens(open_page: Callable[..., Any], state: str) -> None:
     page = open_page(viewport={"width": 320, "height": 568}, permissions=["camera"])
     bring(page, state)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-def test_text_twice_as_large_fits_a_small_screen_too(open_page: Callable[..., Any]) -> None:
+def test_text_at_200_percent_fits_small_screens(open_page: Callable[..., Any]) -> None:
     page = open_page(viewport={"width": 640, "height": 800})
     page.evaluate("document.documentElement.style.fontSize = '200%'")
     for state in ("empty", "done", "many"):
@@ -72,7 +68,7 @@ def test_text_twice_as_large_fits_a_small_screen_too(open_page: Callable[..., An
         assert page.evaluate("document.documentElement.scrollWidth") <= 640
 
 
-def test_everything_can_be_pressed_with_24_pixels(open_page: Callable[..., Any]) -> None:
+def test_targets_are_at_least_24_pixels(open_page: Callable[..., Any]) -> None:
     page = open_page(viewport={"width": 320, "height": 568})
     for state in ("empty", "done", "many"):
         bring(page, state)
@@ -86,7 +82,7 @@ def test_everything_can_be_pressed_with_24_pixels(open_page: Callable[..., Any])
         assert [target for target in sizes if min(target[1:]) < 24] == []
 
 
-def test_a_panorama_keeps_its_height_on_a_phone_and_scrolls_to_where_it_looked(
+def test_panorama_scrolls_to_attention_on_phones(
     open_page: Callable[..., Any],
 ) -> None:
     page = open_page(viewport={"width": 320, "height": 568}, reduced_motion="reduce")
@@ -102,7 +98,7 @@ def test_a_panorama_keeps_its_height_on_a_phone_and_scrolls_to_where_it_looked(
 
 
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
-def test_nothing_moves_for_those_who_want_it_still(open_page: Callable[..., Any], motion: str) -> None:
+def test_reduced_motion_is_respected(open_page: Callable[..., Any], motion: str) -> None:
     count = """
         window.frames_asked = 0;
         const ask = window.requestAnimationFrame.bind(window);
@@ -118,7 +114,7 @@ def test_nothing_moves_for_those_who_want_it_still(open_page: Callable[..., Any]
     assert (duration == "0s") == (motion == "reduce")
 
 
-def test_the_keyboard_alone_is_enough(page: Any) -> None:
+def test_page_works_by_keyboard_alone(page: Any) -> None:
     reached = []
     while "cat.jpg" not in reached[-1:]:
         page.keyboard.press("Tab")
@@ -139,7 +135,7 @@ def test_the_keyboard_alone_is_enough(page: Any) -> None:
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_nothing_is_kept(page: Any) -> None:
+def test_page_stores_nothing(page: Any) -> None:
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     page.get_by_text("2 of 2 captioned", exact=True).wait_for()
     page.locator("#rows textarea").first.fill("Mine")
@@ -156,7 +152,7 @@ def test_nothing_is_kept(page: Any) -> None:
     assert page.get_attribute("body", "data-state") == "empty"
 
 
-def test_what_was_said_is_in_the_words_of_the_page_for_those_who_do_not_see(page: Any) -> None:
+def test_results_are_announced_to_screen_readers(page: Any) -> None:
     choose(page, photo(colour="green"))
     described = words(page).nth(0).get_attribute("aria-describedby")
     words(page).nth(0).focus()

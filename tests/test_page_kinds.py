@@ -32,7 +32,7 @@ def without_maps(caption: Caption) -> Caption:
     return replace(caption, words=tuple(replace(word, attention=None) for word in caption.words))
 
 
-def test_a_model_without_attention_promises_and_shows_no_maps(open_page: Callable[..., Any]) -> None:
+def test_model_without_attention_shows_no_maps(open_page: Callable[..., Any]) -> None:
     with served(OtherCaptioner(without_maps, attention="none")) as address:
         page = open_page(address=address)
         assert page.locator(".promise").inner_text() == "Says what is in a photo."
@@ -47,9 +47,7 @@ def test_a_model_without_attention_promises_and_shows_no_maps(open_page: Callabl
     "tokens",
     [list("a red fox"), ["a", "red", "fo", "x"], ["a ", "re", "d fox"], [" ", "a", " ", "red", " ", "fox"]],
 )
-def test_spaces_stand_only_where_the_caption_has_them(
-    open_page: Callable[..., Any], tokens: list[str]
-) -> None:
+def test_words_are_spaced_as_in_the_caption(open_page: Callable[..., Any], tokens: list[str]) -> None:
     def cut(caption: Caption) -> Caption:
         return replace(
             caption, text="a red fox", words=tuple(replace(caption.words[0], word=token) for token in tokens)
@@ -62,7 +60,7 @@ def test_spaces_stand_only_where_the_caption_has_them(
         assert page.locator("#caption").text_content().strip() == "a red fox"
 
 
-def test_heads_are_looked_through_one_by_one(open_page: Callable[..., Any]) -> None:
+def test_heads_can_be_viewed_one_by_one(open_page: Callable[..., Any]) -> None:
     def with_heads(caption: Caption) -> Caption:
         heads = tuple(word.attention for word in caption.words[1:3])
         return replace(caption, words=tuple(replace(word, heads=heads) for word in caption.words[:1] * 3))

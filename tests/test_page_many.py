@@ -55,7 +55,7 @@ def refuse(page: Any, times: int, status: int = 503) -> list[int]:
     return refused
 
 
-def test_each_has_a_row_and_a_failed_one_stops_no_other(page: Any) -> None:
+def test_failed_photo_does_not_stop_the_others(page: Any) -> None:
     choose(page, photo("red.jpg"), BAD, photo("blue.jpg", "blue"), until="many")
     tallied(page, "2 of 3 captioned, 1 failed")
     assert page.locator("#rows tr").count() == 3
@@ -68,7 +68,7 @@ def test_each_has_a_row_and_a_failed_one_stops_no_other(page: Any) -> None:
     page.locator("#announcement", has_text="2 of 3 captioned, 1 failed.").wait_for(state="attached")
 
 
-def test_they_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
+def test_photos_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
     class CountingCaptioner(FakeCaptioner):
         def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
             release.wait(30)
@@ -87,7 +87,7 @@ def test_they_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
         tallied(page, "4 of 4 captioned")
 
 
-def test_a_busy_service_is_waited_for(page: Any) -> None:
+def test_busy_service_is_retried(page: Any) -> None:
     refused = refuse(page, times=2)
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     row(page, "a.jpg").get_by_text("waiting for the service").wait_for()
@@ -95,14 +95,14 @@ def test_a_busy_service_is_waited_for(page: Any) -> None:
     assert refused == [503, 503]
 
 
-def test_a_service_that_finds_one_too_fast_is_waited_for(page: Any) -> None:
+def test_rate_limited_request_is_retried(page: Any) -> None:
     refused = refuse(page, times=1, status=429)
     choose(page, photo())
     assert refused == [429]
     assert words(page).count() == 4
 
 
-def test_a_row_can_be_tried_again_after_the_service_was_away(page: Any) -> None:
+def test_failed_row_can_be_retried(page: Any) -> None:
     page.route("**/v1/captions", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
@@ -113,7 +113,7 @@ def test_a_row_can_be_tried_again_after_the_service_was_away(page: Any) -> None:
     assert focused(page) == "b.jpg"
 
 
-def test_a_row_opens_large_and_leads_back(page: Any) -> None:
+def test_row_opens_large_and_returns(page: Any) -> None:
     three(page)
     row(page, "blue.jpg").locator(".open").press("Enter")
     page.locator("body[data-state=done]").wait_for()
@@ -127,7 +127,7 @@ def test_a_row_opens_large_and_leads_back(page: Any) -> None:
     assert focused(page) == "grey.jpg"
 
 
-def test_a_caption_is_the_same_wherever_it_is_edited(page: Any) -> None:
+def test_edits_are_shared_between_views(page: Any) -> None:
     three(page)
     field = row(page, "blue.jpg").locator("textarea")
     field.fill("x" * 130)
@@ -140,7 +140,7 @@ def test_a_caption_is_the_same_wherever_it_is_edited(page: Any) -> None:
     assert row(page, "red.jpg").locator("textarea").input_value() == "A red wide picture"
 
 
-def test_one_more_opens_large_and_joins_the_others(page: Any) -> None:
+def test_added_photo_opens_large_and_joins_the_list(page: Any) -> None:
     three(page)
     choose(page, photo("green.jpg", "green"))
     assert page.locator("#caption").inner_text() == "a green wide picture"
@@ -148,7 +148,7 @@ def test_one_more_opens_large_and_joins_the_others(page: Any) -> None:
     assert page.locator("#rows tr").count() == 4
 
 
-def test_all_captions_are_saved_as_they_are_edited(page: Any) -> None:
+def test_saved_captions_include_edits(page: Any) -> None:
     choose(page, photo("red.jpg"), BAD, photo("blue.jpg", "blue"), until="many")
     tallied(page, "2 of 3 captioned, 1 failed")
     row(page, "blue.jpg").locator("textarea").fill("The sea")
@@ -162,7 +162,7 @@ def test_all_captions_are_saved_as_they_are_edited(page: Any) -> None:
     ]
 
 
-def test_what_is_removed_is_gone_and_the_focus_goes_to_the_next(page: Any) -> None:
+def test_removing_a_row_focuses_the_next(page: Any) -> None:
     three(page)
     for name, then in (("blue.jpg", "grey.jpg"), ("grey.jpg", "red.jpg"), ("red.jpg", "file")):
         row(page, name).get_by_role("button", name="Remove").press("Enter")
@@ -171,14 +171,14 @@ def test_what_is_removed_is_gone_and_the_focus_goes_to_the_next(page: Any) -> No
     assert page.get_attribute("body", "data-state") == "empty"
 
 
-def test_the_one_that_is_worked_on_can_be_removed(page: Any) -> None:
+def test_row_in_progress_can_be_removed(page: Any) -> None:
     page.route("**/v1/captions", lambda route: None, times=1)  # never answers
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     row(page, "a.jpg").get_by_role("button", name="Remove").click()
     tallied(page, "1 of 1 captioned")
 
 
-def test_starting_again_asks_before_it_drops_what_was_edited(page: Any) -> None:
+def test_starting_over_confirms_losing_edits(page: Any) -> None:
     three(page)
     row(page, "red.jpg").locator("textarea").fill("Mine")
     page.once("dialog", lambda dialog: dialog.dismiss())

@@ -41,7 +41,7 @@ def keep_labels(page: Any) -> None:
 # Editing
 
 
-def test_the_text_starts_with_a_capital_and_can_be_edited(page: Any) -> None:
+def test_alt_text_is_capitalized_and_editable(page: Any) -> None:
     choose(page, photo())
     assert page.input_value("#text") == "A red wide picture"
     page.fill("#text", "A plain red card")
@@ -49,7 +49,7 @@ def test_the_text_starts_with_a_capital_and_can_be_edited(page: Any) -> None:
     assert page.locator("#caption").inner_text() == "a red wide picture"  # what was said stays what was said
 
 
-def test_above_125_characters_there_is_a_mark_and_no_more(page: Any) -> None:
+def test_long_alt_text_is_only_flagged(page: Any) -> None:
     choose(page, photo())
     page.fill("#text", "x" * 125)
     assert "more than" not in page.locator("#length").inner_text()
@@ -61,7 +61,7 @@ def test_above_125_characters_there_is_a_mark_and_no_more(page: Any) -> None:
     )
 
 
-def test_every_alternative_keeps_what_was_made_of_it(page: Any) -> None:
+def test_alternatives_keep_their_edits(page: Any) -> None:
     choose(page, photo())
     choices = page.locator("#choices input")
     assert choices.count() == 3
@@ -80,7 +80,7 @@ def test_every_alternative_keeps_what_was_made_of_it(page: Any) -> None:
     ("caption", "start"),
     [("a dog runs .", "A dog runs"), ("éclair", "Éclair"), ("狗在跑。", "狗在跑。"), (" ", ""), ("𐐨b", "𐐀b")],
 )
-def test_a_starting_text_is_tidy_in_any_script(page: Any, caption: str, start: str) -> None:
+def test_initial_alt_text_is_tidy_in_any_script(page: Any, caption: str, start: str) -> None:
     assert in_page(page, "startingText", caption) == start
 
 
@@ -104,9 +104,7 @@ TEXT = 'A "tall" <b>dog</b> & [his] *cat*\nat 5 o\'clock'
         ),
     ],
 )
-def test_the_text_is_copied_in_the_form_asked_for(
-    open_page: Callable[..., Any], button: str, copied: str
-) -> None:
+def test_text_is_copied_in_chosen_format(open_page: Callable[..., Any], button: str, copied: str) -> None:
     page = open_page(permissions=CLIPBOARD)
     choose(page, photo("my dog (1).jpg"))
     page.fill("#text", TEXT)
@@ -117,7 +115,7 @@ def test_the_text_is_copied_in_the_form_asked_for(
     page.get_by_role("button", name=button).wait_for()
 
 
-def test_an_image_element_holds_the_text_it_was_made_of(page: Any) -> None:
+def test_copied_img_element_has_alt_text(page: Any) -> None:
     html = in_page(page, "asHtml", TEXT, 'a"&<b.jpg')
     attributes = page.evaluate(
         """html => {
@@ -129,7 +127,7 @@ def test_an_image_element_holds_the_text_it_was_made_of(page: Any) -> None:
     assert attributes == [1, TEXT.replace("\n", " "), "a%22%26%3Cb.jpg"]
 
 
-def test_copying_works_where_the_browser_has_only_the_old_way(open_page: Callable[..., Any]) -> None:
+def test_copying_works_without_clipboard_api(open_page: Callable[..., Any]) -> None:
     hidden = """
         window.clipboard = navigator.clipboard;
         Object.defineProperty(navigator, "clipboard", { value: undefined });
@@ -152,7 +150,7 @@ def saved(page: Any, button: str) -> tuple[str, bytes]:
     return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
 
-def test_the_contact_sheet_of_the_chosen_caption_is_saved(page: Any) -> None:
+def test_contact_sheet_of_chosen_caption_is_saved(page: Any) -> None:
     choose(page, photo("dog.jpg"))
     name, best = saved(page, "#sheet")
     assert name == "dog-sheet.jpg"
@@ -162,7 +160,7 @@ def test_the_contact_sheet_of_the_chosen_caption_is_saved(page: Any) -> None:
     assert other != best
 
 
-def test_the_walk_is_saved_of_the_best_caption_which_it_shows(page: Any) -> None:
+def test_animation_of_best_caption_is_saved(page: Any) -> None:
     choose(page, photo("dog.jpg"))
     name, data = saved(page, "#gif")
     assert name == "dog-walk.gif"
@@ -171,7 +169,7 @@ def test_the_walk_is_saved_of_the_best_caption_which_it_shows(page: Any) -> None
     assert not page.locator("#gif").is_visible()
 
 
-def test_a_file_that_cannot_be_drawn_leaves_its_reason_and_the_focus(page: Any) -> None:
+def test_failed_download_shows_reason(page: Any) -> None:
     choose(page, photo())
     problem = '{"detail": "No ink."}'
     answer = {"status": 500, "content_type": "application/problem+json", "body": problem}
@@ -181,7 +179,7 @@ def test_a_file_that_cannot_be_drawn_leaves_its_reason_and_the_focus(page: Any) 
     assert page.evaluate("document.activeElement.id") == "gif"
 
 
-def test_the_caption_is_saved_as_the_csv_that_training_reads(page: Any, tmp_path: Path) -> None:
+def test_csv_download_is_readable_by_training(page: Any, tmp_path: Path) -> None:
     choose(page, photo("a, b.jpg"))
     page.fill("#text", 'Ein Hund sagt "wau",\nungefähr')
     name, data = saved(page, "#csv")
@@ -196,7 +194,7 @@ def test_the_caption_is_saved_as_the_csv_that_training_reads(page: Any, tmp_path
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
-def test_no_cell_of_the_csv_is_a_formula(page: Any, start: str) -> None:
+def test_csv_cells_are_not_formulas(page: Any, start: str) -> None:
     rows = [{"name": f'{start}cmd,".jpg', "text": f"{start}1+1"}]
     text = in_page(page, "asCsv", rows)
     [_, row] = csv.reader(io.StringIO(text, newline=""))

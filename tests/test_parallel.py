@@ -71,7 +71,7 @@ def whole(world, tmp_path_factory):
     return run
 
 
-def test_two_processes_train_as_one_with_the_same_batches(world, whole, tmp_path):
+def test_two_processes_train_as_one(world, whole, tmp_path):
     run = tmp_path / "run"
     done = subprocess.run(
         launch(2, command(world, run)),
@@ -88,18 +88,18 @@ def test_two_processes_train_as_one_with_the_same_batches(world, whole, tmp_path
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_step_split_over_time_is_the_same_step(world, whole, tmp_path, parts):
+def test_gradient_accumulation_equals_one_step(world, whole, tmp_path, parts):
     assert fit.main(command(world, tmp_path / "run", "--accumulate", str(parts))) == 0
     assert_trained_alike(tmp_path / "run", whole)
 
 
-def test_more_parts_than_photos_a_step_are_refused(world, tmp_path, capsys):
+def test_more_parts_than_photos_are_refused(world, tmp_path, capsys):
     assert fit.main(command(world, tmp_path / "run", "--accumulate", "9")) == 2
     assert "--accumulate 9" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_process_that_dies_ends_the_run_which_can_go_on(world, whole, tmp_path):
+def test_killed_process_ends_resumable_run(world, whole, tmp_path):
     run = tmp_path / "run"
     arguments = command(world, run, "--save-minutes", "0")
     long = [*arguments, "--epochs", "500"]
@@ -123,7 +123,7 @@ def test_a_process_that_dies_ends_the_run_which_can_go_on(world, whole, tmp_path
     assert fit.main([*arguments, "--resume"]) == 0  # with one process, which it need not have been
 
 
-def test_a_loss_that_is_not_finite_names_the_photos_of_the_step(world, tmp_path, capsys, monkeypatch):
+def test_nonfinite_loss_names_photos(world, tmp_path, capsys, monkeypatch):
     def spoil(optimizer, args, kwargs):
         for group in optimizer.param_groups:
             for parameter in group["params"]:

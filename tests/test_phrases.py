@@ -52,7 +52,7 @@ def shares_of(table: PhraseTable, *captions: list[int]) -> list[float]:
     return table.shares(captions).to_dense().tolist()
 
 
-def test_nothing_agrees_more_with_a_person_than_what_that_person_wrote(told):
+def test_reference_scores_highest_against_itself(told):
     table, judge, references = told
     everything = [ids for of_photo in references for ids in of_photo]
     once = [ids for ids in everything if len(set(ids)) == len(ids) > 3]
@@ -63,7 +63,7 @@ def test_nothing_agrees_more_with_a_person_than_what_that_person_wrote(told):
         assert best == person
 
 
-def test_agreement_with_several_people_is_the_mean(told):
+def test_score_is_mean_over_references(told):
     table, judge, ((one, two, three), (caption, *_), *_) = told
     alone = [judge.agreement(caption, shares_of(table, person)) for person in (one, two, three)]
     together = judge.agreement(caption, shares_of(table, one, two, three))
@@ -71,7 +71,7 @@ def test_agreement_with_several_people_is_the_mean(told):
     assert together > 0
 
 
-def test_a_caption_gains_nothing_by_saying_it_again_or_saying_more(told):
+def test_repetition_does_not_raise_score(told):
     table, judge, ((person, *_), *_) = told
     shares = shares_of(table, person)
     whole = judge.agreement(person, shares)
@@ -80,7 +80,7 @@ def test_a_caption_gains_nothing_by_saying_it_again_or_saying_more(told):
     assert judge.agreement([99, 98], shares) == 0
 
 
-def test_the_weight_of_a_phrase_is_that_of_the_reward(told):
+def test_phrase_weights_equal_cider_weights(told):
     table, _, references = told
     reward = CiderReward(references)
     one, other = [place for place, phrase in enumerate(table.phrases) if len(phrase) == 1][:2]
@@ -91,7 +91,7 @@ def test_the_weight_of_a_phrase_is_that_of_the_reward(told):
     assert found == pytest.approx(10 * cosine / 4 * math.exp(-1 / 72), rel=1e-5)
 
 
-def test_rare_phrases_and_unknown_words_are_left_out():
+def test_rare_phrases_and_unknown_words_are_dropped():
     unk = Vocabulary.unk_id
     references = [[[4, 5, unk]], [[4, 5, 6]], [[4, 5, 6], [4, 7]]]
     assert set(PhraseTable(references, min_count=2).phrases) == {(4,), (5,), (6,), (4, 5), (5, 6), (4, 5, 6)}
@@ -125,7 +125,7 @@ def texts(captioner: Captioner, **options: float) -> list[list[str]]:
     return [[caption.text for caption in of_photo] for of_photo in found]
 
 
-def test_phrases_change_what_is_said_as_far_as_they_weigh(knowing, config, vocabulary):
+def test_phrase_weight_changes_captions(knowing, config, vocabulary):
     assert knowing.network.phrases is not None
     plain = {name: value for name, value in knowing.network.state_dict().items() if "phrases." not in name}
     network = CaptionNetwork(config)
@@ -135,7 +135,7 @@ def test_phrases_change_what_is_said_as_far_as_they_weigh(knowing, config, vocab
     assert texts(knowing, beam_size=3, phrase_weight=50) != without
 
 
-def test_captions_come_in_the_order_of_probability_and_agreement(knowing):
+def test_captions_are_ranked_by_probability_and_score(knowing):
     options = DecodingOptions(beam_size=4, num_captions=4, max_length=6, phrase_weight=3)
     head = knowing.network.phrases
     judge = PhraseJudge(head)
@@ -155,13 +155,13 @@ def test_captions_come_in_the_order_of_probability_and_agreement(knowing):
     assert changed
 
 
-def test_a_photo_gets_the_same_caption_in_any_company(knowing):
+def test_reranking_is_batch_invariant(knowing):
     together = texts(knowing, beam_size=3)
     alone = [knowing.caption([image], DecodingOptions(max_length=6))[0][0].text for image in PHOTOS]
     assert [captions[0] for captions in together] == alone
 
 
-def test_a_head_survives_being_saved(knowing, tmp_path):
+def test_phrase_head_round_trips(knowing, tmp_path):
     save_checkpoint(tmp_path, knowing.network, knowing.config, knowing.vocabulary, knowing.info)
     again = Captioner.load(tmp_path)
     assert again.config.phrases == knowing.config.phrases
@@ -184,7 +184,7 @@ def lawns(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_command_learns_what_is_said_of_which_photos(lawns, checkpoint, tmp_path, capsys, precision):
+def test_command_learns_phrases(lawns, checkpoint, tmp_path, capsys, precision):
     output = tmp_path / "knowing"
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output", str(output), *RECIPE]
     assert phrases.main([*arguments, "--precision", precision]) == 0
@@ -208,21 +208,21 @@ def test_the_command_learns_what_is_said_of_which_photos(lawns, checkpoint, tmp_
         assert shares[names.index("a")] > 0.9
 
 
-def test_learning_again_forgets_what_was_learnt(lawns, checkpoint, tmp_path):
+def test_retraining_replaces_phrases(lawns, checkpoint, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for start, output in ((checkpoint, first), (first, second)):
         assert phrases.main(["--checkpoint", str(start), *lawns, "--output", str(output), *RECIPE]) == 0
     assert load_checkpoint(first).info.sha256 == load_checkpoint(second).info.sha256
 
 
-def test_photos_may_be_larger_from_here_on(lawns, checkpoint, tmp_path):
+def test_image_size_may_grow(lawns, checkpoint, tmp_path):
     output = tmp_path / "larger"
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output", str(output), *RECIPE]
     assert phrases.main([*arguments, "--image-size", "56"]) == 0
     assert load_checkpoint(output).config.image_size == 56
 
 
-def test_a_size_is_refused_where_weights_belong_to_places(lawns, config, vocabulary, tmp_path, capsys):
+def test_image_size_is_fixed_for_positional_weights(lawns, config, vocabulary, tmp_path, capsys):
     placed = replace(config, attention="location")
     info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
     save_checkpoint(tmp_path / "placed", loud_network(placed), placed, vocabulary, info)
@@ -231,7 +231,7 @@ def test_a_size_is_refused_where_weights_belong_to_places(lawns, config, vocabul
     assert "weights for places of its grid" in capsys.readouterr().err
 
 
-def test_training_on_from_a_captioner_begins_without_its_phrases(knowing, tmp_path):
+def test_finetuning_starts_without_phrases(knowing, tmp_path):
     save_checkpoint(tmp_path, knowing.network, knowing.config, knowing.vocabulary, knowing.info)
     start = load_checkpoint(tmp_path)
     config = continued_config(start.config, {})
@@ -239,7 +239,7 @@ def test_training_on_from_a_captioner_begins_without_its_phrases(knowing, tmp_pa
     assert (config.phrases, network.phrases) == (0, None)
 
 
-def test_nothing_is_learnt_from_test_or_val(lawns, checkpoint, tmp_path, monkeypatch):
+def test_phrases_use_train_split_only(lawns, checkpoint, tmp_path, monkeypatch):
     file = tmp_path / "lawns.csv"
     held_out = ["36.png,a zebra,test", "35.png,a zebra,val"]
     file.write_text("\n".join([*file.read_text().splitlines()[:35], *held_out]))
@@ -251,9 +251,7 @@ def test_nothing_is_learnt_from_test_or_val(lawns, checkpoint, tmp_path, monkeyp
     assert {one.split for one in seen} == {"train"}
 
 
-def test_stopped_while_it_is_scored_it_says_that_the_captioner_is_there(
-    lawns, checkpoint, tmp_path, monkeypatch, capsys
-):
+def test_interrupted_scoring_keeps_checkpoint(lawns, checkpoint, tmp_path, monkeypatch, capsys):
     def stop(*anything: object) -> None:
         raise KeyboardInterrupt
 
@@ -264,7 +262,7 @@ def test_stopped_while_it_is_scored_it_says_that_the_captioner_is_there(
     assert Captioner.load(output).config.phrases
 
 
-def test_what_cannot_be_done_is_said_in_one_line(lawns, checkpoint, tmp_path, capsys):
+def test_user_error_is_one_line(lawns, checkpoint, tmp_path, capsys):
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output"]
     for output, option, refusal in (
         (str(checkpoint), (), "already holds"),

@@ -44,7 +44,7 @@ def has_ink(picture: np.ndarray, colour: str) -> bool:
     ],
     ids=["one", "many", "zeros", "unscored", "gap", "self-critical", "crowded", "bare"],
 )
-def test_every_log_gives_a_picture_of_the_same_size(tmp_path, lines):
+def test_plots_have_the_same_size(tmp_path, lines):
     path = tmp_path / "curves.png"
     write_plot(path, lines)
     with Image.open(path) as picture:
@@ -52,7 +52,7 @@ def test_every_log_gives_a_picture_of_the_same_size(tmp_path, lines):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_picture_changes_with_the_log_and_with_nothing_else(tmp_path):
+def test_plot_is_deterministic(tmp_path):
     lines = [line(epoch) for epoch in range(1, 5)]
     for name, drawn in (("a", lines), ("again", lines), ("b", [*lines[:3], line(4, cider=41.0)])):
         write_plot(tmp_path / name, drawn)
@@ -60,7 +60,7 @@ def test_the_picture_changes_with_the_log_and_with_nothing_else(tmp_path):
     assert (pixels(tmp_path / "a") != pixels(tmp_path / "b")).any()
 
 
-def test_every_number_has_its_curve_and_what_is_missing_has_none(tmp_path):
+def test_every_value_has_its_curve(tmp_path):
     write_plot(tmp_path / "all.png", [line(1), line(2), line(3, cross_entropy=None, reward=0.25)])
     write_plot(tmp_path / "less.png", [line(1, bleu_4=None)])
     drawn, less = pixels(tmp_path / "all.png"), pixels(tmp_path / "less.png")
@@ -68,7 +68,7 @@ def test_every_number_has_its_curve_and_what_is_missing_has_none(tmp_path):
     assert [has_ink(less, curve.colour) for curve in CURVES] == [True, False, False, True]
 
 
-def test_an_epoch_without_scores_does_not_break_the_curve(tmp_path):
+def test_curve_spans_epochs_without_scores(tmp_path):
     figure = plot._draw([line(1), line(2, cider=None), line(3)])
     cider = figure.axes[0].lines[0]
     assert list(cider.get_xdata()) == [1, 3]
@@ -79,29 +79,29 @@ def texts(lines: list[dict[str, Any]]) -> list[str]:
     return [text.get_text() for axes in plot._draw(lines).axes for text in axes.texts]
 
 
-def test_phases_are_named_from_what_the_log_has():
+def test_phases_are_labelled_from_the_log():
     assert {"encoder frozen", "encoder learns"} <= set(texts([line(1), line(2), line(3)]))
     told = [line(1, phase="frozen"), line(2, phase="self-critical")]
     assert {"encoder frozen", "self-critical"} <= set(texts(told))
     assert "encoder learns" not in texts(told)
 
 
-def test_curves_are_named_at_their_ends_with_their_last_values():
+def test_curves_are_labelled_with_last_values():
     assert {"val CIDEr 30.0", "val BLEU-4 9.0", "train loss 1.33"} <= set(texts([line(1), line(3)]))
 
 
-def test_the_reward_is_drawn_in_the_unit_of_the_scores():
+def test_reward_is_plotted_in_score_units():
     assert "sampled CIDEr 64.5" in texts([line(1), line(2, cross_entropy=None, reward=0.645)])
 
 
-def test_the_best_epoch_is_marked_and_named_where_it_is_not_the_last():
+def test_best_epoch_is_marked():
     lines = [line(1), line(2, cider=55.0), line(3)]
     assert "best 55.0" in texts(lines)
     assert not any("best" in text for text in texts([line(1), line(2)]))
 
 
 @pytest.mark.parametrize("last", [[0.0, 0.0, 0.0], [40.0, 40.2, 39.9], [90.0, 20.0, 21.0]])
-def test_no_label_lies_on_another(last):
+def test_labels_do_not_overlap(last):
     cider, bleu, reward = last
     phases = ["frozen", "learning", *["self-critical"] * 40]
     lines = [
@@ -113,7 +113,7 @@ def test_no_label_lies_on_another(last):
         assert not any(box.overlaps(other) for other in boxes[:place])
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+def test_failed_plot_keeps_the_previous_one(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
     write_plot(path, [line(1)])
     before = path.read_bytes()

@@ -37,7 +37,7 @@ def with_orientation(image: Image.Image, orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_accepted_formats_are_known_by_content(name: str) -> None:
+def test_formats_are_detected_by_content(name: str) -> None:
     photo = open_image(encoded(draw_photo(1), name))
     assert (photo.format, photo.width, photo.height, photo.image.mode) == (name, 64, 48, "RGB")
 
@@ -49,14 +49,14 @@ def test_photo_has_the_sha256_of_its_file() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(("at", "flip"), [(41, 31), (43, 11), (12, 0xFF), (32, 0xFF), (52, 0xFF)])
-def test_a_damaged_exif_block_costs_no_more_than_the_orientation(at: int, flip: int) -> None:
+def test_damaged_exif_is_ignored(at: int, flip: int) -> None:
     data = bytearray(with_orientation(draw_photo(6), 6))
     data[at] ^= flip
     with suppress(UnsupportedImageError, UndecodableImageError):  # the flip hit the frame of the file
         assert open_image(bytes(data)).image.size in ((64, 48), (48, 64))
 
 
-def test_transparent_parts_become_white_and_not_what_hid_beneath() -> None:
+def test_transparent_pixels_become_white() -> None:
     hidden = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
     assert open_image(encoded(hidden)).image.getpixel((5, 5)) == (255, 255, 255)
     palette = Image.new("P", (20, 20), 0)
@@ -64,13 +64,13 @@ def test_transparent_parts_become_white_and_not_what_hid_beneath() -> None:
     assert open_image(encoded(palette, transparency=0)).image.getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_sixteen_bit_grey_keeps_its_greys() -> None:
+def test_16_bit_grey_is_scaled() -> None:
     ramp = np.repeat(np.linspace(0, 65535, 32).astype(np.uint16)[None], 20, axis=0)
     pixels = np.asarray(open_image(encoded(Image.fromarray(ramp))).image)[0, :, 0]
     assert list(pixels) == [value >> 8 for value in ramp[0]]
 
 
-def test_cmyk_grey_and_one_bit_pictures_keep_their_colours() -> None:
+def test_cmyk_grey_and_one_bit_images_keep_colours() -> None:
     red = open_image(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")).image.getpixel((5, 5))
     assert red[0] > 200
     assert max(red[1:]) < 60
@@ -79,7 +79,7 @@ def test_cmyk_grey_and_one_bit_pictures_keep_their_colours() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "RGB"])
-def test_a_tall_picture_is_the_same_as_its_parts(mode: str) -> None:
+def test_bands_leave_no_seams(mode: str) -> None:
     """Pictures are converted a band at a time; no seam may show."""
     tall = draw_photo(7, (48, 600)).convert("RGBA")
     tall.putalpha(tall.convert("L"))
@@ -90,13 +90,13 @@ def test_a_tall_picture_is_the_same_as_its_parts(mode: str) -> None:
         assert (np.asarray(open_image(part).image) == whole[top : top + 50]).all()
 
 
-def test_of_an_animation_the_first_frame_is_taken() -> None:
+def test_first_frame_of_animation_is_used() -> None:
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
     opened = open_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert opened.image.getpixel((5, 5)) == (255, 0, 0)
 
 
-def test_nothing_but_pixels_is_kept_of_the_file() -> None:
+def test_opened_image_has_no_metadata() -> None:
     assert open_image(with_orientation(draw_photo(3), 6)).image.info == {}
     assert not open_image(with_orientation(draw_photo(3), 6)).image.getexif()
 
@@ -118,23 +118,23 @@ def bomb() -> bytes:
         (encoded(Image.new("1", (20_001, 16))), ImageLimitError),
     ],
 )
-def test_what_cannot_be_captioned_is_refused_by_kind(data: bytes, error: type[Exception]) -> None:
+def test_invalid_image_raises_its_error(data: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         open_image(data)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_hundred_megapixels_are_refused_before_they_are_decoded() -> None:
+def test_100_megapixels_are_refused_before_decoding() -> None:
     with pytest.raises(ImageLimitError, match="100 megapixels"):
         open_image(bomb())
 
 
-def test_limits_can_be_set() -> None:
+def test_limits_are_configurable() -> None:
     with pytest.raises(ImageLimitError, match="at most 0"):
         open_image(encoded(draw_photo(5)), ImageLimits(max_pixels=64 * 48 - 1))
 
 
-def test_any_shape_becomes_the_normalized_square(config: ModelConfig) -> None:
+def test_images_become_normalized_squares(config: ModelConfig) -> None:
     preprocess = Preprocess(config)
     for size in ((64, 48), (4000, 300), (17, 900)):
         tensor = preprocess(Image.new("RGB", size, (255, 128, 0)))
@@ -143,12 +143,12 @@ def test_any_shape_becomes_the_normalized_square(config: ModelConfig) -> None:
         torch.testing.assert_close(tensor[:, 3, 4], expected)
 
 
-def test_a_picture_that_is_not_rgb_is_sent_to_open_image(config: ModelConfig) -> None:
+def test_non_rgb_image_error_names_open_image(config: ModelConfig) -> None:
     with pytest.raises(ImageError, match="open_image"):
         Preprocess(config)(Image.new("RGBA", (30, 30)))
 
 
-def test_a_quarter_of_the_photo_is_a_quarter_of_the_input(config: ModelConfig) -> None:
+def test_image_regions_map_to_input_regions(config: ModelConfig) -> None:
     image = Image.new("RGB", (400, 90))
     image.paste((255, 255, 255), (200, 0, 400, 45))
     tensor = Preprocess(config)(image)
@@ -159,6 +159,6 @@ def test_a_quarter_of_the_photo_is_a_quarter_of_the_input(config: ModelConfig) -
     assert not bright[:, : half - 2].any()
 
 
-def test_the_grid_covers_the_whole_photo(config: ModelConfig) -> None:
+def test_grid_covers_the_whole_photo(config: ModelConfig) -> None:
     grid = Preprocess(config).grid(5, 5)
     assert (grid.rows, grid.columns, grid.box) == (5, 5, (0.0, 0.0, 1.0, 1.0))

@@ -46,13 +46,13 @@ def make_cell(name: str) -> torch.nn.Module:
     return RECURRENT_CELLS[name](X, H, D)
 
 
-def test_every_cell_a_configuration_may_name_exists() -> None:
+def test_every_configurable_cell_exists() -> None:
     assert set(CELLS) == set(RECURRENT_CELLS) == set(STEPS)
 
 
 @pytest.mark.parametrize("name", CELLS)
 @torch.no_grad()
-def test_a_cell_is_its_equations(name: str) -> None:
+def test_cell_equals_equations(name: str) -> None:
     cell = make_cell(name)
     weights = {key: value.double().numpy() for key, value in cell.state_dict().items()}
     x, h, c = torch.randn(N, X), torch.randn(N, H), torch.randn(N, H)
@@ -65,7 +65,7 @@ def test_a_cell_is_its_equations(name: str) -> None:
 
 @pytest.mark.parametrize("name", CELLS)
 @torch.no_grad()
-def test_a_cell_starts_from_perceptrons_of_the_mean_annotation(name: str) -> None:
+def test_initial_state_comes_from_mean_annotation(name: str) -> None:
     cell = make_cell(name)
     mean = torch.randn(N, D)
     hidden, memory = cell.start(mean)
@@ -78,7 +78,7 @@ def test_a_cell_starts_from_perceptrons_of_the_mean_annotation(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_reach_every_parameter(name: str) -> None:
+def test_gradients_reach_cell_parameters(name: str) -> None:
     cell = make_cell(name)
     hidden, _ = cell(torch.randn(N, X), cell.start(torch.randn(N, D)))
     hidden.square().sum().backward()

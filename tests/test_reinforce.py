@@ -88,7 +88,7 @@ def enumerated() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.usefixtures("without_entropy")
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_what_all_draws_teach_is_on_average_the_gradient_of_the_expected_loss(baseline: float) -> None:
+def test_reinforce_gradient_is_unbiased(baseline: float) -> None:
     probability, exact = enumerated()
     assert float(probability.sum()) == pytest.approx(1)
     mean = probability @ Toy(len(PATHS)).gradients(baseline)
@@ -96,7 +96,7 @@ def test_what_all_draws_teach_is_on_average_the_gradient_of_the_expected_loss(ba
 
 
 @pytest.mark.usefixtures("without_entropy")
-def test_without_reinforce_the_weights_would_learn_nothing() -> None:
+def test_weights_get_no_gradient_without_reinforce() -> None:
     toy = Toy(len(PATHS))
     logits, _ = toy.read(PATHS)
     direct = smoothed_cross_entropy(logits, toy.targets, label_smoothing=0.0)
@@ -107,7 +107,7 @@ def test_without_reinforce_the_weights_would_learn_nothing() -> None:
 
 @pytest.mark.usefixtures("without_entropy")
 @pytest.mark.parametrize("baseline", BASELINES[:2])
-def test_sampled_draws_teach_the_gradient_of_the_expected_loss_within_their_error(baseline: float) -> None:
+def test_sampled_gradient_matches_within_error(baseline: float) -> None:
     rows = 8000
     probability, exact = enumerated()
     drawn = torch.multinomial(probability, rows, True, generator=torch.Generator().manual_seed(1))
@@ -117,7 +117,7 @@ def test_sampled_draws_teach_the_gradient_of_the_expected_loss_within_their_erro
 
 
 @pytest.mark.usefixtures("without_entropy")
-def test_a_baseline_near_the_mean_reward_makes_the_gradient_less_noisy() -> None:
+def test_baseline_reduces_gradient_variance() -> None:
     toy = Toy(len(PATHS))
     logits, look = toy.read(PATHS)
     probability = toy.probability(look).detach()
@@ -135,7 +135,7 @@ def entropy_of(alpha: Tensor) -> Tensor:
     return -(alpha * alpha.log()).sum(dim=-1)
 
 
-def test_the_entropy_of_the_weights_is_rewarded_with_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entropy_bonus_has_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     with_entropy = Toy(len(PATHS)).gradients(0.0)
     monkeypatch.setattr(module, "ENTROPY_WEIGHT", 0.0)
     difference = with_entropy - Toy(len(PATHS)).gradients(0.0)
@@ -146,7 +146,7 @@ def test_the_entropy_of_the_weights_is_rewarded_with_its_weight(monkeypatch: pyt
     assert difference.abs().max() > 0
 
 
-def test_descending_the_entropy_term_evens_the_weights_out() -> None:
+def test_entropy_term_evens_weights() -> None:
     scores = torch.tensor([[[2.0, 0.0, -1.0, 0.5]]], requires_grad=True)
     before = entropy_of(scores.softmax(2)).item()
     for _ in range(50):
@@ -177,7 +177,7 @@ def of_row(row: int, lengths: list[int]) -> list[int]:
     return [place for place, (_, n) in enumerate(order) if n == row]
 
 
-def test_captions_of_different_lengths_teach_together_what_they_teach_alone() -> None:
+def test_reinforce_is_batch_invariant() -> None:
     lengths = [5, 3, 3, 1]
     logits, targets, _, looks = make_looks(lengths)
     together = reinforce(logits, targets, torch.tensor(lengths), looks, -1.0)
@@ -192,7 +192,7 @@ def test_captions_of_different_lengths_teach_together_what_they_teach_alone() ->
     assert together.reward == pytest.approx(reward / sum(lengths), rel=1e-4)
 
 
-def test_the_loss_is_its_formula() -> None:
+def test_reinforce_loss_equals_formula() -> None:
     """Written word by word: (words still to come, less the baseline) times log alpha, and the entropy."""
     lengths = [4, 2]
     logits, targets, _, looks = make_looks(lengths)
@@ -208,7 +208,7 @@ def test_the_loss_is_its_formula() -> None:
     assert found == pytest.approx(-gain / sum(lengths), rel=1e-4)
 
 
-def test_what_stands_after_the_end_of_a_caption_teaches_nothing() -> None:
+def test_padding_gets_no_gradient() -> None:
     logits, targets, lengths, looks = make_looks([4, 2, 1])
     reinforce(logits, targets, lengths, looks, -1.0).loss.backward()
     is_word = looks.chosen >= 0
@@ -217,7 +217,7 @@ def test_what_stands_after_the_end_of_a_caption_teaches_nothing() -> None:
     assert looks.alpha.grad.isfinite().all()
 
 
-def test_a_photo_that_took_the_expectation_teaches_its_weights_nothing_here() -> None:
+def test_expectation_images_get_no_reinforce_gradient() -> None:
     logits, targets, lengths, looks = make_looks([3, 3, 2])
     chosen = looks.chosen.clone()
     chosen[1] = -1
@@ -233,7 +233,7 @@ def test_a_photo_that_took_the_expectation_teaches_its_weights_nothing_here() ->
     assert looks.alpha.grad[0].any()
 
 
-def test_a_location_is_not_paid_for_words_before_it() -> None:
+def test_reward_excludes_earlier_words() -> None:
     def gradient(shift: float) -> Tensor:
         logits, targets, lengths, looks = make_looks([3])
         logits[0, targets[0]] += shift
@@ -244,7 +244,7 @@ def test_a_location_is_not_paid_for_words_before_it() -> None:
     torch.testing.assert_close(gradient(0.0)[1:], gradient(2.0)[1:])
 
 
-def test_weights_of_exactly_zero_do_no_harm() -> None:
+def test_zero_weights_are_finite() -> None:
     logits, targets, lengths, _ = make_looks([2])
     alpha = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]], requires_grad=True)
     found = reinforce(logits, targets, lengths, Look(alpha, chosen=torch.tensor([[0, 1]])), 0.0)
@@ -318,9 +318,7 @@ def exact_gradient(network: CaptionNetwork, features: Tensor) -> Tensor:
 
 @pytest.mark.usefixtures("without_entropy")
 @pytest.mark.parametrize("baseline", [0.0, -2.0])
-def test_the_decoder_in_training_learns_along_the_enumerated_gradient(
-    hard_config: ModelConfig, baseline: float
-) -> None:
+def test_decoder_gradient_matches_enumeration(hard_config: ModelConfig, baseline: float) -> None:
     network, features = make_network(hard_config)
     exact = exact_gradient(network, features)
     torch.manual_seed(5)
@@ -364,9 +362,7 @@ def baseline_in(trainer: Trainer, folder: Path) -> float:
     return float(torch.load(folder / "state.pt", weights_only=True)["baseline"])
 
 
-def test_the_baseline_moves_a_tenth_of_the_way_to_the_reward_of_every_batch(
-    hard_config: ModelConfig, tmp_path: Path
-) -> None:
+def test_baseline_is_moving_average_of_rewards(hard_config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(hard_config)
     with torch.no_grad():
         network.decoder.output.weight.zero_()  # so that what is said, and with it the reward, never changes
@@ -383,7 +379,7 @@ def test_the_baseline_moves_a_tenth_of_the_way_to_the_reward_of_every_batch(
     assert found == pytest.approx([reward * (1 - BASELINE_MEMORY**steps) for steps in range(4)], rel=1e-4)
 
 
-def test_the_baseline_is_gone_on_with(hard_config: ModelConfig, tmp_path: Path) -> None:
+def test_baseline_is_resumed(hard_config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(hard_config)
     trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
     batch = collate([Example(features[0], [[4, 5, 6], [7]])])
@@ -395,7 +391,7 @@ def test_the_baseline_is_gone_on_with(hard_config: ModelConfig, tmp_path: Path) 
     assert baseline_in(resumed, tmp_path) == kept
 
 
-def test_another_kind_has_no_baseline_to_move(config: ModelConfig, tmp_path: Path) -> None:
+def test_other_kinds_have_no_baseline(config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(replace(config, image_size=16))
     trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
     trainer.train_on([collate([Example(features[0], [[4, 5, 6], [7]])])])
@@ -424,7 +420,7 @@ def names_and_finds(network: CaptionNetwork) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0], ids=["as it is", "draws alone"])
-def test_it_learns_where_to_look(
+def test_hard_attention_learns_location(
     hard_config: ModelConfig, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     """Nothing says which cell shows the thing that is to be named."""

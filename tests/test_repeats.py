@@ -17,7 +17,7 @@ def repeated(words: list[str]) -> list[tuple[str, str]]:
     return [pair for pair, count in counts.items() if count > 1 and not LINKING_WORDS.issuperset(pair)]
 
 
-def test_a_second_time_only_what_links_may_follow():
+def test_only_linking_words_may_repeat():
     """Ids: 4 is said after 5, then after 6; now 5 stands last."""
     history = torch.tensor([[1, 5, 4, 6, 4, 5], [1, 7, 5, 5, 6, 5], [1, 4, 5, 6, 7, 8]])
     before = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
@@ -31,19 +31,19 @@ def test_a_second_time_only_what_links_may_follow():
     assert without_repeats(before, history, frozenset({4}))[0].isinf().sum() == 1
 
 
-def test_the_first_word_has_nothing_to_repeat():
+def test_first_word_is_unconstrained():
     before = torch.zeros(2, 6)
     assert torch.equal(without_repeats(before, torch.ones(2, 1, dtype=torch.long), frozenset()), before)
 
 
-def test_words_that_link_are_found_in_the_vocabulary():
+def test_linking_words_are_found_in_vocabulary():
     vocabulary = Vocabulary(["dog", "in", "zebra", "a"])
     assert linking_ids(vocabulary) == set(vocabulary.encode(["in", "a"]))
     assert vocabulary.unk_id not in linking_ids(vocabulary)
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_captions_stop_repeating_themselves(captioner, beam_size):
+def test_captions_do_not_repeat(captioner, beam_size):
     photos = [draw_photo(seed) for seed in range(12)]
     freely = DecodingOptions(beam_size=beam_size, max_length=12, allow_repeats=True)
     loops = [found[0].text.split() for found in captioner.caption(photos, freely)]

@@ -32,7 +32,7 @@ def official(candidates: list[list[int]], references: list[list[list[int]]]) -> 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_the_official_score_where_that_has_the_same_document_frequencies(seed):
+def test_reward_equals_pycocoevalcap_cider(seed):
     rng = random.Random(seed)
     references = random_captions(rng, 12)
     candidates = [rng.choice(random_captions(rng, 1)[0]) for _ in references]
@@ -43,21 +43,21 @@ def test_it_is_the_official_score_where_that_has_the_same_document_frequencies(s
     assert found == pytest.approx(official(candidates, references), abs=1e-9)
 
 
-def test_frequencies_come_from_the_training_set_not_from_the_captions_at_hand():
+def test_document_frequencies_come_from_training_set():
     common, rare = [4, 5, END], [6, 7, END]
     reward = CiderReward([[common]] * 9 + [[rare]])
     of_common, of_rare = (reward.of([[*own[:2], 9, END]], [own])[0] for own in (common, rare))
     assert of_rare > of_common > 0
 
 
-def test_a_caption_that_ends_where_people_end_is_worth_more_than_one_that_was_cut_off():
+def test_finished_caption_earns_more_than_truncated():
     references = [[4, 5, 6, END], [4, 5, 7, END]]
     reward = CiderReward([references, [[8, 9, END]]])
     whole, cut = reward.of([[4, 5, 6, END], [4, 5, 6]], references)
     assert whole > cut
 
 
-def test_the_samples_of_a_photo_are_scored_each_for_itself():
+def test_samples_are_scored_separately():
     rng = random.Random(5)
     references = random_captions(rng, 6)
     reward = CiderReward(references)

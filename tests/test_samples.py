@@ -96,18 +96,18 @@ def change(network: CaptionNetwork) -> None:
     network.decoder.output.weight.data.copy_(network.decoder.output.weight.data.flip(0))
 
 
-def test_the_seed_alone_chooses_eight_photos_in_their_order(val):
+def test_seed_chooses_eight_photos(val):
     chosen = choose_samples(val, 3)
     assert len(chosen) == 8
     assert chosen == choose_samples(val, 3) != choose_samples(val, 4)
     assert chosen == [photo for photo in val if photo in chosen]
 
 
-def test_of_a_small_val_set_all_are_chosen(val):
+def test_small_val_set_is_shown_whole(val):
     assert choose_samples(val[:3], 0) == val[:3]
 
 
-def test_every_epoch_shows_the_same_photos(folder, captioner, val):
+def test_epochs_show_the_same_photos(folder, captioner, val):
     chosen = choose_samples(val[:3], 0)
     write_samples(folder, captioner, chosen, log(1))
     change(captioner.network)
@@ -122,7 +122,7 @@ def test_every_epoch_shows_the_same_photos(folder, captioner, val):
 
 
 @pytest.mark.parametrize(("kind", "count"), [("additive", 2), ("hard", 1), ("none", 2)])
-def test_every_file_and_place_that_a_page_links_is_there(folder, config, vocabulary, val, kind, count):
+def test_page_links_exist(folder, config, vocabulary, val, kind, count):
     captioner = captioner_of(config_of_kind(config, kind), vocabulary.words)
     for epochs in ((1,), (1, 2)):
         write_samples(folder, captioner, val[:count], log(*epochs))
@@ -140,7 +140,7 @@ def test_every_file_and_place_that_a_page_links_is_there(folder, config, vocabul
     assert not list(folder.rglob("*.part"))
 
 
-def test_an_epoch_shows_the_caption_the_references_and_where_each_word_looked(folder, captioner, val):
+def test_epoch_page_shows_captions_references_and_maps(folder, captioner, val):
     write_samples(folder, captioner, val[:2], log(1))
     page, index = pages(folder)
     for found, photo in zip(
@@ -154,7 +154,7 @@ def test_an_epoch_shows_the_caption_the_references_and_where_each_word_looked(fo
     assert sum(link.startswith("epoch-01/") for link in page.links) == 2
 
 
-def test_a_model_without_maps_says_so_and_draws_none(folder, config, vocabulary, val):
+def test_model_without_maps_says_so(folder, config, vocabulary, val):
     captioner = captioner_of(config_of_kind(config, "none"), vocabulary.words)
     write_samples(folder, captioner, val[:2], log(1))
     page, _ = pages(folder)
@@ -163,7 +163,7 @@ def test_a_model_without_maps_says_so_and_draws_none(folder, config, vocabulary,
     assert not list((folder / "epoch-01").glob("*.jpg"))
 
 
-def test_nothing_that_is_said_becomes_markup(folder, config, tmp_path):
+def test_captions_are_escaped(folder, config, tmp_path):
     captioner = captioner_of(config, [f"{EVIL}{i}" for i in range(7)])
     (val,) = photos(tmp_path / "photos", 1, name="<b>&")
     val = CaptionedPhoto(path=val.path, captions=((EVIL, "<i>"), ("שלום", "😀")), split="val")
@@ -176,14 +176,14 @@ def test_nothing_that_is_said_becomes_markup(folder, config, tmp_path):
     assert "שלום 😀" in pages(folder)[0].text
 
 
-def test_a_file_name_that_is_no_text_does_not_stop_the_page(folder, captioner, tmp_path):
+def test_undecodable_file_name_is_shown(folder, captioner, tmp_path):
     (val,) = photos(tmp_path / "photos", 1)
     odd = val.path.rename(val.path.with_name("a\udcff.png"))
     write_samples(folder, captioner, [CaptionedPhoto(path=odd, captions=(), split="val")], log(1))
     assert "a?.png" in pages(folder)[0].text
 
 
-def test_the_index_lists_the_epochs_of_the_log_with_their_scores_and_no_others(folder, captioner, val):
+def test_index_lists_epochs_of_the_log(folder, captioner, val):
     for epochs in ((1,), (1, 2), (1, 2, 3)):
         write_samples(folder, captioner, val[:2], log(*epochs))
     unscored = {"epoch": 2, "cider": None, "bleu_4": None}
@@ -196,7 +196,7 @@ def test_the_index_lists_the_epochs_of_the_log_with_their_scores_and_no_others(f
     assert "Not scored on val." in Page(folder / "epoch-02.html").text
 
 
-def test_a_caption_that_stays_is_shown_once_with_its_first_and_last_epoch(folder, captioner, val):
+def test_unchanged_caption_is_shown_once(folder, captioner, val):
     for epochs in ((1,), (1, 2), (1, 2, 3)):
         write_samples(folder, captioner, val[:1], log(*epochs))
     [[caption]] = captioner.caption([val[0].read()], DecodingOptions())
@@ -208,7 +208,7 @@ def test_a_caption_that_stays_is_shown_once_with_its_first_and_last_epoch(folder
     assert Page(folder / "index.html").tags.count("dd") == 2
 
 
-def test_pictures_of_large_photos_are_small(folder, captioner, tmp_path):
+def test_images_of_large_photos_are_small(folder, captioner, tmp_path):
     path = tmp_path / "large.png"
     draw_photo(1, (1600, 1200)).save(path)
     write_samples(folder, captioner, [CaptionedPhoto(path=path, captions=(), split="val")], log(1))
@@ -219,7 +219,7 @@ def test_pictures_of_large_photos_are_small(folder, captioner, tmp_path):
             assert max(opened.size) <= side
 
 
-def test_a_full_disk_is_an_oserror_and_leaves_earlier_epochs_whole(folder, captioner, val, monkeypatch):
+def test_full_disk_raises_and_keeps_earlier_epochs(folder, captioner, val, monkeypatch):
     write_samples(folder, captioner, val[:2], log(1))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -233,7 +233,7 @@ def test_a_full_disk_is_an_oserror_and_leaves_earlier_epochs_whole(folder, capti
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_folder_that_cannot_be_made_is_an_oserror(folder, captioner, val):
+def test_unwritable_folder_raises_oserror(folder, captioner, val):
     folder.parent.mkdir()
     folder.write_text("in the way")
     with pytest.raises(OSError, match="samples"):

@@ -46,7 +46,7 @@ def curves(run: Path, name: str) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(p.step, p.value) for p in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
-def test_what_was_written_is_read_back(tmp_path):
+def test_scalars_round_trip(tmp_path):
     written = Scalars(tmp_path, step=0, epoch=0)
     for step in (1, 2):
         written.step(step, {"cross_entropy": 4.0 / step, "learning_rate": 0.5})
@@ -67,7 +67,7 @@ def test_what_was_written_is_read_back(tmp_path):
     }
 
 
-def test_numbers_that_an_epoch_lacks_are_no_points(tmp_path):
+def test_missing_values_are_not_written(tmp_path):
     written = Scalars(tmp_path, step=0, epoch=0)
     written.epoch(LINE | {"cider": None, "bleu_4": None, "distinct_captions": None, "attention": None})
     written.epoch(LINE | {"epoch": 2, "cross_entropy": None, "reward": 0.5})
@@ -79,7 +79,7 @@ def test_numbers_that_an_epoch_lacks_are_no_points(tmp_path):
 
 
 @pytest.mark.parametrize(("kept", "epochs"), [(0, 0), (3, 0), (4, 1), (5, 2), (6, 2)])
-def test_a_run_that_died_goes_on_with_the_same_curves_and_every_point_once(tmp_path, kept, epochs):
+def test_resumed_run_writes_every_point_once(tmp_path, kept, epochs):
     """``kept`` steps and ``epochs`` are in the state that the run goes on from."""
     died = Scalars(tmp_path, step=0, epoch=0)
     for step in range(1, 7):
@@ -99,16 +99,14 @@ def test_a_run_that_died_goes_on_with_the_same_curves_and_every_point_once(tmp_p
     assert curves(tmp_path, "epochs")["val/cider"] == expected
 
 
-def test_an_epoch_can_be_seen_while_the_run_goes_on(tmp_path):
+def test_epoch_is_visible_during_the_run(tmp_path):
     written = Scalars(tmp_path, step=0, epoch=0)
     written.epoch(LINE)
     assert curves(tmp_path, "epochs")["val/cider"] == [(1, 12.5)]
     written.close()
 
 
-def test_without_tensorboard_one_sentence_says_how_to_get_it_and_training_goes_on(
-    tmp_path, monkeypatch, capsys
-):
+def test_missing_tensorboard_is_one_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     written = Scalars(tmp_path, step=0, epoch=0)
     written.step(1, {"cross_entropy": 4.0})
@@ -119,13 +117,13 @@ def test_without_tensorboard_one_sentence_says_how_to_get_it_and_training_goes_o
     assert "python -m pip install tensorboard==" in said
 
 
-def test_the_sentence_names_the_version_that_was_tried():
+def test_warning_names_the_tested_version():
     pinned = (Path(__file__).parents[1] / "requirements-dev.txt").read_text(encoding="utf-8")
     (version,) = [line for line in pinned.splitlines() if line.startswith("tensorboard==")]
     assert version in scalars.MISSING
 
 
-def test_a_folder_that_cannot_be_written_is_an_oserror(tmp_path):
+def test_unwritable_folder_raises_oserror(tmp_path):
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.raises(OSError, match="tensorboard"):
         Scalars(tmp_path, step=0, epoch=0)

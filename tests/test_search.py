@@ -105,7 +105,7 @@ def test_wide_beam_finds_enumerated_best(seed: int, penalty: float) -> None:
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_words_carry_their_own_scores_and_looks(beam_size: int) -> None:
+def test_words_have_their_scores_and_maps(beam_size: int) -> None:
     model = ToyModel(4, seed=11)
     for photo, hypotheses in enumerate(
         model.search(beam_size=beam_size, num_captions=beam_size, max_length=5)
@@ -123,7 +123,7 @@ def test_words_carry_their_own_scores_and_looks(beam_size: int) -> None:
                     torch.testing.assert_close(getattr(found, name), getattr(expected, name))
 
 
-def test_the_decoder_is_told_how_many_words_there_are() -> None:
+def test_position_counts_words() -> None:
     model, positions = ToyModel(2), []
 
     def step(ids: Tensor, state: DecoderState) -> DecoderStep:
@@ -135,7 +135,7 @@ def test_the_decoder_is_told_how_many_words_there_are() -> None:
     assert len(positions) > 1
 
 
-def test_a_decoder_that_sees_nothing_leaves_looks_of_nothing() -> None:
+def test_decoder_without_maps_gives_no_maps() -> None:
     model = ToyModel(2)
 
     def step(ids: Tensor, state: DecoderState) -> DecoderStep:
@@ -157,7 +157,7 @@ def test_beam_search_is_batch_invariant(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_only_words_are_emitted_and_no_caption_is_empty_or_twice_there(seed: int) -> None:
+def test_captions_are_nonempty_distinct_words(seed: int) -> None:
     model = ToyModel(3, seed, end_bonus=3.0)
     model.table[:, :, list(BANNED_IDS)] += 50
     for hypotheses in model.search(beam_size=4, num_captions=4, max_length=4):
@@ -168,31 +168,31 @@ def test_only_words_are_emitted_and_no_caption_is_empty_or_twice_there(seed: int
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_hypothesis_that_ends_at_the_longest_length_is_not_returned_cut_as_well(seed: int) -> None:
+def test_finished_hypothesis_is_not_also_truncated(seed: int) -> None:
     for hypotheses in ToyModel(8, seed).search(beam_size=3, num_captions=3, max_length=3):
         ids = [hypothesis.ids for hypothesis in hypotheses]
         assert len(set(ids)) == len(ids)
 
 
-def test_captions_come_best_first() -> None:
+def test_captions_are_ranked_best_first() -> None:
     for hypotheses in ToyModel(5, 2).search(beam_size=5, num_captions=5, max_length=6, length_penalty=1.0):
         ranks = [(h.is_finished, h.log_prob / (len(h.ids) + h.is_finished)) for h in hypotheses]
         assert ranks == sorted(ranks, reverse=True)
 
 
-def test_a_caption_that_never_ends_is_cut_and_says_so() -> None:
+def test_endless_caption_is_truncated_and_unfinished() -> None:
     for [hypothesis] in ToyModel(3, 0, end_bonus=-1000.0).search(beam_size=2, max_length=5):
         assert len(hypothesis.ids) == 5
         assert not hypothesis.is_finished
 
 
-def test_no_length_penalty_prefers_shorter_captions() -> None:
+def test_zero_length_penalty_prefers_shorter_captions() -> None:
     longer = sum(len(h.ids) for [h] in ToyModel(20, 1).search(beam_size=5, max_length=8, length_penalty=1.0))
     shorter = sum(len(h.ids) for [h] in ToyModel(20, 1).search(beam_size=5, max_length=8, length_penalty=0.0))
     assert shorter < longer
 
 
-def test_a_judge_decides_which_of_the_likely_captions_are_said():
+def test_scorer_reranks_hypotheses():
     model = ToyModel(photos=3, seed=4, end_bonus=1.0)
     options = DecodingOptions(beam_size=3, num_captions=3, max_length=4)
     asked = []
@@ -225,7 +225,7 @@ def test_a_judge_decides_which_of_the_likely_captions_are_said():
     assert any(ids[-1] == END for _, ids in asked)
 
 
-def test_a_judge_that_likes_all_alike_changes_nothing():
+def test_constant_scorer_changes_nothing():
     model = ToyModel(photos=4, seed=7)
     options = DecodingOptions(beam_size=3, num_captions=3, max_length=4)
     plain = beam_search(model.step, model.start(3), 4, options)

@@ -49,7 +49,7 @@ def draw(network: CaptionNetwork, images: torch.Tensor, *, max_length: int, seed
     return sample(decoder.step, start, memory, max_length=max_length, generator=generator)
 
 
-def test_drawn_captions_begin_with_a_word_end_once_and_hold_nothing_that_says_nothing(network):
+def test_sampled_captions_are_well_formed(network):
     images = torch.randn(40, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     captions = draw(network, images, max_length=6, seed=0)
     assert len(captions) == 40
@@ -61,7 +61,7 @@ def test_drawn_captions_begin_with_a_word_end_once_and_hold_nothing_that_says_no
         assert not set(ids) & set(BANNED_IDS)
 
 
-def test_words_are_drawn_as_often_as_the_decoder_says(network):
+def test_sampling_follows_decoder_probabilities(network):
     image = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)).expand(4000, -1, -1, -1)
     with torch.no_grad():
         memory = network.remember(image[:1])
@@ -73,12 +73,12 @@ def test_words_are_drawn_as_often_as_the_decoder_says(network):
         assert counts[index] / 4000 == pytest.approx(probability, abs=0.03)
 
 
-def test_the_baseline_of_a_sample_is_the_mean_of_the_others():
+def test_baseline_is_mean_of_other_samples():
     rewards = torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]])
     assert leave_one_out(rewards).tolist() == [[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]]
 
 
-def test_the_gradient_is_that_of_the_expected_reward():
+def test_gradient_is_of_expected_reward():
     """One word of five, so that the expectation can be summed up: many samples' mean gradient is near it."""
     logits = torch.tensor([0.3, -0.2, 0.9, 0.0, -1.0], requires_grad=True)
     worth = torch.tensor([1.0, 0.0, 3.0, 0.5, 2.0])
@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_expected_reward():
     assert found == pytest.approx(expected, abs=0.02)
 
 
-def test_every_word_of_a_caption_is_paid_what_the_caption_is_worth():
+def test_every_word_gets_the_caption_reward():
     """Captions of 3 and 1 words, packed step by step: word, word | word | word."""
     logits = torch.zeros(4, 6, requires_grad=True)
     targets = torch.tensor([1, 2, 3, 4])
@@ -118,13 +118,13 @@ def trainer(config):
     return Trainer(network, RECIPE, steps_per_epoch=8, reward=CiderReward(batch.references()))
 
 
-def test_captions_get_better(trainer, config):
+def test_self_critical_training_raises_reward(trainer, config):
     batch = make_batch(config.image_size)
     rewards = [trainer.train_on([batch]).reward for _ in range(200)]
     assert sum(rewards[-20:]) > 1.5 * sum(rewards[:20])
 
 
-def test_what_cannot_be_drawn_is_not_pushed_up(trainer, config):
+def test_banned_tokens_get_no_gradient(trainer, config):
     """It has no reward of its own, so nothing would ever push it down again."""
     bias = trainer.network.decoder.output.bias
     before = bias.detach().clone()
@@ -135,7 +135,7 @@ def test_what_cannot_be_drawn_is_not_pushed_up(trainer, config):
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-3])
-def test_the_encoder_learns_from_rewards_at_its_own_rate_or_not_at_all(config, rate):
+def test_encoder_has_its_own_self_critical_rate(config, rate):
     recipe = replace(RECIPE, self_critical_encoder_learning_rate=rate)
     batch = make_batch(config.image_size)
     torch.manual_seed(0)
@@ -153,7 +153,7 @@ def test_the_encoder_learns_from_rewards_at_its_own_rate_or_not_at_all(config, r
     assert trainer.learning_rates[0] == pytest.approx(rate, rel=0.1)
 
 
-def test_rewards_begin_from_the_average_when_the_words_are_learnt(config):
+def test_self_critical_phase_starts_from_ema(config):
     batch = make_batch(config.image_size)
     recipe = replace(RECIPE, epochs=2, self_critical_epochs=1, average_decay=0.9, learning_rate=0.05)
     trainer = Trainer(loud_network(config), recipe, steps_per_epoch=2, reward=CiderReward(batch.references()))
@@ -168,7 +168,7 @@ def test_rewards_begin_from_the_average_when_the_words_are_learnt(config):
     assert all(torch.equal(value, average[name]) for name, value in trainer.network.state_dict().items())
 
 
-def test_references_of_a_batch_are_what_went_into_it(config):
+def test_batch_keeps_its_references(config):
     captions = [[[4, 5, 7], [9]], [[8, 6]], [[5], [4, 4, 4, 4]]]
     batch = collate([Example(torch.zeros(3, 40, 40), texts) for texts in captions])
     found = [sorted(texts) for texts in batch.references()]

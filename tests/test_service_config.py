@@ -19,7 +19,7 @@ def mistakes(**variables: str) -> list[str]:
     return str(refusal.value).splitlines()
 
 
-def test_every_field_has_a_variable_of_its_name() -> None:
+def test_every_field_has_its_variable() -> None:
     chosen = {
         "checkpoint": "runs/mine",
         "device": "cuda:1",
@@ -43,11 +43,11 @@ def test_every_field_has_a_variable_of_its_name() -> None:
     assert ServiceConfig.from_env(environment) == ServiceConfig(**chosen)  # type: ignore[arg-type]
 
 
-def test_what_is_not_ours_in_the_environment_is_left_alone() -> None:
+def test_other_variables_are_ignored() -> None:
     assert ServiceConfig.from_env({"HOME": "/", "IMAGE_CAPTION_X": "1"}) == ServiceConfig()
 
 
-def test_all_mistakes_are_told_at_once_a_sentence_each() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     found = mistakes(THREADS="many", MAX_BYTES="0", BIND="8000", RATE_LIMIT="often", WORKER="2")
     assert len(found) == 5
     for name in ("THREADS", "MAX_BYTES", "BIND", "RATE_LIMIT", "WORKER"):
@@ -58,7 +58,7 @@ def test_all_mistakes_are_told_at_once_a_sentence_each() -> None:
 @pytest.mark.parametrize(
     ("given", "nearest"), [("MAX_PIXLES", "MAX_PIXELS"), ("APIKEY", "API_KEY"), ("threads", "THREADS")]
 )
-def test_an_unknown_setting_is_refused_with_the_nearest_that_is_one(given: str, nearest: str) -> None:
+def test_unknown_setting_suggests_the_nearest(given: str, nearest: str) -> None:
     [sentence] = mistakes(**{given: "1"})
     assert f"CAPTION_{given} is not a setting" in sentence
     assert f" CAPTION_{nearest}." in sentence
@@ -93,7 +93,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_that_is_one(given: str, 
         ("TRUSTED_HOSTS", "*"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
+def test_invalid_value_is_named(name: str, value: str) -> None:
     [sentence] = mistakes(**{name: value})
     assert sentence.startswith(f"CAPTION_{name} is ")
 
@@ -110,7 +110,7 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: str) -> Non
         ("trusted_hosts", "localhost"),
     ],
 )
-def test_a_value_that_can_be_is_taken_as_it_is(name: str, value: str | int) -> None:
+def test_valid_value_is_accepted(name: str, value: str | int) -> None:
     config = ServiceConfig.from_env({f"CAPTION_{name.upper()}": str(value)})
     assert getattr(config, name) == value
 
@@ -123,9 +123,7 @@ def test_a_value_that_can_be_is_taken_as_it_is(name: str, value: str | int) -> N
         ({"QUEUE": "31"}, ("CAPTION_THREADS", "CAPTION_QUEUE")),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(
-    variables: dict[str, str], mentions: tuple[str, ...]
-) -> None:
+def test_contradicting_settings_are_refused(variables: dict[str, str], mentions: tuple[str, ...]) -> None:
     [sentence] = mistakes(**variables)
     assert all(mention in sentence for mention in mentions)
 
@@ -139,7 +137,7 @@ def test_secrets_are_never_shown(name: str, secret: str) -> None:
     assert "hush" not in repr(ServiceConfig(**valid))  # type: ignore[arg-type]
 
 
-def test_lists_are_separated_by_commas_and_may_be_empty() -> None:
+def test_lists_are_comma_separated() -> None:
     assert listed(" a, b ,,c ") == ("a", "b", "c")
     assert listed("") == ()
 
@@ -147,7 +145,7 @@ def test_lists_are_separated_by_commas_and_may_be_empty() -> None:
 @pytest.mark.parametrize(
     ("share", "cores"), [("150000 100000", 1), ("300000 100000", 3), ("50000 100000", 1), ("max 100000", 4)]
 )
-def test_the_share_of_a_container_bounds_its_processes(
+def test_container_cpu_share_bounds_processes(
     share: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "cpu.max"
@@ -157,7 +155,7 @@ def test_the_share_of_a_container_bounds_its_processes(
     assert usable_cores() == cores
 
 
-def test_without_a_container_every_core_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_cores_count_without_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config_file, "_CPU_SHARE", tmp_path / "absent")
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3})
     assert usable_cores() == 4

@@ -27,22 +27,22 @@ def written(tmp_path_factory):
     return folder
 
 
-def test_the_same_seed_draws_the_same_world(world):
+def test_world_is_seeded(world):
     again = draw_world(200)
     assert [scene.image.tobytes() for scene in again] == [scene.image.tobytes() for scene in world]
     assert [scene.captions for scene in again] == [scene.captions for scene in world]
 
 
-def test_another_seed_draws_another_world(world):
+def test_seed_changes_world(world):
     other = draw_world(20, seed=1)
     assert [scene.captions for scene in other] != [scene.captions for scene in world[:20]]
 
 
-def test_a_smaller_world_is_the_beginning_of_a_larger_one(world):
+def test_smaller_world_is_a_prefix(world):
     assert [scene.captions for scene in draw_world(10)] == [scene.captions for scene in world[:10]]
 
 
-def test_no_picture_occurs_twice(world):
+def test_images_are_unique(world):
     assert len({scene.image.tobytes() for scene in world}) == len(world)
 
 
@@ -55,7 +55,7 @@ def test_every_shape_colour_background_and_relation_occurs(world):
 
 
 @pytest.mark.parametrize("size", [32, 64, 224])
-def test_outside_the_boxes_there_is_background_alone(size):
+def test_pixels_outside_boxes_are_background(size):
     for scene in draw_world(30, size=size):
         pixels = np.asarray(scene.image, dtype=int)  # (size, size, 3)
         difference = np.abs(pixels - BACKGROUNDS[scene.background]).max(axis=2)
@@ -65,7 +65,7 @@ def test_outside_the_boxes_there_is_background_alone(size):
         assert difference.max() <= NOISE
 
 
-def test_every_box_holds_the_colour_of_its_shape_up_to_its_four_sides(world):
+def test_boxes_are_tight(world):
     for scene in world:
         pixels = np.asarray(scene.image, dtype=int)
         for shape in scene.shapes:
@@ -81,7 +81,7 @@ def test_every_box_holds_the_colour_of_its_shape_up_to_its_four_sides(world):
             assert columns[-1] >= width - 3
 
 
-def test_captions_name_the_shapes_of_the_scene_and_no_others(world):
+def test_captions_name_exactly_the_shapes(world):
     for scene in world:
         expected = {f"{shape.colour} {shape.name}" for shape in scene.shapes}
         for caption in scene.captions:
@@ -90,18 +90,18 @@ def test_captions_name_the_shapes_of_the_scene_and_no_others(world):
             assert named == expected, caption
 
 
-def test_captions_use_no_word_that_is_not_theirs(world):
+def test_captions_use_known_words_only(world):
     known = NEUTRAL | {*SHAPES, *COLOURS, *BACKGROUNDS, "small", "large"}
     assert {word for scene in world for caption in scene.captions for word in caption.split()} <= known
 
 
-def test_captions_name_no_background_but_their_own(world):
+def test_captions_name_their_background(world):
     for scene in world:
         for caption in scene.captions:
             assert {word for word in caption.split() if word in BACKGROUNDS} <= {scene.background}
 
 
-def test_relations_are_true_in_every_sentence(world):
+def test_relations_are_true(world):
     checked = 0
     for scene in world:
         boxes = {shape.name: shape.box for shape in scene.shapes}
@@ -129,11 +129,11 @@ def test_sizes_are_true(world):
         assert ("large" not in text) or share >= 0.42
 
 
-def test_every_scene_has_five_different_captions(world):
+def test_scenes_have_five_different_captions(world):
     assert all(len(set(scene.captions)) == 5 for scene in world)
 
 
-def test_the_splits_are_disjoint_and_cover_the_world(written):
+def test_splits_partition_the_world(written):
     images = json.loads((written / "captions.json").read_text())["images"]
     splits = {image["filename"]: image["split"] for image in images}
     assert len(splits) == len(images) == 40
@@ -141,7 +141,7 @@ def test_the_splits_are_disjoint_and_cover_the_world(written):
     assert [list(splits.values()).count(split) for split in ("train", "val", "test")] == [32, 4, 4]
 
 
-def test_sentences_are_as_in_karpathys_splits(written):
+def test_captions_file_is_in_karpathy_format(written):
     images = json.loads((written / "captions.json").read_text())["images"]
     sentids = [sentid for image in images for sentid in image["sentids"]]
     assert sentids == list(range(200))
@@ -152,7 +152,7 @@ def test_sentences_are_as_in_karpathys_splits(written):
             assert sentence["imgid"] == image["imgid"]
 
 
-def test_instances_are_the_boxes_of_the_scenes(written):
+def test_instances_are_the_boxes(written):
     instances = json.loads((written / "instances.json").read_text())
     names = {category["id"]: category["name"] for category in instances["categories"]}
     boxes = {image["id"]: set() for image in instances["images"]}
@@ -167,18 +167,18 @@ def test_instances_are_the_boxes_of_the_scenes(written):
 
 
 @pytest.mark.parametrize("arguments", [(0, 64), (-1, 64), (10, 31), (10, 2000)])
-def test_a_world_that_cannot_be_drawn_is_refused(arguments):
+def test_invalid_world_is_refused(arguments):
     with pytest.raises(OptionsError, match="must be"):
         draw_world(*arguments)
 
 
-def test_the_command_writes_a_data_set(tmp_path, capsys):
+def test_command_writes_dataset(tmp_path, capsys):
     assert shapes.main(["--output", str(tmp_path / "world"), "--photographs", "10", "--size", "32"]) == 0
     assert len(list((tmp_path / "world" / "images").glob("*.png"))) == 10
     assert "10 pictures" in capsys.readouterr().out
 
 
-def test_a_world_too_small_for_three_splits_is_refused_with_exit_2(tmp_path, capsys):
+def test_world_too_small_for_splits_exits_2(tmp_path, capsys):
     assert shapes.main(["--output", str(tmp_path / "world"), "--photographs", "9"]) == 2
     assert "at least 10" in capsys.readouterr().err
     assert not (tmp_path / "world").exists()

@@ -30,7 +30,7 @@ def captions(shipped: Captioner) -> list[Caption]:
     return [found[0] for found in shipped.caption(photos)]
 
 
-def test_it_is_small_described_and_scored(shipped: Captioner) -> None:
+def test_shipped_checkpoint_is_small_and_described(shipped: Captioner) -> None:
     assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 40e6
     assert (CHECKPOINT / "README.md").exists()
     assert shipped.info.scores["split"] == "test"
@@ -39,7 +39,7 @@ def test_it_is_small_described_and_scored(shipped: Captioner) -> None:
     assert "non-commercial" in shipped.info.licence
 
 
-def test_captions_of_different_photos_are_finished_sentences_that_differ(
+def test_shipped_captions_are_finished_and_differ(
     captions: list[Caption],
 ) -> None:
     assert all(caption.is_finished and 4 <= len(caption.words) <= 20 for caption in captions)
@@ -47,7 +47,7 @@ def test_captions_of_different_photos_are_finished_sentences_that_differ(
     assert not any(caption.text.split()[-1] in ("a", "an", "the", "and", "of") for caption in captions)
 
 
-def test_words_of_a_caption_look_at_visibly_different_places(captions: list[Caption]) -> None:
+def test_shipped_maps_differ_between_words(captions: list[Caption]) -> None:
     attention = describe_attention(captions)
     assert attention["step_distance"] > 0.1
     assert attention["entropy"] < 0.98
@@ -71,9 +71,7 @@ def variants() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("name", "data"), variants().items())
-def test_every_way_a_photo_may_come_is_captioned_and_drawn(
-    shipped: Captioner, name: str, data: bytes
-) -> None:
+def test_every_image_format_is_captioned_and_drawn(shipped: Captioner, name: str, data: bytes) -> None:
     image = open_image(data).image
     [[caption]] = shipped.caption([image])
     assert len(caption.words) >= 4
@@ -85,7 +83,7 @@ def test_every_way_a_photo_may_come_is_captioned_and_drawn(
 
 
 @pytest.mark.skipif(not FLICKR8K.is_dir(), reason="Flickr8k is not here")
-def test_scores_on_a_part_of_the_val_split_are_near_the_published_ones(shipped: Captioner) -> None:
+def test_val_scores_are_near_published_scores(shipped: Captioner) -> None:
     all_photos = read_photos(FLICKR8K / "captions.json", FLICKR8K / "images")
     val = [image for image in all_photos if image.split == "val"][:100]
     scores = evaluate_captioner(shipped, val, DecodingOptions())

@@ -25,20 +25,20 @@ def grown(checkpoint):
     return start, vocabulary, config, grown_network(start, config, vocabulary, CAPTIONS)
 
 
-def test_known_words_keep_their_ids_and_new_ones_follow(grown):
+def test_known_words_keep_their_ids(grown):
     start, vocabulary, _, _ = grown
     assert vocabulary.words[: len(WORDS)] == list(WORDS) == start.vocabulary.words
     assert vocabulary.words[len(WORDS) :] == ["zebra", "saxophone"]  # most frequent first
 
 
-def test_every_weight_is_the_one_it_was(grown):
+def test_weights_are_copied(grown):
     start, _, _, network = grown
     old = start.network.state_dict()
     for name, value in network.state_dict().items():
         assert torch.equal(value[: len(old[name])] if name in WORD_ROWS else value, old[name]), name
 
 
-def test_it_says_what_it_said_as_long_as_new_words_are_unlikely(grown, captioner):
+def test_captions_stay_while_new_words_are_unlikely(grown, captioner):
     start, vocabulary, config, network = grown
     photos = [draw_photo(seed) for seed in range(4)]
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_it_says_what_it_said_as_long_as_new_words_are_unlikely(grown, captioner
     assert [one[0].text for one in after] == [one[0].text for one in before]
 
 
-def test_new_words_are_neither_silent_nor_all_that_is_said(grown):
+def test_new_words_get_moderate_probability(grown):
     _, vocabulary, _, network = grown
     rows = network.decoder.embedding.weight
     known, new = rows[4:-2].std().item(), rows[-2:].std().item()
@@ -58,7 +58,7 @@ def test_new_words_are_neither_silent_nor_all_that_is_said(grown):
     assert bias[vocabulary.encode(["zebra"])[0]] > bias[vocabulary.encode(["saxophone"])[0]]
 
 
-def test_another_network_than_the_trained_one_is_refused_by_name(config):
+def test_other_network_is_named(config):
     assert continued_config(config, {"dropout": 0.1, "attention": config.attention}).dropout == 0.1
     with pytest.raises(OptionsError, match="--hidden-dim is 9.*has 7.*--start-from"):
         continued_config(config, {"hidden_dim": 9})
@@ -88,7 +88,7 @@ def save_kind(tmp_path, config, vocabulary):
     return write
 
 
-def test_one_command_trains_it_on_captioned_photos(zoo, checkpoint, tmp_path):
+def test_finetuning_command(zoo, checkpoint, tmp_path):
     run = tmp_path / "run"
     more = [
         "--epochs",
@@ -111,7 +111,7 @@ def test_one_command_trains_it_on_captioned_photos(zoo, checkpoint, tmp_path):
     assert log[-1]["cross_entropy"] < log[0]["cross_entropy"] / 1.5
 
 
-def test_an_option_of_another_network_stops_the_command_before_it_begins(zoo, checkpoint, tmp_path, capsys):
+def test_other_network_option_is_refused_first(zoo, checkpoint, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [*zoo, "--start-from", str(checkpoint), "--output", str(run), "--attention", "dot"]
     assert fit.main(arguments) == 2
@@ -119,7 +119,7 @@ def test_an_option_of_another_network_stops_the_command_before_it_begins(zoo, ch
     assert not run.exists()
 
 
-def test_photos_may_be_larger_where_no_weight_belongs_to_a_place(zoo, save_kind, tmp_path, capsys):
+def test_image_size_may_grow(zoo, save_kind, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [*zoo, "--image-size", "64", "--epochs", "1", "--workers", "0", "--output", str(run)]
     assert fit.main([*arguments, "--start-from", str(save_kind("location"))]) == 2
@@ -128,7 +128,7 @@ def test_photos_may_be_larger_where_no_weight_belongs_to_a_place(zoo, save_kind,
     assert Captioner.load(run).config.image_size == 64
 
 
-def test_a_checkpoint_that_is_none_stops_it_in_one_line(zoo, tmp_path, capsys):
+def test_invalid_checkpoint_is_one_line(zoo, tmp_path, capsys):
     assert fit.main([*zoo, "--start-from", str(tmp_path / "none"), "--output", str(tmp_path / "run")]) == 2
     assert len(capsys.readouterr().err.splitlines()[-1:]) == 1
     assert not (tmp_path / "run").exists()

@@ -61,20 +61,20 @@ def test_tokens_join_to_the_caption(kind: str, language: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-def test_characters_that_nothing_was_learnt_from_come_back_too(kind: str) -> None:
+def test_unseen_characters_round_trip(kind: str) -> None:
     tokens = tokens_of(kind)
     for words in (WORDS_WITH_EMOJI, ["ᓄᓇᕗᑦ", "dogs"], []):
         assert tokens.join(tokens.cut(words)) == detokenize(words)
 
 
-def test_a_character_keeps_its_marks_and_a_space_is_a_character() -> None:
+def test_characters_keep_their_marks_and_spaces() -> None:
     assert CHARACTERS.cut(["हिन्दी", "में"]) == ["हि", "न्", "दी", " ", "में"]
     assert CHARACTERS.cut(["一只", "狗"]) == ["一", "只", " ", "狗"]
     assert CHARACTERS.cut(["a", "\u0301b"]) == ["a", " ", "\u0301", "b"]  # no mark hides a space
 
 
 @pytest.mark.parametrize("kind", ["characters", "pieces"])
-def test_whatever_a_network_writes_becomes_text_with_single_spaces(kind: str) -> None:
+def test_any_token_sequence_joins_with_single_spaces(kind: str) -> None:
     vocabulary = Vocabulary.build(CAPTIONS, min_count=1, tokens=kind)
     rng = random.Random(0)
     for _ in range(50):
@@ -86,7 +86,7 @@ def test_whatever_a_network_writes_becomes_text_with_single_spaces(kind: str) ->
         assert vocabulary.text(vocabulary.encode([" ", " "])) == ""
 
 
-def test_pieces_are_shown_without_marks_and_none_is_empty() -> None:
+def test_pieces_are_shown_without_markers() -> None:
     vocabulary = Vocabulary.build(
         [["play", "plays", "runs"]] * 3 + [["一只狗", "狗"]] * 3, min_count=3, tokens="pieces"
     )
@@ -95,7 +95,7 @@ def test_pieces_are_shown_without_marks_and_none_is_empty() -> None:
     assert all(token and "#" not in token for token in vocabulary.decode(range(4, len(vocabulary))))
 
 
-def test_pieces_do_not_depend_on_the_order_of_captions() -> None:
+def test_pieces_are_independent_of_caption_order() -> None:
     first = Vocabulary.build(CAPTIONS * 3, min_count=2, tokens="pieces")
     again = Vocabulary.build(CAPTIONS[::-1] * 3, min_count=2, tokens="pieces")
     assert isinstance(first.tokens, Pieces)
@@ -104,7 +104,7 @@ def test_pieces_do_not_depend_on_the_order_of_captions() -> None:
     assert first.words == again.words
 
 
-def test_another_process_learns_the_same_pieces_and_loads_their_library_for_nothing_else() -> None:
+def test_pieces_are_deterministic_across_processes() -> None:
     program = (
         "import sys; from model.vocabulary import Vocabulary; sys.stdout.reconfigure(encoding='utf-8');"
         "Vocabulary.build([['a']], min_count=1, tokens='characters').encode(['a']);"
@@ -115,7 +115,7 @@ def test_another_process_learns_the_same_pieces_and_loads_their_library_for_noth
     assert other.stdout.strip() == Pieces.learn(CAPTIONS, min_count=2).as_record()
 
 
-def test_a_sentence_that_recurs_stays_several_pieces() -> None:
+def test_repeated_sentence_stays_several_pieces() -> None:
     sentence = "一只黑色的狗在草地上奔跑"
     pieces = Pieces.learn([[sentence + "着一个球"]] * 50, min_count=2).cut([sentence + "着一个球"])
     assert len(pieces) > 1
@@ -123,7 +123,7 @@ def test_a_sentence_that_recurs_stays_several_pieces() -> None:
 
 
 @pytest.mark.parametrize("kind", ["words", "characters"])
-def test_rare_words_and_characters_are_left_out(kind: str) -> None:
+def test_rare_words_and_characters_are_dropped(kind: str) -> None:
     vocabulary = Vocabulary.build([["aa"], ["aa"], ["aa", "q"]], min_count=2, tokens=kind)
     assert not any("q" in word for word in vocabulary.words)
     assert Vocabulary.unk_id in vocabulary.encode(["aa", "q"])
@@ -136,7 +136,7 @@ def test_rare_words_are_spelt_in_pieces() -> None:
 
 
 @pytest.mark.parametrize("kind", ["words", "characters"])
-def test_a_vocabulary_grows_at_its_end(kind: str) -> None:
+def test_vocabulary_grows_at_its_end(kind: str) -> None:
     before = Vocabulary.build([["a", "dog"], ["a", "cat"]], min_count=1, tokens=kind)
     after = before.grown([["a", "猫"], ["猫", "犬", "a"], ["犬", "猫", "鳥"]], min_count=2)
     new = ["猫", "犬"]
@@ -149,12 +149,12 @@ def test_a_vocabulary_grows_at_its_end(kind: str) -> None:
     assert before.grown([["dog", "a"]], min_count=1).words == before.words
 
 
-def test_pieces_stay_as_they_were_learnt() -> None:
+def test_pieces_do_not_grow() -> None:
     before = Vocabulary.build([["a", "dog"]] * 2, min_count=1, tokens="pieces")
     assert before.grown([["猫"]] * 9, min_count=1) is before
 
 
-def test_words_need_twenty_tokens_and_others_as_many_as_nearly_all_captions() -> None:
+def test_caption_length_covers_nearly_all_captions() -> None:
     captions = [["一" * length] for length in range(1, 101)]
     assert Vocabulary.build(captions, min_count=1).caption_length(captions) == 20
     characters = Vocabulary.build(captions, min_count=1, tokens="characters")
@@ -176,7 +176,7 @@ def test_words_need_twenty_tokens_and_others_as_many_as_nearly_all_captions() ->
         ("", ""),
     ],
 )
-def test_scores_count_characters_where_a_script_has_no_spaces(text: str, scored: str) -> None:
+def test_scoring_splits_scripts_without_spaces(text: str, scored: str) -> None:
     assert cut_for_scoring(text) == scored
     assert cut_for_scoring(scored) == scored
 
@@ -194,7 +194,7 @@ def test_scripts_without_spaces_get_advice(language: str, is_advised: bool) -> N
         assert "--tokens characters" in advice
 
 
-def test_words_that_were_parted_with_spaces_are_words_in_any_script() -> None:
+def test_spaced_text_gets_no_advice() -> None:
     assert advise_tokens([tokenize("一只 黑色 的 狗 在 草地 上 奔跑")]) is None
     assert advise_tokens([tokenize("สุนัข สี ดำ กำลัง วิ่ง บน สนาม หญ้า")]) is None
 
@@ -221,9 +221,7 @@ def save(captioner: Captioner, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-def test_a_captioner_of_every_kind_of_tokens_is_saved_and_captions_the_same_afterwards(
-    tmp_path: Path, config: ModelConfig, kind: str
-) -> None:
+def test_captioner_round_trips_with_every_tokenizer(tmp_path: Path, config: ModelConfig, kind: str) -> None:
     before = tiny_captioner(config, kind)
     after = Captioner.load(save(before, tmp_path / kind))
     assert after.config == before.config
@@ -239,7 +237,7 @@ def test_a_captioner_of_every_kind_of_tokens_is_saved_and_captions_the_same_afte
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-def test_a_caption_is_read_token_by_token(config: ModelConfig, kind: str) -> None:
+def test_forced_decoding_is_token_by_token(config: ModelConfig, kind: str) -> None:
     captioner = tiny_captioner(config, kind)
     [read] = captioner.read([draw_photo(0)], [CAPTIONS])
     for words, caption in zip(CAPTIONS, read, strict=True):
@@ -247,7 +245,7 @@ def test_a_caption_is_read_token_by_token(config: ModelConfig, kind: str) -> Non
         assert [word.word for word in caption.words] == captioner.vocabulary.cut(words)
 
 
-def test_the_longest_caption_is_the_captioners_own_unless_asked_for(config: ModelConfig) -> None:
+def test_max_length_defaults_to_caption_length(config: ModelConfig) -> None:
     captioner = tiny_captioner(config, "characters")
     with torch.no_grad():
         captioner.network.decoder.output.bias[Vocabulary.end_id] = -1000  # it never ends by itself
@@ -257,14 +255,14 @@ def test_the_longest_caption_is_the_captioners_own_unless_asked_for(config: Mode
     assert captioner.settled(DecodingOptions()).max_length == captioner.config.caption_length
 
 
-def test_other_tokens_over_pieces_leave_no_tokenizer_behind(tmp_path: Path, config: ModelConfig) -> None:
+def test_saving_over_pieces_removes_tokenizer_file(tmp_path: Path, config: ModelConfig) -> None:
     folder = save(tiny_captioner(config, "pieces"), tmp_path)
     save(tiny_captioner(config, "characters"), folder)
     assert not (folder / TOKENIZER).exists()
     assert Captioner.load(folder).config.tokens == "characters"
 
 
-def test_a_tokenizer_that_was_changed_is_refused(tmp_path: Path, config: ModelConfig) -> None:
+def test_changed_tokenizer_is_refused(tmp_path: Path, config: ModelConfig) -> None:
     path = save(tiny_captioner(config, "pieces"), tmp_path) / TOKENIZER
     whole = path.read_bytes()
     path.write_bytes(whole.replace("狗".encode(), "猫".encode()))
@@ -278,7 +276,7 @@ def test_a_tokenizer_that_was_changed_is_refused(tmp_path: Path, config: ModelCo
 @pytest.mark.parametrize(
     "record", ["", "[]", "{}", '{"model": {}}', "\x80\x04cos\nsystem\n.", json.dumps("x" * 9)]
 )
-def test_what_are_no_pieces_is_refused_in_one_sentence(record: str) -> None:
+def test_invalid_tokenizer_record_is_refused(record: str) -> None:
     with pytest.raises(CheckpointError, match="not as the tokenizers library writes them") as raised:
         Pieces(record)
     assert "\n" not in str(raised.value)

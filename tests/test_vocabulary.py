@@ -16,16 +16,16 @@ from model.vocabulary import SPECIALS, Vocabulary, detokenize, tokenize
         (" . ", []),
     ],
 )
-def test_words_are_lower_case_and_without_punctuation_in_any_script(text: str, words: list[str]) -> None:
+def test_tokenize_lowercases_and_strips_punctuation(text: str, words: list[str]) -> None:
     assert tokenize(text) == words
 
 
-def test_tokenizing_what_was_detokenized_changes_nothing() -> None:
+def test_tokenize_is_inverse_of_detokenize() -> None:
     words = tokenize("Two dogs, one ball: fun!")
     assert tokenize(detokenize(words)) == words
 
 
-def test_ids_and_words_are_inverse_and_unknown_words_become_unk() -> None:
+def test_encode_and_decode_are_inverse() -> None:
     vocabulary = Vocabulary(["dog", "cat"])
     assert vocabulary.decode(vocabulary.encode(["cat", "dog"])) == ["cat", "dog"]
     assert vocabulary.encode(["zebra"]) == [Vocabulary.unk_id]
@@ -33,19 +33,19 @@ def test_ids_and_words_are_inverse_and_unknown_words_become_unk() -> None:
     assert len(vocabulary) == 6
 
 
-def test_rare_words_are_left_out_and_frequent_ones_come_first() -> None:
+def test_vocabulary_is_sorted_by_frequency() -> None:
     captions = [["a", "dog"], ["a", "cat"], ["a", "dog", "zebra"]]
     assert Vocabulary.build(captions, min_count=2).words == ["a", "dog"]
 
 
-def test_the_order_of_captions_does_not_change_the_vocabulary() -> None:
+def test_vocabulary_is_independent_of_caption_order() -> None:
     captions = [["b", "a"], ["d", "c"]]
     assert (
         Vocabulary.build(captions, min_count=1).words == Vocabulary.build(captions[::-1], min_count=1).words
     )
 
 
-def test_a_grown_vocabulary_keeps_its_ids_and_ends_with_the_frequent_new_words() -> None:
+def test_grown_vocabulary_keeps_ids() -> None:
     before = Vocabulary(["dog", "cat"])
     after = before.grown([["a", "zebra"], ["a", "dog", "owl"], ["zebra", "a"]], min_count=2)
     assert after.words == ["dog", "cat", "a", "zebra"]
@@ -53,6 +53,6 @@ def test_a_grown_vocabulary_keeps_its_ids_and_ends_with_the_frequent_new_words()
 
 
 @pytest.mark.parametrize("words", [["dog", "dog"], ["<end>"], [""], [" "], [" dog"]])
-def test_a_malformed_word_list_is_refused(words: list[str]) -> None:
+def test_malformed_word_list_is_refused(words: list[str]) -> None:
     with pytest.raises(CheckpointError):
         Vocabulary(words)
