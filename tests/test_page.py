@@ -81,7 +81,7 @@ def test_camera_takes_photo_and_is_released(open_page: Callable[..., Any]) -> No
 def test_denied_camera_is_reported(page: Any) -> None:
     page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error()); }")
     page.click("#film")
-    page.locator("#problem", has_text="The camera cannot be used.").wait_for()
+    page.locator("#problem", has_text="The camera is not available.").wait_for()
 
 
 def test_phone_uses_its_own_camera(open_page: Callable[..., Any]) -> None:
@@ -109,7 +109,7 @@ def test_form_works_without_javascript(open_page: Callable[..., Any]) -> None:
     page = open_page(java_script_enabled=False)
     page.set_input_files("#file", photo())
     with page.expect_response("**/v1/overlays") as answer:
-        page.get_by_role("button", name="Draw where it looks").click()
+        page.get_by_role("button", name="Show attention maps").click()
     assert answer.value.header_value("content-type") == "image/png"
     page.locator("img").wait_for()  # the browser's own page around the picture
 
@@ -142,7 +142,7 @@ def test_hovered_word_shows_its_attention(open_page: Callable[..., Any]) -> None
     assert page.locator("#heat.lit").count() == 0
     for index, place in enumerate(["top left", "top", "top right", "on the left"]):
         words(page).nth(index).hover()
-        assert f"looked {place if place.startswith('on') else f'at the {place}'}" in readout(page)
+        assert f"attention {place if place.startswith('on') else f'at the {place}'}" in readout(page)
         assert peak(page) == list(divmod(index, 3))
     page.mouse.move(1, 1)
     assert page.locator("#heat.lit").count() == 0
@@ -209,7 +209,7 @@ def test_heat_opacity_can_be_changed(open_page: Callable[..., Any]) -> None:
 def test_too_large_photo_is_refused_before_upload(page: Any) -> None:
     page.route("**/v1/captions", lambda route: pytest.fail("it was sent"))
     choose(page, {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": bytes(MAX_BYTES + 1)}, until="failed")
-    assert page.locator("#problem").inner_text() == "This photo has 0.5 MB; at most 0.5 MB are accepted."
+    assert page.locator("#problem").inner_text() == "This photo is too large (0.5 MB); the limit is 0.5 MB."
 
 
 def test_error_detail_is_shown(page: Any) -> None:
@@ -224,7 +224,7 @@ def test_unavailable_service_can_be_retried(page: Any) -> None:
     page.route("**/v1/captions", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
     choose(page, photo(), until="failed")
-    assert "does not answer" in page.locator("#problem").inner_text()
+    assert "not responding" in page.locator("#problem").inner_text()
     page.unroute("**/v1/captions")
     page.click("#retry")
     page.locator("body[data-state=done]").wait_for()
@@ -262,3 +262,11 @@ def test_examples_are_cacheable(client: FlaskClient) -> None:
 @pytest.mark.parametrize("name", ["README.md", "nothing.jpg", "..%2fREADME.md", "../README.md"])
 def test_only_examples_are_served(client: FlaskClient, name: str) -> None:
     assert_problem(client.get(f"/examples/{name}"), 404)
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "shown"), [(400_000, "0.4"), (12_500_000, "12.5"), (20_000_000, "20")]
+)
+def test_page_shows_upload_limit_in_megabytes(max_bytes: int, shown: str) -> None:
+    page = create_app(ServiceConfig(max_bytes=max_bytes), FakeCaptioner()).test_client().get("/").text
+    assert f"up to {shown}&nbsp;MB each" in page

@@ -156,5 +156,5 @@ def test_results_are_announced_to_screen_readers(page: Any) -> None:
     choose(page, photo(colour="green"))
     described = words(page).nth(0).get_attribute("aria-describedby")
     words(page).nth(0).focus()
-    assert "looked at the top left" in page.locator(f"#{described}").inner_text()
+    assert "attention at the top left" in page.locator(f"#{described}").inner_text()
     assert page.get_by_role("img", name="a green wide picture").is_visible()

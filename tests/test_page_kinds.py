@@ -35,7 +35,7 @@ def without_maps(caption: Caption) -> Caption:
 def test_model_without_attention_shows_no_maps(open_page: Callable[..., Any]) -> None:
     with served(OtherCaptioner(without_maps, attention="none")) as address:
         page = open_page(address=address)
-        assert page.locator(".promise").inner_text() == "Says what is in a photo."
+        assert page.locator(".promise").inner_text() == "Captions for your photos."
         choose(page, photo())
         assert page.locator("#no-map").is_visible()
         assert not page.locator("#play").is_visible()
@@ -69,6 +69,6 @@ def test_heads_can_be_viewed_one_by_one(open_page: Callable[..., Any]) -> None:
         page = open_page(address=address)
         choose(page, photo())
         words(page).first.focus()
-        assert "looked at the top left" in readout(page)
+        assert "attention at the top left" in readout(page)
         page.get_by_label("2", exact=True).check()
-        assert "head 2 looked at the top right" in readout(page)
+        assert "head 2: attention at the top right" in readout(page)

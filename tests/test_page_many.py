@@ -80,7 +80,7 @@ def test_photos_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
         sent: list[str] = []
         page.on("request", lambda request: sent.append(request.url))
         choose(page, *[photo(f"{i}.jpg") for i in range(4)], until="many")
-        row(page, "0.jpg").get_by_text("looking").wait_for()
+        row(page, "0.jpg").get_by_text("captioning").wait_for()
         assert [row(page, f"{i}.jpg").locator(".state").inner_text() for i in (1, 2, 3)] == ["waiting"] * 3
         assert sum(url.endswith("/v1/captions") for url in sent) == 1
         release.set()
@@ -90,7 +90,7 @@ def test_photos_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
 def test_busy_service_is_retried(page: Any) -> None:
     refused = refuse(page, times=2)
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
-    row(page, "a.jpg").get_by_text("waiting for the service").wait_for()
+    row(page, "a.jpg").get_by_text("server busy, retrying").wait_for()
     tallied(page, "2 of 2 captioned")
     assert refused == [503, 503]
 

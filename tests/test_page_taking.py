@@ -45,7 +45,7 @@ def test_alt_text_is_capitalized_and_editable(page: Any) -> None:
     choose(page, photo())
     assert page.input_value("#text") == "A red wide picture"
     page.fill("#text", "A plain red card")
-    assert page.locator("#length").inner_text() == "16 characters of 125 advised"
+    assert page.locator("#length").inner_text() == "16 characters (recommended: up to 125)"
     assert page.locator("#caption").inner_text() == "a red wide picture"  # what was said stays what was said
 
 
@@ -57,7 +57,7 @@ def test_long_alt_text_is_only_flagged(page: Any) -> None:
     assert page.input_value("#text").endswith("yz")
     assert (
         page.locator("#length.long").inner_text()
-        == "127 characters, more than the 125 that are usually advised"
+        == "127 characters, more than the recommended 125"
     )
 
 
@@ -163,7 +163,7 @@ def test_contact_sheet_of_chosen_caption_is_saved(page: Any) -> None:
 def test_animation_of_best_caption_is_saved(page: Any) -> None:
     choose(page, photo("dog.jpg"))
     name, data = saved(page, "#gif")
-    assert name == "dog-walk.gif"
+    assert name == "dog-animation.gif"
     assert Image.open(io.BytesIO(data)).n_frames > 3
     page.locator("#choices input").nth(1).check()
     assert not page.locator("#gif").is_visible()

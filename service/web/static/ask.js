@@ -37,10 +37,10 @@ export async function askPatiently(route, file, fields, { signal, onProgress, on
 // The answer as data, or as a Blob when it is a picture. Rejects with a sentence for the reader.
 function ask(route, file, fields, signal, onProgress) {
   const form = new FormData();
-  form.append("image", file, file.name || "photograph");
+  form.append("image", file, file.name || "photo");
   for (const [name, value] of Object.entries(fields)) form.append(name, value);
   return new Promise((resolve, reject) => {
-    if (signal?.aborted) return void reject(new Refusal("This was cancelled."));
+    if (signal?.aborted) return void reject(new Refusal("Cancelled."));
     const request = new XMLHttpRequest(); // fetch() does not tell how much of an upload is sent
     request.open("POST", route);
     request.responseType = "blob";
@@ -48,8 +48,8 @@ function ask(route, file, fields, signal, onProgress) {
     request.upload.addEventListener("load", () => onProgress?.(null));
     request.addEventListener("load", () => read(request).then(resolve, reject));
     request.addEventListener("error", () =>
-      reject(new Refusal("The captioning service does not answer. Is it still running?")));
-    request.addEventListener("abort", () => reject(new Refusal("This was cancelled.")));
+      reject(new Refusal("The server is not responding. Is it still running?")));
+    request.addEventListener("abort", () => reject(new Refusal("Cancelled.")));
     signal?.addEventListener("abort", () => request.abort());
     request.send(form);
   });
@@ -62,7 +62,7 @@ async function read(request) {
   const { status } = request;
   const isBusy = status === 429 || status === 503;
   const retryAfter = Number(request.getResponseHeader("Retry-After")) || (isBusy ? PAUSE : null);
-  throw new Refusal(answer.detail ?? `The captioning service answered with status ${status}.`, { status, retryAfter });
+  throw new Refusal(answer.detail ?? `The server returned status ${status}.`, { status, retryAfter });
 }
 
 // A folder, or a file that has been moved since, cannot be sent, and the browser would not say why.
@@ -70,7 +70,7 @@ async function checkReadable(file) {
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    throw new Error("This cannot be read. It must be a file, not a folder, and still be where it was.");
+    throw new Error("This file cannot be read. It may have been moved, or be a folder.");
   }
 }
 
@@ -88,7 +88,7 @@ function pause(seconds, signal) {
     const timer = setTimeout(resolve, 1000 * seconds);
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
-      reject(new Refusal("This was cancelled."));
+      reject(new Refusal("Cancelled."));
     });
   });
 }

@@ -20,7 +20,7 @@ async function open(fail) {
     byId("finder").srcObject = await navigator.mediaDevices.getUserMedia({ video });
     byId("camera").showModal();
   } catch {
-    fail("The camera cannot be used. Allow it in the browser, or choose a file.");
+    fail("The camera is not available. Allow access in the browser, or choose a file.");
   }
 }
 

@@ -41,6 +41,6 @@ async function fetchExample(button, take, fail) {
     if (!answer.ok) throw new Error();
     take([new File([await answer.blob()], button.dataset.name)]);
   } catch {
-    fail("This example cannot be fetched. Is the captioning service still running?");
+    fail("The example could not be loaded. Is the server still running?");
   }
 }

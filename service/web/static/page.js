@@ -20,7 +20,7 @@ watchForPhotographs(take, complain);
 offerCamera(take, complain);
 byId("clear").addEventListener("click", () => {
   const isEdited = queue.photos.some((photo) => photo.isEdited);
-  if (isEdited && !confirm("The captions that you have edited will be gone. Start again?")) return;
+  if (isEdited && !confirm("Your edited captions will be lost. Start over?")) return;
   queue.clear();
   open(null);
 });
@@ -102,7 +102,7 @@ function enter(state) {
   const held = document.activeElement;
   document.body.dataset.state = state;
   const isFirst = state === "empty" || state === "failed";
-  byId("invitation").textContent = isFirst ? "Choose a photograph" : "Add more";
+  byId("invitation").textContent = isFirst ? "Choose a photo" : "Add more";
   if (held === document.body || held.checkVisibility?.() !== false) return;
   byId({ done: "result", busy: "cancel", many: "many" }[state] ?? "file").focus(); // what had it is gone
 }

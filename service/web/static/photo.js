@@ -16,7 +16,7 @@ export class Photo {
 
   constructor(file) {
     this.file = file;
-    this.name = file.name || "photograph";
+    this.name = file.name || "photo";
     this.url = URL.createObjectURL(file);
   }
 

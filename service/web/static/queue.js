@@ -85,7 +85,7 @@ export class Queue {
 
   #checkSize(file) {
     if (file.size <= this.#maxBytes) return;
-    const size = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
-    throw new Error(`This photograph has ${size(file.size)}; at most ${size(this.#maxBytes)} are accepted.`);
+    const size = (bytes) => `${Number((bytes / 1e6).toPrecision(3))} MB`;
+    throw new Error(`This photo is too large (${size(file.size)}); the limit is ${size(this.#maxBytes)}.`);
   }
 }

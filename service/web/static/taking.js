@@ -54,7 +54,7 @@ export class Taking {
     const label = (button.dataset.label ??= button.textContent);
     const isCopied = await copied(FORMS[button.dataset.form](text, name));
     this.#announce(isCopied ? "Copied." : "");
-    if (!isCopied) byId("problem").textContent = "The browser does not let the page copy; select the text and copy it.";
+    if (!isCopied) byId("problem").textContent = "The browser blocked copying. Select the text and copy it yourself.";
     else button.textContent = "Copied";
     setTimeout(() => (button.textContent = label), COPIED);
   }
@@ -63,7 +63,7 @@ export class Taking {
     if (button.ariaDisabled === "true") return;
     button.ariaDisabled = "true"; // unlike `disabled` it leaves the focus where it is
     byId("problem").textContent = "";
-    this.#announce("Drawing.");
+    this.#announce("Preparing the file.");
     try {
       await work(this.#photo);
       this.#announce("Saved.");
@@ -81,7 +81,7 @@ async function saveSheet({ file, name, chosen }) {
 }
 
 async function saveWalk({ file, name }) {
-  saveBlob(await askPatiently("/v1/overlays", file, { format: "gif" }), fileName(name, "walk.gif"));
+  saveBlob(await askPatiently("/v1/overlays", file, { format: "gif" }), fileName(name, "animation.gif"));
 }
 
 function saveBlob(blob, name) {

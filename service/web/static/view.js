@@ -72,10 +72,10 @@ export class View {
   #showProgress() {
     const { state, share } = this.#photo;
     byId("step").textContent = {
-      waiting: "Waiting for its turn…",
-      sending: "Sending the photograph…",
-      held: "The service is busy. Waiting for it…",
-    }[state] ?? "Looking at the photograph…";
+      waiting: "Waiting…",
+      sending: "Uploading…",
+      held: "The server is busy. Retrying…",
+    }[state] ?? "Captioning…";
     if (state === "sending" && share !== null) byId("progress").value = share;
     else byId("progress").removeAttribute("value");
   }
@@ -110,7 +110,7 @@ export class View {
     input.addEventListener("change", () => this.#choose(index));
     const probability = document.createElement("output");
     // Of a whole sentence every probability is tiny; the mean of a word, the end counted, can be read.
-    probability.textContent = `${percent(Math.exp(logProb / (words.length + 1)))} a word`;
+    probability.textContent = `${percent(Math.exp(logProb / (words.length + 1)))} per word`;
     label.append(input, text, probability);
     return label;
   }
@@ -118,8 +118,8 @@ export class View {
   #onPoint(index) {
     if (!this.#photo || index === null || this.#photo.state !== "captioned") {
       this.#heat.hide();
-      const pointing = isTouch ? "Touch a word" : "Point at a word, or press ← and →,";
-      byId("readout").textContent = `${pointing} to see ${this.#hasMaps ? "where it looked" : "how probable it was"}.`;
+      const pointing = isTouch ? "Tap a word" : "Point at a word or press ← / →";
+      byId("readout").textContent = `${pointing} to see its ${this.#hasMaps ? "attention map" : "probability"}.`;
       return;
     }
     const { words, grid } = this.#photo.captions[this.#photo.chosen];

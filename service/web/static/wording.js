@@ -9,11 +9,11 @@ export function percent(share) {
 // for all. What a model does not have, the record leaves out or null.
 export function describe({ attention, log_prob: logProb, beta, sentinel, chosen }, map, head) {
   const parts = [];
-  if (attention) parts.push(`${head === null ? "" : `head ${head + 1} `}looked ${placeOf(map)}`);
-  if (chosen) parts.push("used the outlined cell alone");
-  if (sentinel !== undefined) parts.push(`kept ${percent(sentinel)} off the photograph`);
+  if (attention) parts.push(`${head === null ? "" : `head ${head + 1}: `}attention ${placeOf(map)}`);
+  if (chosen) parts.push("outlined cell only");
+  if (sentinel !== undefined) parts.push(`sentinel ${percent(sentinel)}`);
   parts.push(`probability ${percent(Math.exp(logProb))}`);
-  if (beta !== null) parts.push(`let in ${percent(beta)} of what it saw (β)`);
+  if (beta !== null) parts.push(`gate (β) ${percent(beta)}`);
   return parts;
 }
 
@@ -21,7 +21,7 @@ export function describe({ attention, log_prob: logProb, beta, sentinel, chosen 
 export function placeOf(attention) {
   const weights = attention.flat();
   const peak = Math.max(...weights);
-  if (peak * weights.length < 2) return "all over";
+  if (peak * weights.length < 2) return "spread out";
   const columns = attention[0].length;
   const third = (position, count) => Math.floor(((position + 0.5) / count) * 3);
   const row = third(Math.floor(weights.indexOf(peak) / columns), attention.length);
@@ -44,8 +44,8 @@ export function gaps(text, words) {
 }
 
 export function progressOf({ state, share }) {
-  if (state === "sending" && share !== null) return `sending, ${Math.round(100 * share)} %`;
-  return { held: "waiting for the service", looking: "looking" }[state] ?? state;
+  if (state === "sending" && share !== null) return `uploading, ${Math.round(100 * share)} %`;
+  return { sending: "uploading", held: "server busy, retrying", looking: "captioning" }[state] ?? state;
 }
 
 export const ADVISED_LENGTH = 125; // characters of a text alternative
@@ -55,8 +55,8 @@ export function lengthOf(text) {
   const count = [...text].length;
   const characters = `${count} character${count === 1 ? "" : "s"}`;
   return count > ADVISED_LENGTH
-    ? `${characters}, more than the ${ADVISED_LENGTH} that are usually advised`
-    : `${characters} of ${ADVISED_LENGTH} advised`;
+    ? `${characters}, more than the recommended ${ADVISED_LENGTH}`
+    : `${characters} (recommended: up to ${ADVISED_LENGTH})`;
 }
 
 // How far several photographs are.
