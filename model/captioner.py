@@ -21,7 +21,7 @@ from model.caption import Caption, Grid, Map, Word
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
-from model.decoding.beam_search import Hypothesis, JudgeFunction, beam_search
+from model.decoding.beam_search import Hypothesis, JudgeFunction, beam_search, check_finite
 from model.decoding.endings import dangling_ids
 from model.decoding.options import DecodingOptions
 from model.decoding.repeats import linking_ids
@@ -95,6 +95,7 @@ class Captioner:
 
         Raises:
             ImageError: a picture is not RGB.
+            NonFiniteError: the network's output is not finite.
         """
         options = self.settled(options or DecodingOptions())
         captions: list[list[Caption]] = []
@@ -161,6 +162,7 @@ class Captioner:
 
         Raises:
             ImageError: a picture is not RGB.
+            NonFiniteError: the network's output is not finite.
         """
         read: list[list[Caption]] = []
         for start in range(0, len(images), BATCH_SIZE):
@@ -182,6 +184,7 @@ class Captioner:
         targets = pad_sequence([torch.cat((words, end)) for words in ids], batch_first=True)  # (N, T)
         memory = self.network.remember(images).select(torch.tensor([flat[place][0] for place in order]))
         reading = self.network.read(memory, feed.to(self._device), lengths)
+        check_finite(reading.logits)
         packed = pack_padded_sequence(targets, lengths, batch_first=True)
         chosen = (
             reading.logits.float().log_softmax(dim=1).gather(1, packed.data.to(self._device).unsqueeze(1))

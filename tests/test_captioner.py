@@ -9,7 +9,16 @@ import torch
 from conftest import WORDS, config_of_kind, draw_photo, loud_network
 from PIL import Image
 
-from model import Caption, Captioner, CheckpointInfo, DecodingOptions, ImageError, ModelConfig, OptionsError
+from model import (
+    Caption,
+    Captioner,
+    CheckpointInfo,
+    DecodingOptions,
+    ImageError,
+    ModelConfig,
+    NonFiniteError,
+    OptionsError,
+)
 from model import captioner as module
 from model.attention import ATTENTION_KINDS
 from model.decoding.beam_search import BANNED_IDS
@@ -105,6 +114,15 @@ def test_records_round_or_omit_attention(captioner: Captioner) -> None:
 def test_image_not_in_rgb_is_refused(captioner: Captioner) -> None:
     with pytest.raises(ImageError, match="open_image"):
         captioner.caption([Image.new("L", (20, 20))])
+
+
+def test_non_finite_output_is_an_error(captioner: Captioner, network: CaptionNetwork) -> None:
+    with torch.no_grad():
+        network.decoder.output.bias[-1] = torch.nan
+    with pytest.raises(NonFiniteError, match="not finite"):
+        captioner.caption([draw_photo(1)])
+    with pytest.raises(NonFiniteError, match="not finite"):
+        captioner.read([draw_photo(1)], [[["a"]]])
 
 
 def test_unknown_device_is_refused(checkpoint: Path) -> None:

@@ -17,6 +17,7 @@ from model.decoder import DecoderState, DecoderStep
 from model.decoding.endings import without_dangling_ends
 from model.decoding.options import DecodingOptions
 from model.decoding.repeats import without_repeats
+from model.errors import NonFiniteError
 from model.vocabulary import Vocabulary
 
 StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
@@ -94,6 +95,9 @@ def beam_search(
         For each photo ``num_captions`` different hypotheses (fewer only if there are no more),
         best first: finished before unfinished, then by log_prob / length ** length_penalty, where the
         length counts the end token, plus what ``judge`` says.
+
+    Raises:
+        NonFiniteError: a logit is NaN or infinite.
     """
     assert options.max_length is not None  # Captioner.settled put the checkpoint's own there
     beams, device = options.beam_size, state.hidden.device
@@ -107,6 +111,7 @@ def beam_search(
     history = ids.unsqueeze(1)  # (B * K, 1 + words so far)
     for length in range(options.max_length + 1):
         out = step(ids, state)
+        check_finite(out.logits)
         log_probs = allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
         if linking is not None:
             log_probs = without_repeats(log_probs, history, linking)
@@ -127,6 +132,16 @@ def beam_search(
         history = torch.cat((history[rows], ids.unsqueeze(1)), dim=1)
     _note_unfinished(endings, kept, totals, len(moves))
     return [_best(found, moves, photo, options) for photo, found in enumerate(endings)]
+
+
+def check_finite(logits: Tensor) -> None:
+    """Refuse logits that nothing can be decoded from.
+
+    Raises:
+        NonFiniteError: one is NaN or infinite.
+    """
+    if not logits.isfinite().all():
+        raise NonFiniteError("The network's output is not finite (NaN or infinite); use another checkpoint.")
 
 
 def allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:

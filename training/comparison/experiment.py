@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from model import Captioner, CaptioningError, DecodingOptions, ModelConfig, OptionsError
+from model import Captioner, CaptioningError, DecodingOptions, ModelConfig, NonFiniteError, OptionsError
 from model.attention import ATTENTION_KINDS
 from model.captioner import check_device
 from model.checkpoint import MANIFEST
@@ -119,7 +119,7 @@ class Comparison:
         try:
             self._train(kind, seed)
             result = self._score(kind, seed)
-        except DivergedError as error:  # the others may not
+        except (DivergedError, NonFiniteError) as error:  # the others may not
             print(f"{kind}, seed {seed}, failed: {error}", file=sys.stderr)
             result = {"kind": kind, "seed": seed, "failed": str(error)}
         folder.mkdir(parents=True, exist_ok=True)  # it may have failed before it wrote anything

@@ -41,7 +41,7 @@ from model.tokenizer import cut_for_scoring
 from model.vocabulary import detokenize
 from training.cli import add_captioner_options, chosen_decoding
 from training.data.caption_files import FORMS, SPLITS, CaptionedPhoto, read_photos
-from training.errors import DataError, DivergedError, JavaError
+from training.errors import DataError, JavaError
 from training.evaluation.breakdown import by_category, by_length, count_faults
 from training.evaluation.java_metrics import JAVA_METRICS
 from training.evaluation.metrics import Tally, percent
@@ -58,16 +58,13 @@ def caption_photos(
 
     Raises:
         DataError: a photo cannot be read.
-        DivergedError: the network's numbers are not finite, so that no word is better than another.
+        NonFiniteError: the network's output is not finite.
     """
     captions: list[Caption] = []
     with tqdm(total=len(photos), desc="captioning", unit="photo", leave=False) as bar:
         for start in range(0, len(photos), BATCH_SIZE):
             images = [photo.read() for photo in photos[start : start + BATCH_SIZE]]
-            found = captioner.caption(images, options)
-            if not all(found):
-                raise DivergedError("The network says nothing: its numbers are not finite.")
-            captions += [best for best, *_ in found]
+            captions += [best for best, *_ in captioner.caption(images, options)]
             bar.update(len(images))
     return captions
 
@@ -87,7 +84,7 @@ class Evaluation:
 
         Raises:
             DataError: a photo cannot be read.
-            DivergedError: the network's numbers are not finite.
+            NonFiniteError: the network's output is not finite.
         """
         captions = caption_photos(captioner, photos, options)
         tally = Tally.of([caption.text for caption in captions], references_of(photos))
@@ -158,7 +155,7 @@ def evaluate_captioner(
 
     Raises:
         DataError: a photo cannot be read.
-        DivergedError: the network's numbers are not finite.
+        NonFiniteError: the network's output is not finite.
     """
     return Evaluation.of(captioner, photos, options).scores()
 

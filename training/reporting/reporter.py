@@ -56,7 +56,7 @@ class Journal:
 
         Raises:
             OSError: the log cannot be written; without it a run cannot go on.
-            DivergedError: the network says nothing.
+            NonFiniteError: the network's output is not finite.
         """
         self._folder.append_to_log(line)
         lines = read_log(self._folder.path)

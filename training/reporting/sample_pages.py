@@ -118,7 +118,7 @@ def write_samples(
         OSError: the disk is full or the folder cannot be written. What was written before is still whole, and
             training can go on without.
         DataError: a photo cannot be read.
-        DivergedError: the network's numbers are not finite.
+        NonFiniteError: the network's output is not finite.
     """
     captions = caption_photos(captioner, photos, DecodingOptions())
     own = folder / _name(log_lines[-1]["epoch"])
