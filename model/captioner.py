@@ -29,7 +29,8 @@ from model.errors import OptionsError
 from model.network import CaptionNetwork
 from model.phrases import PhraseJudge
 from model.preprocess import Preprocess
-from model.vocabulary import Vocabulary, detokenize
+from model.tokenizer import detokenize
+from model.vocabulary import Vocabulary
 
 # Photos encoded and searched for at once; beyond this a CPU gains nothing and memory grows.
 BATCH_SIZE = 32

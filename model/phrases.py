@@ -18,8 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from model.ngrams import ORDERS, Ngram, Tokens, count_ngrams
-from model.vocabulary import Vocabulary
+from model.vocabulary import MAX_NGRAM, Ngram, Vocabulary, count_ngrams
 
 
 class PhraseHead(nn.Module):
@@ -28,7 +27,7 @@ class PhraseHead(nn.Module):
     It sees the mean over the grid: what is on the photo, not where.
     """
 
-    ids: Tensor  # (P, ORDERS), int32, a phrase a row, filled up with Vocabulary.pad_id
+    ids: Tensor  # (P, MAX_NGRAM), int32, a phrase a row, filled up with Vocabulary.pad_id
     idf: Tensor  # (P,), the weight of a phrase in CIDEr: log of how rare it is among the training photos
 
     def __init__(self, feature_dim: int, phrases: int, width: int) -> None:
@@ -37,7 +36,7 @@ class PhraseHead(nn.Module):
         self.hidden = nn.Linear(feature_dim, width)
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, phrases)
-        self.register_buffer("ids", torch.full((phrases, ORDERS), Vocabulary.pad_id, dtype=torch.int32))
+        self.register_buffer("ids", torch.full((phrases, MAX_NGRAM), Vocabulary.pad_id, dtype=torch.int32))
         self.register_buffer("idf", torch.zeros(phrases))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -63,7 +62,7 @@ class PhraseJudge:
         }
         self._largest = max(self._idf, default=0.0)  # of phrases the table lacks: they are rarer still
 
-    def agreement(self, ids: Tokens, shares: Sequence[float]) -> float:
+    def agreement(self, ids: Sequence[int], shares: Sequence[float]) -> float:
         """What CIDEr against people's captions would be, as far as it depends on the caption.
 
         The mean over n of the expected product of the caption's n-grams, as a vector of length 1, with those
@@ -78,7 +77,7 @@ class PhraseJudge:
         Returns:
             0 or more, usually below 3.
         """
-        squares, products = [0.0] * ORDERS, [0.0] * ORDERS
+        squares, products = [0.0] * MAX_NGRAM, [0.0] * MAX_NGRAM
         for ngram, count in count_ngrams(ids).items():
             place = self._places.get(ngram)
             weight = count * (self._largest if place is None else self._idf[place])
@@ -86,4 +85,4 @@ class PhraseJudge:
             if place is not None:
                 products[len(ngram) - 1] += weight * self._idf[place] * shares[place]
         pairs = zip(products, squares, strict=True)
-        return sum(product / math.sqrt(square) for product, square in pairs if square) / ORDERS
+        return sum(product / math.sqrt(square) for product, square in pairs if square) / MAX_NGRAM

@@ -36,6 +36,21 @@ _UNSPACED_NAMES = (
 UNSPACED_LETTERS = 6  # a word in a script without spaces; where words are longer on average, none were parted
 
 
+def tokenize(text: str) -> list[str]:
+    """The words of a caption: lower case, punctuation deleted, split on white space.
+
+    Kept are letters, digits and the marks that combine with them, in any script. "t-shirt" becomes
+    "tshirt" and "man's" becomes "mans", as in the published tokens of Flickr8k.
+    """
+    composed = unicodedata.normalize("NFC", text.lower())
+    return "".join(filter(_is_kept, composed)).split()
+
+
+def detokenize(words: Sequence[str]) -> str:
+    """The caption as it is shown and scored: words joined by single spaces."""
+    return " ".join(words)
+
+
 class Tokens(Protocol):
     """A way to cut captions, and to put them together again."""
 
@@ -204,6 +219,10 @@ def advise_tokens(captions: Collection[Sequence[str]]) -> str | None:
         f"warning: {unparted} of {len(captions)} captions are in a script without spaces, so that whole "
         "sentences count as words; train with --tokens characters or --tokens pieces."
     )
+
+
+def _is_kept(character: str) -> bool:
+    return character.isalnum() or character.isspace() or unicodedata.category(character).startswith("M")
 
 
 def _is_unparted(words: Sequence[str]) -> bool:

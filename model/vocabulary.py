@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -13,24 +12,9 @@ from model.tokenizer import WORDS, Characters, Pieces, Tokens, Words, learn_toke
 PAD, START, END, UNK = "<pad>", "<start>", "<end>", "<unk>"
 SPECIALS = (PAD, START, END, UNK)
 
+MAX_NGRAM = 4  # words of the longest n-gram, as in CIDEr and BLEU
 
-def tokenize(text: str) -> list[str]:
-    """The words of a caption: lower case, punctuation deleted, split on white space.
-
-    Kept are letters, digits and the marks that combine with them, in any script. "t-shirt" becomes
-    "tshirt" and "man's" becomes "mans", as in the published tokens of Flickr8k.
-    """
-    composed = unicodedata.normalize("NFC", text.lower())
-    return "".join(filter(_is_kept, composed)).split()
-
-
-def _is_kept(character: str) -> bool:
-    return character.isalnum() or character.isspace() or unicodedata.category(character).startswith("M")
-
-
-def detokenize(words: Sequence[str]) -> str:
-    """The caption as it is shown and scored: words joined by single spaces."""
-    return " ".join(words)
+Ngram = tuple[int, ...]
 
 
 class Vocabulary:
@@ -123,6 +107,11 @@ class Vocabulary:
             return CAPTION_LENGTH
         lengths = sorted(len(self.tokens.cut(words)) for words in captions)
         return min(lengths[(99 * len(lengths) - 1) // 100], MOST_TOKENS)
+
+
+def count_ngrams(ids: Sequence[int]) -> Counter[Ngram]:
+    """How often each n-gram of all orders occurs in a caption."""
+    return Counter(tuple(ids[at : at + n]) for n in range(1, MAX_NGRAM + 1) for at in range(len(ids) - n + 1))
 
 
 def _frequent(captions: Iterable[Sequence[str]], min_count: int) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from conftest import draw_photo
 
 from model import CaptioningError, OptionsError
-from model.vocabulary import tokenize
+from model.tokenizer import tokenize
 from training.data.caption_files import (
     CaptionedPhoto,
     list_photos,

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import SHARED_DATA, draw_photo
 
-from model.vocabulary import tokenize
+from model.tokenizer import tokenize
 from training.data.instances import read_instances
 from training.data.shapes import draw_world, write_world
 from training.errors import DataError

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
-from model.vocabulary import tokenize
+from model.tokenizer import tokenize
 from training.data.caption_files import read_photos
 from training.data.shapes import draw_world, write_world
 from training.evaluation import evaluator as evaluate

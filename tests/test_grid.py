@@ -9,8 +9,7 @@ import torch
 from conftest import loud_network
 
 from model import CheckpointError, ModelConfig
-from model.grid import GridLayers, position_code
-from model.network import CaptionNetwork
+from model.network import CaptionNetwork, GridLayers, position_code
 
 ROWS, COLUMNS, WIDTH, HEADS = 3, 5, 8, 2
 L = ROWS * COLUMNS

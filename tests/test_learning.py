@@ -11,7 +11,8 @@ import torch
 from model import Caption, Captioner, CheckpointInfo, DecodingOptions, Grid, ModelConfig
 from model.network import CaptionNetwork
 from model.preprocess import Preprocess
-from model.vocabulary import Vocabulary, tokenize
+from model.tokenizer import tokenize
+from model.vocabulary import Vocabulary
 from training.data.batches import Example, collate
 from training.data.shapes import COLOURS, SHAPES, Scene, Shape, draw_world
 from training.engine.config import TrainConfig

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.config import CELLS
-from model.recurrent import RECURRENT_CELLS
+from model.decoder import RECURRENT_CELLS
 
 N, X, H, D = 3, 5, 4, 6
 Array = NDArray[np.float64]

@@ -24,9 +24,11 @@ from model.tokenizer import (
     Tokens,
     advise_tokens,
     cut_for_scoring,
+    detokenize,
     plain_tokens,
+    tokenize,
 )
-from model.vocabulary import Vocabulary, detokenize, tokenize
+from model.vocabulary import Vocabulary
 
 TEXTS = {
     "English": "Two dogs are playing with a ball, aren't they?",

@@ -1,7 +1,8 @@
 import pytest
 
 from model.errors import CheckpointError
-from model.vocabulary import SPECIALS, Vocabulary, detokenize, tokenize
+from model.tokenizer import detokenize, tokenize
+from model.vocabulary import SPECIALS, Vocabulary
 
 
 @pytest.mark.parametrize(

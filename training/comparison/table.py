@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from model.vocabulary import detokenize
+from model.tokenizer import detokenize
 from training.data.caption_files import CaptionedPhoto
 from training.engine.config import network_defaults
 from training.evaluation.metrics import Tally

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from model import ImageError, OptionsError, open_image
-from model.vocabulary import tokenize
+from model.tokenizer import tokenize
 from training.errors import DataError
 
 SPLITS = ("train", "restval", "val", "test")

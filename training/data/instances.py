@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.vocabulary import tokenize
+from model.tokenizer import tokenize
 from training.data.caption_files import CaptionedPhoto, list_photos
 from training.errors import DataError
 

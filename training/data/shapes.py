@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from model import CaptioningError, OptionsError
-from model.vocabulary import tokenize
+from model.tokenizer import tokenize
 
 COLOURS = {
     "red": (214, 39, 40),

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from model.ngrams import ORDERS, Ngram, Tokens, count_ngrams
+from model.vocabulary import MAX_NGRAM, Ngram, count_ngrams
 
 SIGMA = 6.0  # tokens; how quickly a difference in length costs
 
@@ -25,7 +25,7 @@ class CiderReward:
     stopping before its last noun phrase is complete ("a dog on a").
     """
 
-    def __init__(self, captions: Iterable[Sequence[Tokens]]) -> None:
+    def __init__(self, captions: Iterable[Sequence[Sequence[int]]]) -> None:
         """``captions``: for each photo of the training set what people wrote, in ids."""
         self._documents: Counter[Ngram] = Counter()
         photos = 0
@@ -34,7 +34,7 @@ class CiderReward:
             self._documents.update({ngram for ids in references for ngram in count_ngrams(ids)})
         self._log_photos = math.log(max(photos, 1))
 
-    def of(self, candidates: Sequence[Tokens], references: Sequence[Tokens]) -> list[float]:
+    def of(self, candidates: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> list[float]:
         """The score of each candidate against all ``references`` of one photo (one or more), 0 to 10.
 
         10 is a caption that all people wrote; the scores that are published as 60 are 0.6 here.
@@ -45,9 +45,9 @@ class CiderReward:
     def _score(self, candidate: _Weighed, references: Sequence[_Weighed]) -> float:
         return 10 * sum(candidate.similarity(reference) for reference in references) / len(references)
 
-    def _weigh(self, ids: Tokens) -> _Weighed:
+    def _weigh(self, ids: Sequence[int]) -> _Weighed:
         weights: dict[Ngram, float] = {}
-        squares = [0.0] * ORDERS
+        squares = [0.0] * MAX_NGRAM
         for ngram, count in count_ngrams(ids).items():
             rarity = self._log_photos - math.log(max(1, self._documents[ngram]))
             weights[ngram] = count * rarity
@@ -65,11 +65,11 @@ class _Weighed(NamedTuple):
 
     def similarity(self, reference: _Weighed) -> float:
         """Mean over n of the clipped cosine, less for another length; 0 to 1."""
-        products = [0.0] * ORDERS
+        products = [0.0] * MAX_NGRAM
         for ngram, weight in self.weights.items():
             other = reference.weights.get(ngram, 0.0)
             products[len(ngram) - 1] += min(weight, other) * other
         norms = [mine * theirs for mine, theirs in zip(self.norms, reference.norms, strict=True)]
         cosines = [product / norm for product, norm in zip(products, norms, strict=True) if norm]
         apart = self.length - reference.length
-        return math.exp(-(apart**2) / (2 * SIGMA**2)) * sum(cosines) / ORDERS
+        return math.exp(-(apart**2) / (2 * SIGMA**2)) * sum(cosines) / MAX_NGRAM

@@ -37,8 +37,7 @@ from model import (
 from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
 from model.files import write_whole
-from model.tokenizer import cut_for_scoring
-from model.vocabulary import detokenize
+from model.tokenizer import cut_for_scoring, detokenize
 from training.cli import add_captioner_options, chosen_decoding
 from training.data.caption_files import FORMS, SPLITS, CaptionedPhoto, read_photos
 from training.errors import DataError, JavaError

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from model.vocabulary import tokenize
+from model.tokenizer import tokenize
 
 SYNONYMS: Mapping[str, str] = {  # singular, by commas
     "person": (

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from model import Caption, Captioner, DecodingOptions, contact_sheet
 from model.drawing.overlay import bounded, encode_jpeg
 from model.files import replacing, write_whole
-from model.vocabulary import detokenize
+from model.tokenizer import detokenize
 from training.data.caption_files import CaptionedPhoto
 from training.evaluation.evaluator import caption_photos
 

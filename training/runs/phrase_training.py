@@ -26,10 +26,9 @@ from model import Captioner, CaptioningError, DecodingOptions, ModelConfig, Opti
 from model.captioner import check_device
 from model.checkpoint import MANIFEST, Checkpoint, load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
-from model.ngrams import Ngram, Tokens, count_ngrams
 from model.phrases import PhraseHead
 from model.preprocess import Preprocess
-from model.vocabulary import Vocabulary
+from model.vocabulary import Ngram, Vocabulary, count_ngrams
 from training.cli import add_set_options
 from training.data.batches import encode_captions
 from training.data.caption_files import CaptionedPhoto
@@ -48,7 +47,7 @@ FEATURE_DROPOUT, HIDDEN_DROPOUT = 0.3, 0.2
 LEAST_STEPS = 300  # however few the photos are
 SMALLEST_SPREAD = 1e-3  # of a feature over photos: what never changes is not to be magnified
 
-References = Sequence[Tokens]  # what people wrote of a photo, in ids
+References = Sequence[Sequence[int]]  # what people wrote of a photo, in ids
 
 
 class Recipe(NamedTuple):
@@ -100,7 +99,7 @@ class PhraseTable:
         head.idf.copy_(torch.tensor(self.idf))
 
 
-def _known_ngrams(ids: Tokens) -> Iterator[Ngram]:
+def _known_ngrams(ids: Sequence[int]) -> Iterator[Ngram]:
     """The different n-grams of a caption whose words the vocabulary has."""
     return (ngram for ngram in count_ngrams(ids) if Vocabulary.unk_id not in ngram)
 
