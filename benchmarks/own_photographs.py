@@ -23,7 +23,7 @@ from typing import Any
 
 from model import Captioner, DecodingOptions
 from training import fit
-from training.data.caption_files import read_photos
+from training.data.dataset import load_photos
 from training.data.shapes import draw_world
 from training.evaluation.evaluator import Evaluation
 
@@ -64,7 +64,7 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
         seconds = time.monotonic() - clock
         if status:
             sys.exit(status)
-        held_out = read_photos(captions, folder, ("test",))
+        held_out = load_photos([(captions, folder)], splits=("test",))
         before, after = (
             Evaluation.of(Captioner.load(checkpoint), held_out, DecodingOptions())
             for checkpoint in (SHIPPED, folder / "run")

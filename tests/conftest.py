@@ -35,7 +35,7 @@ def draw_photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
 @pytest.fixture(autouse=True)
 def _no_bar_of_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is: tests read standard error line by line."""
-    monkeypatch.setattr("training.data.validation.DELAY", math.inf)
+    monkeypatch.setattr("training.data.validation.PROGRESS_DELAY", math.inf)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from model import Captioner
 from training.comparison import experiment as compare
 from training.comparison.table import as_markdown
 from training.comparison.table import compare as compare_results
-from training.data.caption_files import read_photos
+from training.data.dataset import load_photos
 from training.data.shapes import write_world
 from training.errors import DivergedError
 from training.runs.run import Run
@@ -306,7 +306,7 @@ def result(kind: str, seed: int, captions: list[str]) -> dict[str, object]:
 
 
 def test_row_is_mean_over_seeds_with_paired_difference(world):
-    photos = read_photos(world / "captions.json", world / "images", ("train",))
+    photos = load_photos([(world / "captions.json", world / "images")], splits=("train",))
     right = [" ".join(photo.captions[0]) for photo in photos]
     wrong = ["a dog"] * len(right)
     rows = compare_results(
@@ -323,7 +323,7 @@ def test_row_is_mean_over_seeds_with_paired_difference(world):
 
 
 def test_grounding_interval_needs_a_single_run(world):
-    photos = read_photos(world / "captions.json", world / "images", ("train",))
+    photos = load_photos([(world / "captions.json", world / "images")], splits=("train",))
     figures = {"words": 3, "pointing_accuracy": 0.5, "intervals": {"pointing_accuracy": [0.4, 0.6]}}
     captions = ["a dog"] * len(photos)
     results = [

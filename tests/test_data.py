@@ -23,7 +23,8 @@ from training.data.batches import (
     is_mirrored_draw,
     mirror_words,
 )
-from training.data.caption_files import CaptionedPhoto, read_photos
+from training.data.caption_files import CaptionedPhoto
+from training.data.dataset import load_photos
 from training.errors import DataError
 
 
@@ -56,7 +57,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def photos(folder):
-    return read_photos(folder / "captions.json", folder / "images")
+    return load_photos([(folder / "captions.json", folder / "images")])
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_mirrored_photo_has_mirrored_captions(photos):
 
 def test_captions_are_truncated(tmp_path, vocabulary):
     path = write_karpathy(tmp_path, [("a.png", "train", ["dog " * 40])])
-    [photo] = read_photos(path, tmp_path / "images")
+    [photo] = load_photos([(path, tmp_path / "images")])
     assert encode_captions(photo, vocabulary, is_mirrored=False) == [
         vocabulary.encode(["dog"] * LONGEST_CAPTION)
     ]

@@ -11,7 +11,7 @@ import pytest
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
 from model.tokenizer import tokenize
-from training.data.caption_files import read_photos
+from training.data.dataset import load_photos
 from training.data.shapes import draw_world, write_world
 from training.evaluation import evaluator as evaluate
 from training.evaluation import java_metrics
@@ -267,7 +267,7 @@ def test_scores_survive_interrupting_java(world, checkpoint, capsys, monkeypatch
 
 def test_validation_does_not_run_java(world, checkpoint, monkeypatch):
     monkeypatch.setattr(evaluate, "JAVA_METRICS", None)
-    photos = read_photos(world / "captions.json", world / "images", ("val",))
+    photos = load_photos([(world / "captions.json", world / "images")], splits=("val",))
     scores = evaluate_captioner(Captioner.load(checkpoint), photos, DecodingOptions())
     assert "meteor" not in scores
     assert scores["faults"].keys() >= {"repeated_bigram", "unfinished"}

@@ -281,7 +281,7 @@ def test_perfect_maps_score_one(world, checkpoint, capsys, monkeypatch):
     [
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--instances", "nowhere.json"], "nowhere.json"),
-        (["--instances", __file__], "is no COCO instances file"),
+        (["--instances", __file__], "is not JSON"),
         (["--captions", "nowhere.json"], "nowhere.json"),
         (["--images", "nowhere"], "nowhere"),
         (["--beam-size", "11"], "beam_size is 11"),

@@ -12,7 +12,7 @@ import pytest
 from page_actions import choose, photo
 from PIL import Image
 
-from training.data.caption_files import list_sets
+from training.data.caption_files import parse_captions
 
 pytest_plugins = ["browser"]
 
@@ -188,7 +188,7 @@ def test_csv_download_is_readable_by_training(page: Any, tmp_path: Path) -> None
     [row] = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     assert row == {"image": "a, b.jpg", "caption": 'Ein Hund sagt "wau", ungefähr'}
     (tmp_path / name).write_bytes(data)
-    [listed] = list_sets([tmp_path / name], [tmp_path])
+    [listed] = parse_captions(tmp_path / name, tmp_path)
     assert listed.path == tmp_path / "a, b.jpg"
     assert "ungefähr" in listed.captions[0]
 

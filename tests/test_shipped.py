@@ -10,7 +10,7 @@ from conftest import SHARED_DATA
 from PIL import Image
 
 from model import Caption, Captioner, DecodingOptions, contact_sheet, open_image
-from training.data.caption_files import read_photos
+from training.data.dataset import load_photos
 from training.evaluation.evaluator import describe_attention, evaluate_captioner
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def test_every_image_format_is_captioned_and_drawn(shipped: Captioner, name: str
 
 @pytest.mark.skipif(not FLICKR8K.is_dir(), reason="Flickr8k is not here")
 def test_val_scores_are_near_published_scores(shipped: Captioner) -> None:
-    all_photos = read_photos(FLICKR8K / "captions.json", FLICKR8K / "images")
+    all_photos = load_photos([(FLICKR8K / "captions.json", FLICKR8K / "images")])
     val = [image for image in all_photos if image.split == "val"][:100]
     scores = evaluate_captioner(shipped, val, DecodingOptions())
     # A hundred photos: the interval of CIDEr is wide, and document frequencies differ from those of

@@ -14,7 +14,7 @@ from model import DecodingOptions, ModelConfig
 from model.attention import ATTENTION_KINDS
 from model.config import CELLS, GATES, GRIDS, QUERIES, TOKENS
 from model.encoder import encoder_names
-from training.data.caption_files import FORMS
+from training.data.caption_files import FORMAT_NAMES
 from training.engine.config import FINE_TUNING_MIN_COUNT, RunOptions, TrainConfig, as_option
 from training.engine.losses import DOUBLY_STOCHASTIC_TARGETS
 
@@ -168,7 +168,7 @@ def add_set_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help=f"{FORMS}, told apart by content; {again}",
+        help=f"{FORMAT_NAMES}, detected by content; {again}",
     )
     add(
         "--images",

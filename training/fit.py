@@ -25,7 +25,7 @@ from training.cli import (
     chosen_network,
     chosen_recipe,
 )
-from training.data.validation import read_checked
+from training.data.dataset import load_photos, pair_sources
 from training.engine.config import FINE_TUNING, FINE_TUNING_MIN_COUNT, RunOptions
 from training.engine.distributed import from_first, processes_of_run
 from training.runs.run import Run
@@ -56,9 +56,8 @@ def _fit(chosen: argparse.Namespace) -> None:
     options, network = _run_options(chosen), chosen_network(chosen)
     folder = RunFolder(options.output)
     folder.check_state() if options.resume else folder.check_free()  # before minutes of reading
-    photos = from_first(
-        lambda: read_checked(options.captions, options.images, skip_problems=options.skip_problems)
-    )
+    sources = pair_sources(options.captions, options.images)
+    photos = from_first(lambda: load_photos(sources, check="decode", skip_problems=options.skip_problems))
     Run(options, recipe, network, photos).start()
 
 

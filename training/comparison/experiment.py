@@ -41,8 +41,8 @@ from training.cli import (
 from training.comparison.results import RESULT, RUNS, keep_settings, locked, read_results, sha256_of_file
 from training.comparison.table import COMPARISON, as_markdown, compare
 from training.data.caption_files import CaptionedPhoto
+from training.data.dataset import load_photos, pair_sources
 from training.data.instances import Instances, read_instances
-from training.data.validation import read_checked
 from training.engine.config import RunOptions
 from training.errors import DataError, DivergedError, TrainingError
 from training.evaluation.evaluator import caption_photos, describe_attention
@@ -90,7 +90,8 @@ class Comparison:
             replace(self._recipe, seed=seed)
             self._run_options(chosen.kinds[0], seed)
         # Last, for it may take a minute.
-        self._listed = read_checked(chosen.captions, chosen.images, skip_problems=chosen.skip_problems)
+        sources = pair_sources(chosen.captions, chosen.images)
+        self._listed = load_photos(sources, check="decode", skip_problems=chosen.skip_problems)
         self._train_photos = [one for one in self._listed if one.split in ("train", "restval")]
         self._photos = [one for one in self._listed if one.split == chosen.split]
         if not self._photos:

@@ -95,7 +95,7 @@ FINE_TUNING = {"epochs": 12, "frozen_epochs": 4, "learning_rate": 5e-4, "warmup_
 class RunOptions:
     """What a run works on and with, beside the network and the recipe."""
 
-    captions: tuple[Path, ...]  # files in any of the forms of training/data/caption_files.py
+    captions: tuple[Path, ...]  # in any of the formats of training/data/caption_files.py
     images: tuple[Path, ...]  # the folder of the photos of each
     output: Path  # the folder it writes
     skip_problems: bool = False  # train on what is left; else nothing begins while the data has problems

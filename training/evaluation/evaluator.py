@@ -39,7 +39,9 @@ from model.checkpoint import write_scores
 from model.files import write_whole
 from model.tokenizer import cut_for_scoring, detokenize
 from training.cli import add_captioner_options, chosen_decoding
-from training.data.caption_files import FORMS, SPLITS, CaptionedPhoto, read_photos
+from training.data.caption_files import FORMAT_NAMES, CaptionedPhoto
+from training.data.dataset import load_photos
+from training.data.splits import SPLITS
 from training.errors import DataError, JavaError
 from training.evaluation.breakdown import by_category, by_length, count_faults
 from training.evaluation.java_metrics import JAVA_METRICS
@@ -241,7 +243,7 @@ def _run(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> tuple[str, Evaluation]:
     """The checkpoint's sha256, and what it says of the photos."""
     decoding = chosen_decoding(options)
-    photos = read_photos(options.captions, options.images, (options.split,))
+    photos = load_photos([(options.captions, options.images)], splits=(options.split,))
     if not photos:
         raise DataError(f"{options.captions} lists no photos of the split {options.split!r}.")
     captioner = Captioner.load(options.checkpoint, options.device)
@@ -270,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python -m training.evaluate --captions captions.json --images photos/ --split val",
     )
     add_captioner_options(parser)
-    parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help=FORMS)
+    parser.add_argument("--captions", type=Path, required=True, metavar="FILE", help=FORMAT_NAMES)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="where its photos lie")
     parser.add_argument("--split", choices=SPLITS, default="val", help="default: val; keep test for the end")
     parser.add_argument(

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from model import Caption, Captioner, CaptioningError, DecodingOptions, Grid
 from model.captioner import BATCH_SIZE
 from training.cli import add_captioner_options, chosen_decoding
-from training.data.caption_files import FORMS
+from training.data.caption_files import FORMAT_NAMES
 from training.data.instances import AnnotatedPhoto, Box, Instances, read_instances
 from training.evaluation.evaluator import caption_photos
 from training.evaluation.metrics import RESAMPLES, Floats
@@ -234,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
         "--captions",
         type=Path,
         metavar="FILE",
-        help=f"reference captions, in place of those in the instances file: {FORMS}",
+        help=f"reference captions, in place of those in the instances file: {FORMAT_NAMES}",
     )
     return parser
 

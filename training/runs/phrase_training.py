@@ -32,8 +32,8 @@ from model.vocabulary import Ngram, Vocabulary, count_ngrams
 from training.cli import add_set_options
 from training.data.batches import encode_captions
 from training.data.caption_files import CaptionedPhoto
+from training.data.dataset import load_photos, pair_sources
 from training.data.features import encoded_pairs
-from training.data.validation import read_checked
 from training.engine.config import LARGEST_SEED
 from training.errors import DataError
 from training.evaluation.evaluator import evaluate_captioner
@@ -236,7 +236,8 @@ def _run(chosen: argparse.Namespace) -> None:
     RunFolder(chosen.output).check_free()
     start = load_checkpoint(chosen.checkpoint)
     _with_head(start, 1, recipe)  # refuses what cannot be before minutes of reading
-    photos = read_checked(chosen.captions, chosen.images, skip_problems=chosen.skip_problems)
+    sources = pair_sources(chosen.captions, chosen.images)
+    photos = load_photos(sources, check="decode", skip_problems=chosen.skip_problems)
     train = [one for one in photos if one.split in ("train", "restval")]
     val = [one for one in photos if one.split == "val"]
     if not train:

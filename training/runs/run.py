@@ -70,7 +70,7 @@ class Run:
             options: what it works on and with.
             recipe: how it trains.
             network: those fields of ``ModelConfig`` that are not to be the default, or what the start has.
-            photos: as ``read_checked`` gives them.
+            photos: as ``load_photos`` gives them.
 
         Raises:
             DataError, CheckpointError, OptionsError: the data, the network or an option cannot be used.
