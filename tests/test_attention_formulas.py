@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import attention_kinds as small
 import numpy as np
 import pytest
 import torch
-from attention_kinds import COLUMNS, KINDS, ROWS, L, M, N
 from numpy.typing import NDArray
+from support import attention_kinds as small
+from support.attention_kinds import COLUMNS, KINDS, ROWS, L, M, N
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 from dockerfile_parse import DockerfileParser
-from processes import PATH, ROOT
+from support.processes import PATH, ROOT
 
 from service.config import ServiceConfig
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from processes import free_port
+from support.processes import free_port
 
 from service import doctor
 

@@ -17,8 +17,8 @@ from random import Random
 
 import pytest
 from conftest import draw_photo
-from fake_captioner import picture
-from processes import free_port, held, running, wait_for
+from support.fake_captioner import picture
+from support.processes import free_port, held, running, wait_for
 
 from benchmarks.harness.client import BROKEN, Answer, Upload, ask, crowd, get
 from benchmarks.harness.server import Service
@@ -27,7 +27,7 @@ from model import Captioner, open_image
 ONE = Upload.of(picture(), overlays="none")
 MANY = Upload.of(*[picture()] * 8, path="/v1/captions:batch", overlays="none")
 SLOW = {"FAKE_CAPTION_SECONDS": "0.2"}  # a photo
-FAKE = "fake_service:app"
+FAKE = "support.fake_service:app"
 HOLD = "hold"  # beside the log
 PATIENCE = 60  # seconds to wait for what takes one on an idle machine
 # Commands to run another in: with a standard error that takes nothing, and where nothing but the memory can

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from fake_captioner import FakeCaptioner
+from support.fake_captioner import FakeCaptioner
 from werkzeug.serving import make_server
 
 from service.app import create_app

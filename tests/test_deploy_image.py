@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 from dockerfile_parse import DockerfileParser
-from processes import PATH, ROOT, ask, ask_for_caption, free_port, running, wait_for
+from support.processes import PATH, ROOT, ask, ask_for_caption, free_port, running, wait_for
 
 # Everything read-only but fresh /tmp and /dev/shm; the tree is in /mnt; nobody has the rights of root.
 SANDBOX = """

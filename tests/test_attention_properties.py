@@ -1,16 +1,16 @@
 """Properties that every kind of attention has, those of single kinds, and what is refused.
 
-``test_attention_formulas`` compares the numbers, ``test_hard_attention`` has what is drawn.
+``test_attention_formulas`` compares the numbers, ``test_attention_hard`` has what is drawn.
 """
 
 from __future__ import annotations
 
 import math
 
-import attention_kinds as small
 import pytest
 import torch
-from attention_kinds import COLUMNS, KINDS, ROWS, WITH_MAPS, A, D, E, H, L, M, N
+from support import attention_kinds as small
+from support.attention_kinds import COLUMNS, KINDS, ROWS, WITH_MAPS, A, D, E, H, L, M, N
 from torch import Tensor, nn
 
 from model.attention import Look, Memory, build_attention

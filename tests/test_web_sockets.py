@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from bad_inputs import encoded, form, photo, upload
 from conftest import draw_photo
-from processes import ROOT, ask, ask_for_caption, free_port, running, wait_for
+from support.bad_inputs import encoded, form, photo, upload
+from support.processes import ROOT, ask, ask_for_caption, free_port, running, wait_for
 
 MAX_BYTES = 1_000_000
 THREADS = 80  # more than ever ask at once here
@@ -47,7 +47,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "PYTHONPATH": str(ROOT / "tests"),
         "TMPDIR": "/nowhere/at/all",
     }
-    command = ["gunicorn", "-c", "service/gunicorn_config.py", "fake_service:app"]
+    command = ["gunicorn", "-c", "service/gunicorn_config.py", "support.fake_service:app"]
     with running(command, log, environment) as process:
         wait_for(port, "/readyz", process, log)
         [worker] = psutil.Process(process.pid).children()

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_captioner import FakeCaptioner, assert_problem, picture
 from flask import Flask
 from flask.testing import FlaskClient
-from processes import free_port
+from support.fake_captioner import FakeCaptioner, assert_problem, picture
+from support.processes import free_port
 from werkzeug.test import TestResponse
 
 from service.app import create_app

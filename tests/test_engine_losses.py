@@ -1,6 +1,6 @@
 """The loss: every real word counts once, and attention is asked to cover the photo evenly.
 
-``test_reinforce`` has what hard attention adds.
+``test_engine_reinforce`` has what hard attention adds.
 """
 
 import math

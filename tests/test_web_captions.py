@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_captioner import COLOURS, FakeCaptioner, assert_problem, picture, post
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
+from support.fake_captioner import COLOURS, FakeCaptioner, assert_problem, picture, post
 
 from model import Caption
 from model.drawing import overlay

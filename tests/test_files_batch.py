@@ -370,10 +370,10 @@ def test_foreign_captions_file_is_refused_untouched(captioner, photos, output, c
 SLOW_CAPTIONER = """
 import sys, time
 sys.path.insert(0, "tests")
-import test_batch
+import test_files_batch
 from service import batch
 
-class Slow(test_batch.NamesTheColour):
+class Slow(test_files_batch.NamesTheColour):
     def caption(self, images, options=None):
         time.sleep(0.02)
         return super().caption(images, options)

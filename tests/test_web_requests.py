@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from bad_inputs import encoded, form, photo, post, upload
 from conftest import draw_photo
-from fake_captioner import PROBLEM, FakeCaptioner, assert_problem
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
+from support.bad_inputs import encoded, form, photo, post, upload
+from support.fake_captioner import PROBLEM, FakeCaptioner, assert_problem
 
 from service.app import create_app
 from service.config import ServiceConfig

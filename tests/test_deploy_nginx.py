@@ -15,8 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from fake_captioner import picture
-from processes import ROOT, ask, ask_for_caption, free_port, running, wait_for
+from support.fake_captioner import picture
+from support.processes import ROOT, ask, ask_for_caption, free_port, running, wait_for
 
 from service.config import ServiceConfig
 
@@ -127,7 +127,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int
         "CAPTION_TRUSTED_PROXIES": "1",
         "PYTHONPATH": str(ROOT / "tests"),
     }
-    command = ["gunicorn", "-c", "service/gunicorn_config.py", "fake_service:app"]
+    command = ["gunicorn", "-c", "service/gunicorn_config.py", "support.fake_service:app"]
     with running(command, folder / "service.log", environment) as process:
         wait_for(port, "/readyz", process, folder / "service.log")
         with nginx_before(folder, port) as front:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import PATH, ROOT, free_port
+from support.processes import PATH, ROOT, free_port
 from test_checkpoint import DAMAGES, rewrite_manifest
 
 from service.app import CANNOT_START, create_app

@@ -1,11 +1,11 @@
-"""Hard attention: the one cell it takes, in captioning and in training. ``test_reinforce``: how it learns."""
+"""Hard attention: which cell it takes, in captioning and in training. ``test_engine_reinforce``: its loss."""
 
 from __future__ import annotations
 
-import attention_kinds as small
 import pytest
 import torch
-from attention_kinds import L, N
+from support import attention_kinds as small
+from support.attention_kinds import L, N
 from torch import Tensor, nn
 
 from model.attention import Attended, Memory

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_captioner import FakeCaptioner
-from page_actions import choose, photo, readout, served, words
+from support.fake_captioner import FakeCaptioner
+from support.page_actions import choose, photo, readout, served, words
 
 from model import Caption
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["support.browser"]
 
 
 class OtherCaptioner(FakeCaptioner):

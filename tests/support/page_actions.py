@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fake_captioner import picture
+from support.fake_captioner import picture
 from werkzeug.serving import make_server
 
 from service.app import create_app

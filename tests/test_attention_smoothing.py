@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import attention_kinds as small
 import pytest
 import torch
-from attention_kinds import COLUMNS, ROWS
+from support import attention_kinds as small
+from support.attention_kinds import COLUMNS, ROWS
 from torch import nn
 
 from model.attention import Sizes, build_attention

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fake_captioner import FakeCaptioner
-from page_actions import choose, focused, photo, served, words
+from support.fake_captioner import FakeCaptioner
+from support.page_actions import choose, focused, photo, served, words
 
 from model import Caption
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["support.browser"]
 
 BAD = {"name": "bad.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}
 

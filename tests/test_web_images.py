@@ -12,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_inputs import (
+from conftest import draw_photo
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from support.bad_inputs import (
     GREY,
     REFUSED,
     RGBA,
@@ -27,12 +31,8 @@ from bad_inputs import (
     scrambled,
     upload,
 )
-from conftest import draw_photo
-from fake_captioner import FakeCaptioner, assert_problem
-from flask import Flask
-from flask.testing import FlaskClient
-from odd_pictures import ODD, ORIENTATION, PLACE, SCRIPT, Odd, plain, turned, with_exif
-from PIL import Image
+from support.fake_captioner import FakeCaptioner, assert_problem
+from support.odd_images import ODD, ORIENTATION, PLACE, SCRIPT, Odd, plain, turned, with_exif
 
 from model import open_image
 from service.app import create_app
@@ -140,8 +140,8 @@ def test_49_megapixels_are_accepted() -> None:
 
 WATCHED = """
 import sys
-from bad_inputs import post
-from fake_captioner import FakeCaptioner, picture
+from support.bad_inputs import post
+from support.fake_captioner import FakeCaptioner, picture
 from service.app import create_app
 from service.config import ServiceConfig
 

@@ -14,9 +14,9 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from fake_captioner import FakeCaptioner, picture, post
 from flask.testing import FlaskClient
-from processes import ask, ask_for_caption, free_port, running, wait_for
+from support.fake_captioner import FakeCaptioner, picture, post
+from support.processes import ask, ask_for_caption, free_port, running, wait_for
 
 from model import Caption
 from service.app import create_app
@@ -141,7 +141,14 @@ def test_internal_error_is_logged_once_with_traceback() -> None:
 def log_of_a_service(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
     """The log of a service that captioned, was sent what is no HTTP, lost a client, and was stopped."""
     port, log = free_port(), tmp_path_factory.mktemp("service") / "log"
-    command = [sys.executable, "-m", "gunicorn", "-c", "service/gunicorn_config.py", "fake_service:app"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "service/gunicorn_config.py",
+        "support.fake_service:app",
+    ]
     environment = {"CAPTION_BIND": f"127.0.0.1:{port}", "CAPTION_WORKERS": "1", "PYTHONPATH": "tests"}
     with running(command, log, environment) as master:
         wait_for(port, "/readyz", master, log)

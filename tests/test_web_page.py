@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_captioner import FakeCaptioner, assert_problem
 from flask.testing import FlaskClient
-from page_actions import MAX_BYTES, choose, focused, photo, readout, words
 from PIL import Image
+from support.fake_captioner import FakeCaptioner, assert_problem
+from support.page_actions import MAX_BYTES, choose, focused, photo, readout, words
 
 from service.app import create_app
 from service.config import ServiceConfig
 from service.web.page import EXAMPLES
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["support.browser"]
 
 
 # Photos come in
@@ -264,9 +264,7 @@ def test_only_examples_are_served(client: FlaskClient, name: str) -> None:
     assert_problem(client.get(f"/examples/{name}"), 404)
 
 
-@pytest.mark.parametrize(
-    ("max_bytes", "shown"), [(400_000, "0.4"), (12_500_000, "12.5"), (20_000_000, "20")]
-)
+@pytest.mark.parametrize(("max_bytes", "shown"), [(400_000, "0.4"), (12_500_000, "12.5"), (20_000_000, "20")])
 def test_page_shows_upload_limit_in_megabytes(max_bytes: int, shown: str) -> None:
     page = create_app(ServiceConfig(max_bytes=max_bytes), FakeCaptioner()).test_client().get("/").text
     assert f"up to {shown}&nbsp;MB each" in page

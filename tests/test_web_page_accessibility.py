@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from page_actions import choose, focused, photo, words
+from support.page_actions import choose, focused, photo, words
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["support.browser"]
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 BAD = {"name": "bad.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}

@@ -8,10 +8,10 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from bad_inputs import GREY, RGB, chunk, encoded, png, zipped
 from conftest import draw_photo
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from support.bad_inputs import GREY, RGB, chunk, encoded, png, zipped
 
 SIZE = (120, 90)
 EXACT, CLOSE = 0.0, 3.0  # mean difference of a channel, of 255; JPEG and palettes of animations lose a little

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_captioner import FakeCaptioner, assert_problem, picture, post
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
+from support.fake_captioner import FakeCaptioner, assert_problem, picture, post
 
 from model import Caption
 from service.app import create_app

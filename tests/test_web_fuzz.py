@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from fake_captioner import FakeCaptioner
 from flask import Response
+from support.fake_captioner import FakeCaptioner
 
 from benchmarks.fuzz_images import EXPECTED, MUTATIONS, damaged_files, fuzz, valid_files, with_checksums
 from model import open_image

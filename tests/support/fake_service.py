@@ -1,6 +1,6 @@
 """The service with a captioner that needs no weights, for gunicorn and nginx to run.
 
-    PYTHONPATH=tests gunicorn -c service/gunicorn_config.py fake_service:app
+    PYTHONPATH=tests gunicorn -c service/gunicorn_config.py support.fake_service:app
 
 ``FAKE_CAPTION_SECONDS`` in the environment makes every caption take that long; none is given while there is a
 file of the name that ``FAKE_CAPTION_HOLD`` has.
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fake_captioner import FakeCaptioner
+from support.fake_captioner import FakeCaptioner
 
 from model import Caption
 from service.app import create_app

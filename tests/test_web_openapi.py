@@ -6,14 +6,14 @@ import time
 from typing import Any
 
 import schemathesis
-from bad_inputs import photo
-from fake_captioner import FakeCaptioner
 from flask import Flask
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 from schemathesis.transport.serialization import Binary
+from support.bad_inputs import photo
+from support.fake_captioner import FakeCaptioner
 
 from service.app import create_app
 from service.config import ServiceConfig

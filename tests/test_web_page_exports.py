@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_actions import choose, photo
 from PIL import Image
+from support.page_actions import choose, photo
 
 from training.data.caption_files import parse_captions
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["support.browser"]
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
 
@@ -55,10 +55,7 @@ def test_long_alt_text_is_only_flagged(page: Any) -> None:
     assert "more than" not in page.locator("#length").inner_text()
     page.locator("#text").press_sequentially("yz")
     assert page.input_value("#text").endswith("yz")
-    assert (
-        page.locator("#length.long").inner_text()
-        == "127 characters, more than the recommended 125"
-    )
+    assert page.locator("#length.long").inner_text() == "127 characters, more than the recommended 125"
 
 
 def test_alternatives_keep_their_edits(page: Any) -> None:

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import pytest
-from fake_captioner import FakeCaptioner, picture
 from PIL import Image
+from support.fake_captioner import FakeCaptioner, picture
 
 from model import Caption, DecodingOptions, ImageLimits, UnsupportedImageError
 from service import worker as module

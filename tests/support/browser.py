@@ -1,4 +1,4 @@
-"""Fixtures that open the page in a real browser, for modules with ``pytest_plugins = ["browser"]``.
+"""Fixtures that open the page in a real browser, for modules with ``pytest_plugins = ["support.browser"]``.
 
 Whatever a test does, its page must not throw, nor ask any other computer for anything. Where there is no
 browser, its tests are skipped.
@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from fake_captioner import FakeCaptioner
-from page_actions import served
+from support.fake_captioner import FakeCaptioner
+from support.page_actions import served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = (

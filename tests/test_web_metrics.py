@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from fake_captioner import FakeCaptioner, picture, post
 from flask.testing import FlaskClient
-from processes import ask, ask_for_caption, free_port, held, running, wait_for
 from prometheus_client.parser import text_string_to_metric_families
+from support.fake_captioner import FakeCaptioner, picture, post
+from support.processes import ask, ask_for_caption, free_port, held, running, wait_for
 
 from model import Caption
 from service.app import create_app
@@ -208,7 +208,14 @@ class Service(NamedTuple):
 def started(folder: Path) -> Iterator[Service]:
     """Two processes with a captioner that takes a while."""
     port, log = free_port(), folder / "log"
-    command = [sys.executable, "-m", "gunicorn", "-c", "service/gunicorn_config.py", "fake_service:app"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "-c",
+        "service/gunicorn_config.py",
+        "support.fake_service:app",
+    ]
     environment = {
         "CAPTION_BIND": f"127.0.0.1:{port}",
         "CAPTION_WORKERS": "2",

@@ -19,7 +19,7 @@ import pytest
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # With what the virtual environment of these tests has installed, even if it is not activated.
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 START_SECONDS = 120  # a busy machine may take long to load torch
