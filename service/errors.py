@@ -16,8 +16,8 @@ class BusyError(CaptioningError):
 
 
 class OutputError(CaptioningError):
-    """An output folder that holds something else."""
+    """An output folder with content of another kind, or that can no longer be written."""
 
 
 class InputError(CaptioningError):
-    """An INPUT that leads to no photo."""
+    """An input of a batch run without an image file."""

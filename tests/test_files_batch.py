@@ -15,14 +15,15 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from model import Caption, CheckpointError, Grid, Word
+from model import Caption, CheckpointError, Grid, NonFiniteError, Word
+from model.files import locked
 from service import batch
 
 ROOT = Path(__file__).parents[1]
 
 
-class NamesTheColour:
-    """A captioner without weights: the caption is the red level of the photo's first pixel."""
+class ColourCaptioner:
+    """A captioner without weights; the caption is the red level of the first pixel."""
 
     info = SimpleNamespace(sha256="1" * 64)
 
@@ -49,8 +50,8 @@ class NamesTheColour:
         return Caption(text=f"red {red}", log_prob=-1.25, words=words, grid=grid, is_finished=True)
 
 
-class InterruptedAtThird(NamesTheColour):
-    """Ctrl-C falls into the third batch."""
+class InterruptedCaptioner(ColourCaptioner):
+    """Ctrl-C arrives in the third batch."""
 
     def caption(self, images, options=None):
         if len(self.seen) >= 2:
@@ -60,8 +61,8 @@ class InterruptedAtThird(NamesTheColour):
 
 @pytest.fixture
 def captioner(monkeypatch):
-    """The one captioner that every run of the test loads."""
-    fake = NamesTheColour()
+    """The captioner that every run of the test loads."""
+    fake = ColourCaptioner()
     monkeypatch.setattr(batch, "Captioner", SimpleNamespace(load=lambda folder: fake))
     return fake
 
@@ -73,8 +74,8 @@ def output(tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Five photos, two of them with names that differ in the suffix only."""
-    folder = tmp_path / "photographs"
+    """Five photos, two of them with names that differ only in the suffix."""
+    folder = tmp_path / "photos"
     for red, name in enumerate(("a.jpg", "a.png", "birds/b.png", "birds/far/c.PNG", "d.gif")):
         save(folder / name, red * 40)
     return folder
@@ -97,7 +98,7 @@ def names(output):
     return [record["image"] for record in lines(output / "captions.jsonl")]
 
 
-def listed_on_standard_input(monkeypatch, *paths):
+def list_on_stdin(monkeypatch, *paths):
     listing = "".join(f"{path}\n" for path in paths).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listing)))
 
@@ -134,7 +135,7 @@ def test_attention_and_num_captions_options(captioner, photos, output):
 
 def test_folder_is_captioned_recursively_in_order(captioner, photos, output):
     save(photos / ".thumbnails/a.jpg", 9)
-    (photos / "notes.txt").write_text("no picture, and not taken for one")
+    (photos / "notes.txt").write_text("not an image")
     assert run(photos, output=output) == 0
     assert names(output) == ["a.jpg", "a.png", "birds/b.png", "birds/far/c.PNG", "d.gif"]
 
@@ -216,7 +217,7 @@ def test_output_of_other_options_is_refused(captioner, photos, output, capsys, o
 
 def test_output_of_other_checkpoint_is_refused(captioner, photos, output, monkeypatch, capsys):
     run(photos, output=output)
-    monkeypatch.setattr(NamesTheColour, "info", SimpleNamespace(sha256="2" * 64))
+    monkeypatch.setattr(ColourCaptioner, "info", SimpleNamespace(sha256="2" * 64))
     assert run(photos, output=output) == 2
     assert "another checkpoint" in capsys.readouterr().err
 
@@ -242,7 +243,7 @@ def test_changed_photo_is_recaptioned(captioner, photos, output):
 
 def test_photo_that_became_invalid_loses_its_record(captioner, photos, output):
     run(photos, output=output)
-    (photos / "a.png").write_bytes(b"no longer a picture")
+    (photos / "a.png").write_bytes(b"no longer an image")
     assert run(photos, output=output) == 3
     assert "a.png" not in names(output)
     assert len(names(output)) == 4
@@ -282,20 +283,20 @@ def test_existing_file_is_not_a_glob(captioner, tmp_path, output):
 
 
 def test_stdin_lists_files_and_folders(captioner, photos, output, monkeypatch):
-    listed_on_standard_input(monkeypatch, photos / "d.gif", "", photos / "birds")
+    list_on_stdin(monkeypatch, photos / "d.gif", "", photos / "birds")
     assert run("-", output=output) == 0
     assert sorted(names(output)) == ["b.png", "d.gif", "far/c.PNG"]
 
 
-def test_missing_listed_photo_is_a_failure(captioner, photos, output, monkeypatch):
-    listed_on_standard_input(monkeypatch, photos / "gone.jpg", photos / "a.jpg")
+def test_missing_listed_photo_fails_alone(captioner, photos, output, monkeypatch):
+    list_on_stdin(monkeypatch, photos / "gone.jpg", photos / "a.jpg")
     assert run("-", output=output) == 3
     assert names(output) == ["a.jpg"]
     assert lines(output / "errors.jsonl")[0]["image"] == "gone.jpg"
 
 
-def test_file_names_in_any_encoding_are_recorded(captioner, tmp_path, output):
-    folder = tmp_path / "photographs"
+def test_names_in_any_encoding_are_recorded(captioner, tmp_path, output):
+    folder = tmp_path / "photos"
     save(folder / "été.png", 0)
     os.rename(folder / "été.png", os.fsencode(folder) + b"/\xe9t\xe9.png")
     save(folder / "日本.png", 0)
@@ -312,10 +313,10 @@ def test_batch_size_is_bounded(captioner, photos, output, monkeypatch):
 
 
 def test_ctrl_c_keeps_records_and_says_how_to_resume(captioner, photos, output, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "Captioner", InterruptedAtThird)
+    monkeypatch.setattr(batch, "Captioner", InterruptedCaptioner)
     assert run(photos, output=output, options=["--batch-size", "1"]) == 130
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "2 captioned, run the same command again to continue"
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == "service.batch: 2 captioned; re-run the same command to resume"
     assert len(names(output)) == 2
 
 
@@ -324,11 +325,11 @@ def test_ctrl_c_keeps_records_and_says_how_to_resume(captioner, photos, output, 
     [
         (["nowhere.jpg"], "nowhere.jpg"),
         (["nowhere/*.jpg"], "nowhere/*.jpg"),
-        (["empty"], "no photos"),
+        (["empty"], "No photos"),
         (["a.png", "--beam-size", "0"], "beam_size"),
         (["a.png", "--num-captions", "4"], "num_captions"),
         (["a.png", "--batch-size", "0"], "batch_size"),
-        (["a.png", "--output", "a.png"], "a.png cannot be written"),
+        (["a.png", "--output", "a.png"], "Cannot write to the output folder a.png"),
     ],
 )
 def test_invalid_usage_exits_2_with_one_line(captioner, tmp_path, monkeypatch, capsys, arguments, named):
@@ -336,10 +337,10 @@ def test_invalid_usage_exits_2_with_one_line(captioner, tmp_path, monkeypatch, c
     save(tmp_path / "a.png", 0)
     (tmp_path / "empty").mkdir()
     assert batch.main(["--output", "output", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert named in said
-    assert said.count("\n") == 1
-    assert not (tmp_path / "output").exists()
+    message = capsys.readouterr().err
+    assert named in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "output" / "captions.jsonl").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["a.png"], ["a.png", "--output", "o", "--beam-size", "three"]])
@@ -356,15 +357,76 @@ def test_bad_checkpoint_exits_2_without_output(photos, output, capsys, monkeypat
     monkeypatch.setattr(batch, "Captioner", SimpleNamespace(load=refuse))
     assert run(photos, output=output) == 2
     assert capsys.readouterr().err == "service.batch: The checkpoint folder 'x' does not exist.\n"
-    assert not output.exists()
+    assert not (output / "captions.jsonl").exists()
 
 
-def test_foreign_captions_file_is_refused_untouched(captioner, photos, output, capsys):
+@pytest.mark.parametrize("content", ['{"caption": "mine"}\n', "[" * 100_000 + "\n"])
+def test_foreign_captions_file_is_left_untouched(captioner, photos, output, capsys, content):
     output.mkdir()
-    (output / "captions.jsonl").write_text('{"caption": "mine"}\n')
+    (output / "captions.jsonl").write_text(content)
     assert run(photos, output=output) == 2
     assert "Line 1" in capsys.readouterr().err
-    assert (output / "captions.jsonl").read_text() == '{"caption": "mine"}\n'
+    assert (output / "captions.jsonl").read_text() == content
+
+
+@pytest.mark.parametrize("red_levels", [(80,), (0, 80, 160), (0, 40, 80, 120, 160)])
+@pytest.mark.parametrize("batch_size", ["1", "8"])
+def test_non_finite_output_fails_only_its_photos(
+    captioner, photos, output, monkeypatch, red_levels, batch_size
+):
+    caption = captioner.caption
+
+    def fail_on_some(images, options=None):
+        if any(image.getpixel((0, 0))[0] in red_levels for image in images):
+            raise NonFiniteError("The network's output is not finite.")
+        return caption(images, options)
+
+    monkeypatch.setattr(captioner, "caption", fail_on_some)
+    for path in photos.rglob("*.jpg"):
+        save(path.with_suffix(".bmp"), 0)  # JPEG may change the colour
+        path.unlink()
+    assert run(photos, output=output, options=["--batch-size", batch_size]) == 3
+    failures = lines(output / "errors.jsonl")
+    assert [failure["error"] for failure in failures] == ["NonFiniteError"] * len(red_levels)
+    recorded = names(output) if (output / "captions.jsonl").exists() else []
+    assert len(recorded) == 5 - len(red_levels)
+
+
+def test_second_run_on_same_output_is_refused(captioner, photos, output, capsys):
+    with locked(output):
+        assert run(photos, output=output) == 2
+    assert "Another run" in capsys.readouterr().err
+    assert not (output / "captions.jsonl").exists()
+    assert run(photos, output=output) == 0
+
+
+@pytest.mark.parametrize("name", ["phrase_weight", "allow_repeats", "draw_seed", "attention", "overlays"])
+def test_settings_from_before_an_option_have_its_default(captioner, photos, output, name):
+    run(photos, output=output)
+    path = output / "settings.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in settings.items() if key != name}))
+    assert run(photos, output=output) == 0
+    assert json.loads(path.read_text()) == settings
+    assert len(captioner.seen) == 5
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000, '{"beam_size": 3}', "\udcff"])
+def test_damaged_settings_refuse_output(captioner, photos, output, capsys, content):
+    output.mkdir()
+    (output / "settings.json").write_bytes(content.encode(errors="surrogateescape"))
+    assert run(photos, output=output) == 2
+    assert "settings.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_unusable_output_is_refused_before_anything_is_loaded(photos, tmp_path, monkeypatch, capsys, is_file):
+    monkeypatch.setattr(batch, "Captioner", None)
+    monkeypatch.setattr(batch, "find_sources", None)
+    blocker = tmp_path / "file"
+    blocker.touch()
+    assert run(photos, output=blocker if is_file else blocker / "below") == 2
+    assert "Cannot write to the output folder" in capsys.readouterr().err
 
 
 SLOW_CAPTIONER = """
@@ -373,7 +435,7 @@ sys.path.insert(0, "tests")
 import test_files_batch
 from service import batch
 
-class Slow(test_files_batch.NamesTheColour):
+class Slow(test_files_batch.ColourCaptioner):
     def caption(self, images, options=None):
         time.sleep(0.02)
         return super().caption(images, options)
@@ -388,7 +450,7 @@ def start(photos, output):
     return subprocess.Popen([*command, "--overlays", "--batch-size", "3"], cwd=ROOT)
 
 
-def stop_after(process, output, records, how):
+def signal_after(process, output, records, how):
     """Send ``how`` once ``records`` lines are there."""
     written = output / "captions.jsonl"
     while process.poll() is None:
@@ -406,13 +468,13 @@ def everything(output):
 
 
 @pytest.mark.slow
-def test_killed_runs_resume_to_the_same_records(captioner, tmp_path, output):
-    photos = tmp_path / "photographs"
+def test_killed_runs_equal_one_clean_run(captioner, tmp_path, output):
+    photos = tmp_path / "photos"
     for red in range(60):
         save(photos / f"{red % 7}/{red}.png", red)
     for records in (1, 10, 25, 40):
-        assert stop_after(start(photos, output), output, records, signal.SIGKILL) == -signal.SIGKILL
-    assert stop_after(start(photos, output), output, 50, signal.SIGINT) == 130
+        assert signal_after(start(photos, output), output, records, signal.SIGKILL) == -signal.SIGKILL
+    assert signal_after(start(photos, output), output, 50, signal.SIGINT) == 130
     assert run(photos, output=output, options=["--overlays"]) == 0
     clean = tmp_path / "clean"
     run(photos, output=clean, options=["--overlays"])

@@ -1,50 +1,100 @@
-"""The files a batch run writes: records that survive a crash. Knows nothing of photos."""
+"""The output folder of a batch run: settings, records that survive a crash, and further formats.
+
+To add a format, write a ``Writer`` and name it in ``WRITERS``: the name becomes an option of
+``service.batch`` and a key of ``settings.json``.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
+from PIL import Image
+
+from model import Caption, contact_sheet, encode_png
 from model.files import append_lines, replacing, write_whole
 from service.errors import OutputError
 
+OVERLAYS = "overlays"  # folder
+# What reading JSON of another program, or damaged JSON, raises; deep nesting is a RecursionError.
+_NOT_OURS = (ValueError, KeyError, TypeError, RecursionError)
 
-class Records:
-    """``captions.jsonl``: one record a line, each batch on the disk before the next one begins."""
 
-    def __init__(self, path: Path) -> None:
-        """Take up the records of an earlier run; a last line that was torn by a crash is cut off.
+class Writer(Protocol):
+    """Writes one format, beside the records."""
+
+    help: ClassVar[str]  # of the option that selects the format
+
+    def __init__(self, output: Path) -> None:
+        """``output`` is the folder of the run."""
+
+    def write(self, name: str, image: Image.Image, captions: Sequence[Caption]) -> None:
+        """Write what belongs to one image, whose record follows.
+
+        Args:
+            name: of the image in every output, a relative path with forward slashes.
+            image: upright, RGB.
+            captions: at least one, best first.
 
         Raises:
-            OutputError: the file holds a line that is not a record.
+            OSError: it cannot be written; the image counts as failed.
+        """
+
+
+class OverlayWriter:
+    """``overlays/NAME.png``: a contact sheet with the attention map of every word of the best caption."""
+
+    help: ClassVar[str] = "draw a contact sheet of every photo with the attention map of each word"
+
+    def __init__(self, output: Path) -> None:
+        self._folder = output / OVERLAYS
+
+    def write(self, name: str, image: Image.Image, captions: Sequence[Caption]) -> None:
+        path = self._folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(encode_png(contact_sheet(image, captions[0])))
+
+
+WRITERS: dict[str, type[Writer]] = {"overlays": OverlayWriter}
+
+
+class Records:
+    """``captions.jsonl``: one record per line, appended and synced to disk batch by batch."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the records of an earlier run and cut off a last line that a crash left incomplete.
+
+        Raises:
+            OutputError: a line is not a record.
         """
         self._path = path
         self._lines = 0
-        self._sha256: dict[str, str] = {}  # by image, of the content its record describes
+        self._sha256: dict[str, str] = {}  # by image
         if path.exists():
-            _cut_torn_line(path)
+            _cut_incomplete_line(path)
             for image, sha256, _ in self._read():
                 self._sha256[image] = sha256
                 self._lines += 1
 
-    def holds(self, image: str, sha256: str) -> bool:
-        """Whether ``image`` is recorded with this very content."""
-        return self._sha256.get(image) == sha256
+    def sha256_of(self, image: str) -> str | None:
+        """The digest of the content that the record of ``image`` describes; None without a record."""
+        return self._sha256.get(image)
 
-    def supersede(self, image: str) -> None:
-        """Give up the record of ``image``, if there is one: the file has other content now."""
+    def discard(self, image: str) -> None:
+        """Drop the record of ``image``, if there is one: the content of the file has changed."""
         self._sha256.pop(image, None)
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
-        """Add ``records``; when this returns they survive a crash."""
+        """Add ``records``; they are on disk when this returns."""
         append_lines(self._path, records)
         self._lines += len(records)
         self._sha256.update((record["image"], record["sha256"]) for record in records)
 
-    def drop_superseded(self) -> None:
-        """Leave one record a photo: that of the content it has now."""
+    def compact(self) -> None:
+        """Rewrite the file without discarded records."""
         if self._lines != len(self._sha256):
             with replacing(self._path) as file:
                 file.writelines(self._current_lines())
@@ -63,34 +113,41 @@ class Records:
                 try:
                     record = json.loads(line)
                     yield record["image"], record["sha256"], line
-                except (ValueError, KeyError, TypeError):
+                except _NOT_OURS:
                     raise OutputError(
                         f"Line {number} of {self._path} is not a caption record; "
                         "delete the line, or choose another --output."
                     ) from None
 
 
-def keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Write down how this output is made; an output made in another way is not continued.
+def keep_settings(path: Path, settings: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Write the settings of a run, which must be those of earlier runs into the same folder.
+
+    Args:
+        path: a JSON file, which need not exist.
+        settings: of this run.
+        defaults: of settings that an older version did not write, because it did not have them.
 
     Raises:
-        OutputError: ``path`` tells of other settings.
+        OutputError: the file has other settings, or cannot be read.
     """
     if path.exists():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [name for name, value in settings.items() if before[name] != value]
-        except (ValueError, KeyError, TypeError):
-            raise OutputError(f"{path} is not ours, or damaged; choose another --output.") from None
+            earlier = defaults | json.loads(path.read_text(encoding="utf-8"))
+            changed = [name for name in settings if earlier[name] != settings[name]]
+        except _NOT_OURS:
+            raise OutputError(
+                f"{path} is damaged, or not from a batch run; choose another --output."
+            ) from None
         if changed:
             raise OutputError(
-                f"{path.parent} was captioned with another {', '.join(changed)}; "
-                "continue with the same, or choose another --output."
+                f"{path.parent} was written with another {', '.join(changed)}; "
+                "use the same settings, or choose another --output."
             )
     write_whole(path, json.dumps(settings, indent=1))
 
 
-def _cut_torn_line(path: Path) -> None:
+def _cut_incomplete_line(path: Path) -> None:
     with path.open("rb+") as file:
-        whole = sum(len(line) for line in file if line.endswith(b"\n"))
-        file.truncate(whole)
+        complete = sum(len(line) for line in file if line.endswith(b"\n"))
+        file.truncate(complete)
