@@ -1,4 +1,4 @@
-"""The web application: a captioner, the routes, the errors. ``gunicorn "service.app:create_app()"``."""
+"""The WSGI application: ``gunicorn "service.app:create_app()"``."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from model import Captioner, CheckpointError, ImageLimits, OptionsError
 from service.config import ServiceConfig
 from service.errors import ConfigError
 from service.web.access import register_access
-from service.web.captions import captioning, information
+from service.web.captions import captioning, model_card
+from service.web.context import check_admission
+from service.web.cors import register_cors
 from service.web.headers import register_headers
 from service.web.health import health
-from service.web.logs import register_logs
-from service.web.max_api import max_predictions, max_routes
+from service.web.max_api import max_routes
 from service.web.metrics import register_metrics
-from service.web.openapi import register_specification
+from service.web.openapi import register_api
 from service.web.page import page
-from service.web.problems import register_errors
+from service.web.problems import register_problems
+from service.web.rate_limit import register_rate_limit
 from service.web.request_parser import MAX_FIELD_BYTES, MAX_FORM_PARTS, InMemoryRequest
-from service.worker import Inference
+from service.worker import Worker
 
-# gunicorn takes this status of a worker as "do not start it again"; any other would loop for ever.
-CANNOT_START = 3
+CANNOT_START = 3  # exit status with which gunicorn gives up; it would restart the worker for ever on others
 
 
 def create_app(config: ServiceConfig | None = None, captioner: Captioner | None = None) -> Flask:
-    """The application. Without ``config`` the environment decides, without ``captioner`` the checkpoint.
+    """The application. Without ``config`` the environment is read, without ``captioner`` the checkpoint.
 
-    Nothing runs here on more than one torch thread, so that gunicorn may fork afterwards: threads that
-    torch has started do not survive a fork. What cannot start says so in one sentence and exits.
+    Nothing runs here on more than one torch thread, so that gunicorn may fork afterwards: threads started by
+    torch do not survive a fork. On invalid settings or checkpoints, prints why and exits.
     """
-    torch.set_num_threads(1)  # processes fill the cores; more threads than cores stall one another
+    torch.set_num_threads(1)  # there is a process per core; more threads than cores stall one another
     try:
         config = config or ServiceConfig.from_env()
         captioner = captioner or Captioner.load(config.checkpoint, config.device)
     except (ConfigError, CheckpointError, OptionsError) as error:
-        print(f"The captioning service cannot start. {error}", file=sys.stderr)
+        print(f"The service cannot start. {error}", file=sys.stderr)
         sys.exit(CANNOT_START)
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.request_class = InMemoryRequest
@@ -49,13 +50,15 @@ def create_app(config: ServiceConfig | None = None, captioner: Captioner | None 
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider; keep the record's order
     limits = ImageLimits(max_pixels=config.max_pixels, min_side=config.min_side, max_side=config.max_side)
-    app.extensions["inference"] = Inference(captioner, limits, config.queue)
+    app.extensions["worker"] = Worker(captioner, limits, config.queue)
+    # In this order: each may reject a request before the next one sees it.
     register_headers(app)
-    register_errors(app)
-    register_logs(app)
+    register_problems(app)
     register_metrics(app)
+    register_cors(app, config)
+    register_rate_limit(app, config)
     register_access(app, config)
-    routes = (captioning, information, max_predictions, max_routes, health)
-    register_specification(app, *routes, asks_for_key=bool(config.api_key))
+    app.before_request(check_admission)
+    register_api(app, captioning, model_card, max_routes, health, needs_key=bool(config.api_key))
     app.register_blueprint(page)
     return app

@@ -1,17 +1,17 @@
-"""What stops the service or a batch run; every message says what would be right."""
+"""Errors of the service and of its commands; every message says what would be right."""
 
 from model import CaptioningError
 
 
 class ConfigError(Exception):
-    """Settings of the service that cannot be; the message has one sentence a line for each mistake."""
+    """Invalid settings; the message has one line for each."""
 
 
 class BusyError(CaptioningError):
-    """The queue is full; ``retry_after`` is in how many seconds it is worth asking again."""
+    """The queue is full; retrying makes sense after ``retry_after`` seconds."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"Too many photos are waiting; try again in {retry_after} s.")
+        super().__init__(f"The queue is full; retry after {retry_after} s.")
         self.retry_after = retry_after
 
 

@@ -1,7 +1,7 @@
 """How gunicorn runs the service: ``gunicorn -c service/gunicorn_config.py "service.app:create_app()"``.
 
-One process a core with one torch thread each, and many more threads for HTTP than ever caption, so
-that health checks and slow uploads always find one.
+One process per core, each with one torch thread and with enough threads for health checks and slow uploads
+while another one captions.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from typing import Any
 from service.config import ServiceConfig, usable_cores
 from service.errors import ConfigError
 
-# Before torch is imported: it reads this once. Its threads spin, so more than cores stall one another.
+# Before torch is imported, which reads it once. Its threads spin: more of them than cores stall one another.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 try:
     _service = ServiceConfig.from_env()
 except ConfigError as error:
-    sys.exit(f"The captioning service cannot start. {error}")
+    sys.exit(f"The service cannot start. {error}")
 
-_memory = Path("/dev/shm")  # files here are never written to a disk, which could stall
+_memory = Path("/dev/shm")  # files here never wait for a disk
 _has_memory = os.access(_memory, os.W_OK)
-# torch asks for a folder for temporary files when it is imported; on a read-only disk there may be no other.
+# torch needs a folder for temporary files when it is imported; on a read-only disk there may be no other.
 if _has_memory:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_memory))
-# The processes add up their figures in files of this folder. Before prometheus_client is imported: it reads
-# this once.
-_OWN_FIGURES = f"sightline-{os.getpid()}-"
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # else it is somebody's choice, or we are reloading
-    _figures = tempfile.mkdtemp(prefix=_OWN_FIGURES, dir=_memory if _has_memory else None)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _figures
+# The processes share their metrics in files of this folder. Before prometheus_client is imported, which reads
+# it once.
+_METRICS_PREFIX = f"sightline-{os.getpid()}-"
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # set by the user, or before a reload
+    _metrics = tempfile.mkdtemp(prefix=_METRICS_PREFIX, dir=_memory if _has_memory else None)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics
 
 bind = _service.bind
 workers = _service.workers or (usable_cores() if _service.device == "cpu" else 1)
 worker_class = "gthread"
 threads = _service.threads
-# Loading once before the fork shares the weights' memory and makes a fresh worker ready at once; a GPU
-# does not survive a fork.
+# Loading before the fork shares the memory of the weights and makes new workers ready at once. CUDA does not
+# survive a fork.
 preload_app = _service.device == "cpu"
-timeout = 60  # seconds without a sign of life of the process; a slow request does not count
-graceful_timeout = 30  # seconds for requests in flight when stopping
+timeout = 60  # seconds without a heartbeat of the process; slow requests do not count
+graceful_timeout = 30  # seconds for requests in flight at shutdown
 keepalive = 5  # seconds
 limit_request_line = 4094  # bytes
-# Then a fresh process: a belt against leaks. Refusals count too, and a crowd makes many.
+# Restarts a worker, as a precaution against leaks. Rejected requests count too.
 max_requests = 50_000
 max_requests_jitter = 5_000
-control_socket_disable = True  # nobody needs it, and it would write to the home folder
-# A line of JSON for everything. The application tells of every request; gunicorn's own line stays off.
+control_socket_disable = True  # unused, and it would write to the home folder
+# JSON lines. The application logs every request, so gunicorn's access log is off.
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "service.web.logs.LineFormatter"}},
-    "filters": {"discreet": {"()": "service.web.logs.Discreet"}},
+    "filters": {"redact": {"()": "service.web.logs.RedactingFilter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
     "loggers": {
@@ -67,7 +67,7 @@ logconfig_dict = {
         "gunicorn.error": {
             "level": "INFO",
             "handlers": ["stderr"],
-            "filters": ["discreet"],
+            "filters": ["redact"],
             "propagate": False,
         },
         "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
@@ -78,13 +78,13 @@ if _has_memory:
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # gunicorn has no types
-    """Give the worker the lowest number that no living one has."""
+    """Give the worker the lowest unused number."""
     taken = {other.number for other in server.WORKERS.values()}
     worker.number = next(number for number in count(1) if number not in taken)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let the worker write its figures where the one before it with its number left off."""
+    """Let the worker continue the metrics of the previous one with its number."""
     from service.web.metrics import share_by_name
 
     share_by_name(f"worker{worker.number}")
@@ -92,26 +92,26 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Warm every process up by itself, after the fork; once it is asked to stop it is not ready any more."""
-    inference = worker.wsgi.extensions["inference"]
-    inference.start_warm_up()
+    """Warm up after the fork, and become unready on SIGTERM."""
+    captioning = worker.wsgi.extensions["worker"]
+    captioning.start_warm_up()
 
     def drain_and_stop(number: int, frame: Any) -> None:
-        inference.is_draining = True
+        captioning.is_draining = True
         worker.handle_exit(number, frame)
 
     signal.signal(signal.SIGTERM, drain_and_stop)
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Forget what the dead worker had in flight."""
+    """Remove the requests in flight of the dead worker from the metrics."""
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(f"worker{worker.number}")  # type: ignore[no-untyped-call]
 
 
 def on_exit(server: Any) -> None:
-    """Remove the figures, unless the folder was somebody's choice."""
-    figures = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    if figures.name.startswith(_OWN_FIGURES):
-        shutil.rmtree(figures, ignore_errors=True)
+    """Remove the metrics, unless the folder was set by the user."""
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    if folder.name.startswith(_METRICS_PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The captioner of one process: one photo at a time, a queue that ends, and whether it gets on.
+"""The captioner of one process: a bounded queue, one inference at a time, and readiness.
 
 This file knows nothing of HTTP.
 """
@@ -11,7 +11,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from threading import Lock, Thread
 
 from PIL import Image
@@ -19,174 +21,183 @@ from PIL import Image
 from model import (
     Caption,
     Captioner,
-    CaptioningError,
     DecodingOptions,
+    ImageError,
     ImageLimits,
-    Measure,
+    OptionsError,
     Photo,
     open_image,
-    unmeasured,
 )
 from service.errors import BusyError
 
 logger = logging.getLogger(__name__)
 
-STUCK_SECONDS = 60.0  # no photo that is accepted takes a working process as long
-FRESH_SECONDS = 60.0  # after which a silent captioner is tried out when somebody asks whether it is ready
-_MEMORY = 0.9  # of the mean time a turn takes, in the moving average
+STUCK_SECONDS = 60.0  # no accepted image keeps a healthy process busy for this long
+FRESH_SECONDS = 60.0  # an idle captioner is tested again by the first readiness check after this time
+_DECAY = 0.9  # of the moving average of the seconds that a hold lasts
 
 
-class FairLock:
-    """A lock that is handed to those who wait in the order they came.
-
-    The locks of ``threading`` are not: who releases one and asks again gets it before those who waited, and
-    sixteen photos in one request would go before the one of everybody else.
-    """
-
-    def __init__(self) -> None:
-        self._is_taken = False
-        self._line: deque[Lock] = deque()  # of those who wait, each on a lock of its own
-        self._guard = Lock()
-
-    def acquire(self) -> None:
-        """Wait until it is this thread's turn."""
-        mine = Lock()
-        with self._guard:
-            if not self._is_taken:
-                self._is_taken = True
-                return
-            mine.acquire()
-            self._line.append(mine)
-        mine.acquire()
-
-    def release(self) -> None:
-        """Hand it to the next."""
-        with self._guard:
-            if self._line:
-                self._line.popleft().release()
-            else:
-                self._is_taken = False
-
-
-class Inference:
-    """A captioner with the slot that its work is done in and the queue before it."""
-
-    def __init__(self, captioner: Captioner, limits: ImageLimits, queue: int) -> None:
-        """``queue`` requests may wait, beyond the one that is worked on."""
-        self.captioner = captioner
-        self.limits = limits
-        self.is_draining = False  # set when the process is asked to stop
-        self._places = 1 + queue
-        self._taken = 0  # places
-        self._count = Lock()
-        # Held from decoding to drawing. One torch thread fills the core a process has, so a second
-        # photo at a time would gain nothing and double the memory that large ones take.
-        self._slot = FairLock()
-        self._turn_began: float | None = None  # seconds of the monotonic clock, while the slot is held
-        self._turn_seconds = 0.0  # what a turn takes, a moving average
-        self._warming_up = Lock()
-        # Of the last caption of our own or of a client, in this very process: a forked child starts unready.
-        self._succeeded: tuple[int, float] | None = None  # process, seconds of the monotonic clock
-        self._has_failed = False
-
-    def refuse_if_full(self) -> None:
-        """Refuse early what could not be taken in; nothing is held by those who pass.
-
-        Raises:
-            BusyError: there is no place.
-        """
-        if self._taken >= self._places:
-            raise BusyError(self._seconds_to_a_place())
+class Timings(dict[str, float]):
+    """The seconds spent in each stage of a request, summed over the photos of a batch."""
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place in the queue, and then at work.
-
-        Raises:
-            BusyError: there is none.
-        """
-        with self._count:
-            self.refuse_if_full()
-            self._taken += 1
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the duration of the block to ``stage``."""
+        started = time.perf_counter()
         try:
             yield
         finally:
-            with self._count:
-                self._taken -= 1
+            self[stage] = self.get(stage, 0.0) + time.perf_counter() - started
 
-    @contextmanager
-    def turn(self, waiting: AbstractContextManager[None]) -> Iterator[None]:
-        """The slot, as soon as it is free; take a ``place`` first. Inside ``waiting`` is the wait for it."""
-        with ExitStack() as held:
-            with waiting:
-                self._slot.acquire()
-                held.callback(self._slot.release)
-            began = self._turn_began = time.monotonic()
-            try:
-                yield
-            finally:
-                self._turn_began = None
-                spent = time.monotonic() - began
-                self._turn_seconds = _MEMORY * (self._turn_seconds or spent) + (1 - _MEMORY) * spent
 
-    def caption(
-        self, data: bytes, options: DecodingOptions, measure: Measure = unmeasured
-    ) -> tuple[Photo, list[Caption]]:
-        """The photo in ``data`` and its captions, best first. Call it in your ``turn``.
+@dataclass(frozen=True)
+class Captioned:
+    """An uploaded photo with its captions, best first."""
+
+    photo: Photo
+    captions: list[Caption]
+    sha256: str  # of the uploaded bytes, in hexadecimal
+
+
+class FairLock:
+    """A lock that is acquired in first-in, first-out order.
+
+    The locks of ``threading`` are not: a thread that releases one and acquires it again overtakes those
+    waiting, so a batch of sixteen photos would delay every other request until its end.
+    """
+
+    def __init__(self) -> None:
+        self._is_locked = False
+        self._waiting: deque[Lock] = deque()  # each thread waits on a lock of its own
+        self._guard = Lock()
+
+    def acquire(self) -> None:
+        """Block until it is this thread's turn."""
+        own = Lock()
+        with self._guard:
+            if not self._is_locked:
+                self._is_locked = True
+                return
+            own.acquire()
+            self._waiting.append(own)
+        own.acquire()
+
+    def release(self) -> None:
+        """Hand the lock to the thread that has waited longest."""
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._is_locked = False
+
+
+class Worker:
+    """A captioner that serves one request at a time, and the bounded queue in front of it."""
+
+    def __init__(self, captioner: Captioner, limits: ImageLimits, queue: int) -> None:
+        """``queue`` requests may wait in addition to the one being served."""
+        self.captioner = captioner
+        self.limits = limits
+        self.is_draining = False  # set when the process is asked to stop
+        self._slots = 1 + queue
+        self._used_slots = 0
+        self._guard = Lock()
+        # Held from decoding to drawing. One torch thread fills the core a process has, so a second photo at a
+        # time would gain nothing and double the memory that large ones take.
+        self._lock = FairLock()
+        self._held_since: float | None = None  # seconds of the monotonic clock
+        self._mean_seconds = 0.0  # moving average of the duration of a hold
+        self._warming_up = Lock()
+        # Process and time (monotonic, seconds) of the last success: a forked child starts unready.
+        self._last_success: tuple[int, float] | None = None
+        self._has_failed = False
+
+    def check_queue(self) -> None:
+        """Reject early a request for which there is no slot; a slot is not reserved.
 
         Raises:
-            ImageError: the bytes are no acceptable photo.
+            BusyError: the queue is full.
         """
-        with measure("decode"):
-            photo = open_image(data, self.limits)
-        return photo, self._write(photo.image, options, measure)
+        if self._used_slots >= self._slots:
+            raise BusyError(max(1, math.ceil(self._mean_seconds)))
 
-    def _write(self, image: Image.Image, options: DecodingOptions, measure: Measure) -> list[Caption]:
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Occupy a slot of the queue, from waiting to the end of the work.
+
+        Raises:
+            BusyError: the queue is full.
+        """
+        with self._guard:
+            self.check_queue()
+            self._used_slots += 1
         try:
-            [captions] = self.captioner.caption([image], options, measure)
-        except CaptioningError:
+            yield
+        finally:
+            with self._guard:
+                self._used_slots -= 1
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Wait for the captioner and hold it exclusively; occupy a ``slot`` first."""
+        self._lock.acquire()
+        started = self._held_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._held_since = None
+            elapsed = time.monotonic() - started
+            self._mean_seconds = _DECAY * (self._mean_seconds or elapsed) + (1 - _DECAY) * elapsed
+            self._lock.release()
+
+    def caption(self, data: bytes, options: DecodingOptions, timings: Timings) -> Captioned:
+        """Decode and caption an uploaded photo; ``hold`` the captioner meanwhile.
+
+        Raises:
+            ImageError: the bytes are not an acceptable image.
+        """
+        with timings.measure("decode"):
+            photo = open_image(data, self.limits)
+        return Captioned(photo, self._infer(photo.image, options, timings), sha256(data).hexdigest())
+
+    def _infer(self, image: Image.Image, options: DecodingOptions, timings: Timings) -> list[Caption]:
+        try:
+            [captions] = self.captioner.caption([image], options, timings.measure)
+        except (ImageError, OptionsError):  # the fault of the request
             raise
         except Exception:
             self._has_failed = True
             raise
         self._has_failed = False
-        self._succeeded = (os.getpid(), time.monotonic())
+        self._last_success = (os.getpid(), time.monotonic())
         return captions
 
-    def why_not_ready(self) -> str | None:
-        """What keeps this process from captioning now, in a sentence, or None; asking makes it try."""
+    def unready_reason(self) -> str | None:
+        """Why this process cannot caption now, as a sentence; None if it can. May start a warm-up."""
         if self.is_draining:
-            return "The service is stopping."
-        began = self._turn_began
-        if began is not None and time.monotonic() - began > STUCK_SECONDS:
-            return "The captioner does not get on with a photo."
-        succeeded = self._last_success()
-        if self._has_failed or succeeded is None:
+            return "The service is shutting down."
+        held_since = self._held_since
+        if held_since is not None and time.monotonic() - held_since > STUCK_SECONDS:
+            return f"Inference has been stuck for {STUCK_SECONDS:.0f} s."
+        last_success = self._last_success
+        has_succeeded = last_success is not None and last_success[0] == os.getpid()
+        if self._has_failed or not has_succeeded:
             self.start_warm_up()
-            return "The captioner failed and is tried out." if self._has_failed else "The captioner warms up."
-        if began is None and time.monotonic() - succeeded > FRESH_SECONDS:
+            return "Inference failed; retrying." if self._has_failed else "The captioner is warming up."
+        if held_since is None and last_success and time.monotonic() - last_success[1] > FRESH_SECONDS:
             self.start_warm_up()
         return None
 
     def start_warm_up(self) -> None:
-        """Caption a grey picture in the background, unless that is going on already."""
+        """Caption a grey image in the background, unless that is in progress."""
         if self._warming_up.acquire(blocking=False):
             Thread(target=self._warm_up, name="warm-up", daemon=True).start()
 
     def _warm_up(self) -> None:
         try:
-            with self.turn(nullcontext()):
-                self._write(Image.new("RGB", (224, 224), "grey"), DecodingOptions(), unmeasured)
+            with self.hold():
+                self._infer(Image.new("RGB", (224, 224), "grey"), DecodingOptions(), Timings())
         except Exception:
-            logger.exception("The captioner cannot caption a grey picture; the service is not ready.")
+            logger.exception("Captioning a grey image failed; the service is not ready.")
         finally:
             self._warming_up.release()
-
-    def _last_success(self) -> float | None:
-        """Seconds of the monotonic clock, or None if this process has not captioned."""
-        if self._succeeded is None or self._succeeded[0] != os.getpid():
-            return None
-        return self._succeeded[1]
-
-    def _seconds_to_a_place(self) -> int:
-        return max(1, math.ceil(self._turn_seconds))

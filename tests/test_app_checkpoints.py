@@ -39,7 +39,7 @@ def test_damaged_checkpoint_stops_the_service(checkpoint: Path, capsys: pytest.C
     """test_checkpoint has every kind of damage."""
     damage, _ = DAMAGES["another attention"]
     damage(checkpoint)
-    assert refused(checkpoint, capsys).startswith("The captioning service cannot start. ")
+    assert refused(checkpoint, capsys).startswith("The service cannot start. ")
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "config.json", "vocabulary.json", "manifest.json"])

@@ -12,8 +12,8 @@ from service.config import ServiceConfig, listed, usable_cores
 from service.errors import ConfigError
 
 
-def mistakes(**variables: str) -> list[str]:
-    """What is said of an environment with these variables, without CAPTION_."""
+def errors(**variables: str) -> list[str]:
+    """The errors about an environment with these variables, without CAPTION_."""
     with pytest.raises(ConfigError) as refusal:
         ServiceConfig.from_env({f"CAPTION_{name}": value for name, value in variables.items()})
     return str(refusal.value).splitlines()
@@ -48,20 +48,20 @@ def test_other_variables_are_ignored() -> None:
 
 
 def test_all_errors_are_reported_at_once() -> None:
-    found = mistakes(THREADS="many", MAX_BYTES="0", BIND="8000", RATE_LIMIT="often", WORKER="2")
+    found = errors(THREADS="many", MAX_BYTES="0", BIND="8000", RATE_LIMIT="often", WORKER="2")
     assert len(found) == 5
     for name in ("THREADS", "MAX_BYTES", "BIND", "RATE_LIMIT", "WORKER"):
         [sentence] = [line for line in found if line.startswith(f"CAPTION_{name} is ")]
-        assert sentence.endswith(".")
+        assert sentence.endswith((".", "?"))
 
 
 @pytest.mark.parametrize(
-    ("given", "nearest"), [("MAX_PIXLES", "MAX_PIXELS"), ("APIKEY", "API_KEY"), ("threads", "THREADS")]
+    ("name", "nearest"), [("MAX_PIXLES", "MAX_PIXELS"), ("APIKEY", "API_KEY"), ("threads", "THREADS")]
 )
-def test_unknown_setting_suggests_the_nearest(given: str, nearest: str) -> None:
-    [sentence] = mistakes(**{given: "1"})
-    assert f"CAPTION_{given} is not a setting" in sentence
-    assert f" CAPTION_{nearest}." in sentence
+def test_unknown_setting_suggests_the_nearest(name: str, nearest: str) -> None:
+    [sentence] = errors(**{name: "1"})
+    assert f"CAPTION_{name} is not a setting" in sentence
+    assert f" CAPTION_{nearest}?" in sentence
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_unknown_setting_suggests_the_nearest(given: str, nearest: str) -> None:
     ],
 )
 def test_invalid_value_is_named(name: str, value: str) -> None:
-    [sentence] = mistakes(**{name: value})
+    [sentence] = errors(**{name: value})
     assert sentence.startswith(f"CAPTION_{name} is ")
 
 
@@ -124,15 +124,15 @@ def test_valid_value_is_accepted(name: str, value: str | int) -> None:
     ],
 )
 def test_contradicting_settings_are_refused(variables: dict[str, str], mentions: tuple[str, ...]) -> None:
-    [sentence] = mistakes(**variables)
+    [sentence] = errors(**variables)
     assert all(mention in sentence for mention in mentions)
 
 
 @pytest.mark.parametrize(
     ("name", "secret"), [("api_key", "hush hush"), ("rate_limit_storage", "mysql://root:hush@h")]
 )
-def test_secrets_are_never_shown(name: str, secret: str) -> None:
-    assert "hush" not in "".join(mistakes(**{name.upper(): secret}))
+def test_secrets_never_appear_in_messages(name: str, secret: str) -> None:
+    assert "hush" not in "".join(errors(**{name.upper(): secret}))
     valid = {"api_key": "hush", "rate_limit_storage": "redis://:hush@h:1"}
     assert "hush" not in repr(ServiceConfig(**valid))  # type: ignore[arg-type]
 
@@ -143,19 +143,14 @@ def test_lists_are_comma_separated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "cores"), [("150000 100000", 1), ("300000 100000", 3), ("50000 100000", 1), ("max 100000", 4)]
+    ("quota", "cores"), [("150000 100000", 1), ("300000 100000", 3), ("max 100000", 4), (None, 4)]
 )
 def test_container_cpu_share_bounds_processes(
-    share: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quota: str | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "cpu.max"
-    file.write_text(f"{share}\n")
-    monkeypatch.setattr(config_file, "_CPU_SHARE", file)
+    if quota:
+        file.write_text(f"{quota}\n")
+    monkeypatch.setattr(config_file, "_CPU_QUOTA", file)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3})
     assert usable_cores() == cores
-
-
-def test_all_cores_count_without_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config_file, "_CPU_SHARE", tmp_path / "absent")
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2, 3})
-    assert usable_cores() == 4

@@ -113,7 +113,7 @@ def test_full_queue_returns_503_before_reading_the_body() -> None:
             data=b"this would be 400",
             headers={"Content-Type": "multipart/form-data; boundary=x"},
         )
-        assert_problem(refused, 503, "try again")
+        assert_problem(refused, 503, "retry after")
         assert int(refused.headers["Retry-After"]) >= 1
         assert refused.get_json()["type"] == "/problems/busy"
     assert client.get("/healthz").status_code == 200

@@ -155,7 +155,7 @@ def test_invalid_overlay_option_is_refused(client: FlaskClient, fields: dict[str
 def test_duplicate_option_is_refused(client: FlaskClient) -> None:
     data = {"image": file(), "beam_size": "2"}
     response = client.post("/v1/captions", data=data, query_string={"beam_size": "3"})
-    assert_problem(response, 400, "beam_size", "twice")
+    assert_problem(response, 400, "beam_size", "more than once")
 
 
 def test_unknown_route_returns_problem(client: FlaskClient) -> None:
@@ -248,7 +248,7 @@ def test_page_and_overlays_share_heat_constants(client: FlaskClient) -> None:
 
 def test_page_privacy_note_is_true_on_any_host(client: FlaskClient) -> None:
     text = client.get("/", headers={"Host": "photos.example"}).text
-    assert "nowhere else; it is not stored" in text
+    assert "to the server of this page only" in text
     assert text == client.get("/").text
 
 

@@ -24,7 +24,6 @@ from support.processes import ask, ask_for_caption, free_port, held, running, wa
 from model import Caption
 from service.app import create_app
 from service.config import ServiceConfig
-from service.web.metrics import observe_rejected
 
 PATIENCE_SECONDS = 120
 
@@ -128,9 +127,13 @@ def test_api_key_and_rate_limit_rejections_are_counted() -> None:
     assert found['caption_rejected_total{reason="rate_limited"}'] == 1
 
 
-def test_internal_error_is_not_a_rejection(client: FlaskClient) -> None:
-    with client.application.app_context():
-        observe_rejected({"type": "about:blank", "status": 500})
+def test_internal_error_is_not_a_rejection() -> None:
+    class BrokenCaptioner(FakeCaptioner):
+        def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+            raise RuntimeError
+
+    client = create_app(ServiceConfig(), BrokenCaptioner()).test_client()  # type: ignore[arg-type]
+    assert post(client, picture()).status_code == 500
     assert not [name for name in scraped(client) if "rejected_total" in name]
 
 

@@ -184,7 +184,7 @@ WRONG_OPTIONS = [
     ("num_captions", "4", "from 1 to 3"),
     *[("max_length", value, "from 1 to 200") for value in ("0", "201", "Infinity", "0x10")],
     ("overlays", "all", "none"),
-    ("max_words", "10", "known are beam_size"),
+    ("max_words", "10", "valid are beam_size"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The queue before the captioner, and whether the process says truly that it gets on."""
+"""The worker: its queue, exclusive use of the captioner, and readiness."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from PIL import Image
 from support.fake_captioner import FakeCaptioner, picture
 
 from model import Caption, DecodingOptions, ImageLimits, UnsupportedImageError
 from service import worker as module
 from service.errors import BusyError
-from service.worker import Inference
+from service.worker import Captioned, Timings, Worker
 
 
-def inference(captioner: Any = None, queue: int = 2) -> Inference:
-    return Inference(captioner or FakeCaptioner(), ImageLimits(), queue)
+def make_worker(captioner: Any = None, queue: int = 2) -> Worker:
+    return Worker(captioner or FakeCaptioner(), ImageLimits(), queue)
 
 
-def in_time(condition: Callable[[], bool]) -> bool:
-    """Whether ``condition`` comes true before anybody would lose patience."""
+def caption(worker: Worker, data: bytes) -> Captioned:
+    with worker.slot(), worker.hold():
+        return worker.caption(data, DecodingOptions(), Timings())
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if condition():
@@ -33,157 +36,147 @@ def in_time(condition: Callable[[], bool]) -> bool:
     return False
 
 
-def test_full_queue_raises_busy_error() -> None:
-    service = inference(queue=2)
+def is_ready(worker: Worker) -> bool:
+    return worker.unready_reason() is None
+
+
+@pytest.fixture
+def ready_worker() -> Worker:
+    worker = make_worker()
+    assert eventually(lambda: is_ready(worker))
+    return worker
+
+
+class BrokenCaptioner(FakeCaptioner):
+    error: Exception | None = None
+
+    def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        if self.error:
+            raise self.error
+        return super().caption(*args, **kwargs)
+
+
+# The queue
+
+
+def test_full_queue_is_busy_until_a_slot_is_released() -> None:
+    worker = make_worker(queue=2)
     with ExitStack() as first:
-        first.enter_context(service.place())
-        with service.place(), service.place():
-            with pytest.raises(BusyError, match="waiting") as refused:
-                service.refuse_if_full()
-            assert refused.value.retry_after >= 1
-            with pytest.raises(BusyError), service.place():
+        first.enter_context(worker.slot())
+        with worker.slot(), worker.slot():
+            with pytest.raises(BusyError, match="queue is full") as error:
+                worker.check_queue()
+            assert error.value.retry_after >= 1
+            with pytest.raises(BusyError), worker.slot():
                 pass
             first.close()
-            service.refuse_if_full()
-    service.refuse_if_full()
+            worker.check_queue()
+    worker.check_queue()
 
 
-def test_failed_request_frees_its_slot() -> None:
-    service = inference(queue=0)
+def test_failed_request_releases_slot_and_captioner() -> None:
+    worker = make_worker(queue=0)
     for _ in range(3):
-        with pytest.raises(UnsupportedImageError), service.place(), service.turn(nullcontext()):
-            service.caption(b"no picture", DecodingOptions())
-    with service.place(), service.turn(nullcontext()):
-        _, [caption] = service.caption(picture("blue"), DecodingOptions())
-    assert caption.text == "a blue wide picture"
+        with pytest.raises(UnsupportedImageError):
+            caption(worker, b"not an image")
+    assert caption(worker, picture("blue")).captions[0].text == "a blue wide picture"
 
 
-def test_inferences_do_not_overlap() -> None:
-    inside, most = [0], [0]
+def test_one_inference_at_a_time() -> None:
+    running, most_running = [0], [0]
 
     class CountingCaptioner(FakeCaptioner):
         def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
-            inside[0] += 1
-            most[0] = max(most[0], inside[0])
+            running[0] += 1
+            most_running[0] = max(most_running[0], running[0])
             time.sleep(0.005)
-            inside[0] -= 1
+            running[0] -= 1
             return super().caption(*args, **kwargs)
 
-    service = inference(CountingCaptioner(), queue=8)
-
-    def ask() -> None:
-        with service.place(), service.turn(nullcontext()):
-            service.caption(picture(), DecodingOptions())
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    worker = make_worker(CountingCaptioner(), queue=8)
+    threads = [threading.Thread(target=caption, args=(worker, picture())) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1]
+    assert most_running == [1]
 
 
-def test_requests_are_served_in_order() -> None:
-    service = inference(queue=8)
+def test_captioner_is_held_in_fifo_order() -> None:
+    worker = make_worker(queue=8)
     order: list[str] = []
 
-    def ask(name: str, times: int) -> None:
+    def hold(name: str, times: int) -> None:
         for _ in range(times):
-            with service.turn(nullcontext()):
+            with worker.hold():
                 order.append(name)
                 time.sleep(0.01)
 
-    with service.turn(nullcontext()):
-        threads = [threading.Thread(target=ask, args=("batch", 8))]
-        threads += [threading.Thread(target=ask, args=(name, 1)) for name in ("one", "two")]
+    with worker.hold():
+        threads = [threading.Thread(target=hold, args=("batch", 8))]
+        threads += [threading.Thread(target=hold, args=(name, 1)) for name in ("one", "two")]
         for thread in threads:
             thread.start()
-            assert in_time(lambda: len(service._slot._line) == len([t for t in threads if t.is_alive()]))
+            assert eventually(lambda: len(worker._lock._waiting) == len([t for t in threads if t.is_alive()]))
     for thread in threads:
         thread.join()
     assert order[:4] == ["batch", "one", "two", "batch"]
 
 
-def test_failed_wait_frees_the_slot() -> None:
-    class Broken(AbstractContextManager[None]):
-        def __exit__(self, *error: object) -> None:
-            raise RuntimeError("broken")
-
-    service = inference()
-    with pytest.raises(RuntimeError), service.turn(Broken()):
-        pass
-    with service.turn(nullcontext()):
-        pass
+# Readiness
 
 
-def test_readiness_check_triggers_first_caption() -> None:
-    service = inference()
-    assert "warms up" in str(service.why_not_ready())
-    assert in_time(lambda: service.why_not_ready() is None)
+def test_readiness_check_warms_up() -> None:
+    worker = make_worker()
+    assert "warming up" in str(worker.unready_reason())
+    assert eventually(lambda: is_ready(worker))
 
 
-def test_forked_process_starts_unready(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = inference()
-    assert in_time(lambda: service.why_not_ready() is None)
+def test_forked_child_starts_unready(ready_worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert service.why_not_ready() is not None
+    assert not is_ready(ready_worker)
 
 
-def test_unready_after_failure_until_success() -> None:
-    class MoodyCaptioner(FakeCaptioner):
-        is_broken = False
-
-        def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
-            if self.is_broken:
-                raise RuntimeError("broken")
-            return super().caption(*args, **kwargs)
-
-    captioner = MoodyCaptioner()
-    service = inference(captioner)
-    assert in_time(lambda: service.why_not_ready() is None)
-    captioner.is_broken = True
-    with pytest.raises(RuntimeError), service.turn(nullcontext()):
-        service.caption(picture(), DecodingOptions())
-    assert "failed" in str(service.why_not_ready())
-    captioner.is_broken = False
-    assert in_time(lambda: service.why_not_ready() is None)
+def test_failure_makes_unready_until_success() -> None:
+    captioner = BrokenCaptioner()
+    worker = make_worker(captioner)
+    assert eventually(lambda: is_ready(worker))
+    captioner.error = RuntimeError("broken")
+    with pytest.raises(RuntimeError):
+        caption(worker, picture())
+    assert worker.unready_reason() == "Inference failed; retrying."
+    captioner.error = None
+    assert eventually(lambda: is_ready(worker))
 
 
-def test_bad_image_does_not_change_readiness() -> None:
-    service = inference()
-    assert in_time(lambda: service.why_not_ready() is None)
-    with pytest.raises(UnsupportedImageError), service.turn(nullcontext()):
-        service.caption(b"no picture", DecodingOptions())
-    assert service.why_not_ready() is None
+def test_invalid_image_does_not_affect_readiness(ready_worker: Worker) -> None:
+    with pytest.raises(UnsupportedImageError):
+        caption(ready_worker, b"not an image")
+    assert is_ready(ready_worker)
 
 
-def test_stuck_inference_makes_unready(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = inference()
-    assert in_time(lambda: service.why_not_ready() is None)
-    with service.turn(nullcontext()):
-        assert service.why_not_ready() is None
+def test_stuck_inference_makes_unready(ready_worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ready_worker.hold():
+        assert is_ready(ready_worker)
         monkeypatch.setattr(module, "STUCK_SECONDS", 0.0)
-        assert "does not get on" in str(service.why_not_ready())
-    assert service.why_not_ready() is None
+        assert "stuck" in str(ready_worker.unready_reason())
+    assert is_ready(ready_worker)
 
 
-def test_readiness_check_retries_idle_captioner(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int]] = []
+def test_idle_captioner_is_tested_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
 
-    class WatchedCaptioner(FakeCaptioner):
+    class RecordingCaptioner(FakeCaptioner):
         def caption(self, images: Any, *args: Any, **kwargs: Any) -> list[list[Caption]]:
-            seen.extend(image.size for image in images)
-            assert isinstance(images[0], Image.Image)
+            sizes.extend(image.size for image in images)
             return super().caption(images, *args, **kwargs)
 
-    service = inference(WatchedCaptioner())
-    assert in_time(lambda: service.why_not_ready() is None)
+    worker = make_worker(RecordingCaptioner())
+    assert eventually(lambda: is_ready(worker))
     monkeypatch.setattr(module, "FRESH_SECONDS", 0.0)
-    assert in_time(lambda: service.why_not_ready() is None and len(seen) >= 2)
+    assert eventually(lambda: is_ready(worker) and len(sizes) >= 2)
 
 
-def test_unready_while_stopping() -> None:
-    service = inference()
-    assert in_time(lambda: service.why_not_ready() is None)
-    service.is_draining = True
-    assert "stopping" in str(service.why_not_ready())
+def test_draining_makes_unready(ready_worker: Worker) -> None:
+    ready_worker.is_draining = True
+    assert "shutting down" in str(ready_worker.unready_reason())

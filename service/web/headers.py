@@ -1,21 +1,18 @@
-"""What every answer goes through: the id of its request, its stages, what a browser may do with it.
-
-An answer that refuses a request takes the rest of its body along.
-"""
+"""The end of every request: log, metrics and headers, and the unread body of a rejected one."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.wsgi import get_input_stream
 
-from service.web.context import arrive, server_timing
+from service.web.context import begin_context, current_context
+from service.web.logs import log_request
+from service.web.metrics import observe_request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -28,58 +25,54 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-PAUSE_SECONDS = 0.5  # between two bytes of a refused body
-DISCARDING_SECONDS = 5  # who goes on sending for longer in spite of a refusal may lose it
+PAUSE_SECONDS = 0.5  # between two bytes of a rejected body
+DISCARD_SECONDS = 5  # a client that sends for longer may lose the response
 _CHUNK = 16_384  # bytes
-# Anything else could forge lines of a log.
-_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def register_headers(app: Flask) -> None:
-    """Let every answer of ``app``, errors too, carry these headers."""
-    app.before_request(_name_request)
-    app.after_request(_add_headers)
-    app.after_request(_discard_body)
+    """Trace every request to ``app``. Register it first, so that it sees the final response."""
+    app.before_request(begin_context)
+    app.after_request(finish)
 
 
-def _name_request() -> None:
-    sent = request.headers.get("X-Request-Id", "")
-    arrive()
-    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid4().hex
-
-
-def _discard_body(response: Response) -> Response:
-    """Read the rest of a refused body: to close on unread bytes resets the connection, answer and all."""
-    if response.status_code < 400:
-        return response
-    stream = vars(request).get("stream") or get_input_stream(request.environ)  # what reads it already goes on
-    until = time.monotonic() + DISCARDING_SECONDS
-    # The answer stands, whatever is wrong with the body.
-    with suppress(Exception), _impatient(request.environ):
-        while stream.read(_CHUNK) and time.monotonic() < until:
-            pass
+def finish(response: Response) -> Response:
+    """Log and count an answered request, and complete its headers."""
+    context = current_context()
+    log_request(context, response)
+    observe_request(context, response)
+    _discard_body(response)
+    response.headers.update(SECURITY_HEADERS)
+    response.headers["X-Request-Id"] = context.id
+    if timings := context.timings:
+        stages = (f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in timings.items())
+        response.headers["Server-Timing"] = ", ".join(stages)
+    response.headers.setdefault("Cache-Control", "no-store")  # static files have their own
     return response
 
 
+def _discard_body(response: Response) -> None:
+    """Read the rest of a rejected body: closing on unread bytes resets the connection, response and all."""
+    if response.status_code < 400:
+        return
+    stream = vars(request).get("stream") or get_input_stream(request.environ)  # a started one goes on
+    deadline = time.monotonic() + DISCARD_SECONDS
+    # The response stands, whatever is wrong with the body.
+    with suppress(Exception), _short_timeout(request.environ):
+        while stream.read(_CHUNK) and time.monotonic() < deadline:
+            pass
+
+
 @contextmanager
-def _impatient(environment: WSGIEnvironment) -> Iterator[None]:
-    """Give up reading from a client that sends nothing: it may wait for the answer before it does."""
+def _short_timeout(environment: WSGIEnvironment) -> Iterator[None]:
+    """Stop reading from a client that pauses: it may wait for the response before it sends its body."""
     connection = environment.get("gunicorn.socket")
     if connection is None:
         yield
         return
-    usual = connection.gettimeout()
+    timeout = connection.gettimeout()
     connection.settimeout(PAUSE_SECONDS)
     try:
         yield
     finally:
-        connection.settimeout(usual)
-
-
-def _add_headers(response: Response) -> Response:
-    response.headers.update(SECURITY_HEADERS)
-    response.headers["X-Request-Id"] = g.request_id
-    if g.stages:
-        response.headers["Server-Timing"] = server_timing()
-    response.headers.setdefault("Cache-Control", "no-store")  # static files have their own
-    return response
+        connection.settimeout(timeout)

@@ -1,41 +1,32 @@
-"""The routes of IBM's MAX Image Caption Generator, for clients written for it.
-
-What it answers, not how: it predicts three captions, best first, and counts them in text.
-"""
+"""The routes of IBM's MAX Image Caption Generator, for existing clients: three captions, best first."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from model import Caption, DecodingOptions, Photo
-from service.web.captioning import admit, captioned, current_inference
-from service.web.openapi import REFUSALS, ApiBlueprint, refuses
+from model import DecodingOptions
+from service.web.context import captioned, current_worker
+from service.web.openapi import CAPTION_ERRORS, ApiBlueprint, may_fail
 from service.web.request_schemas import PhotoForm
 from service.web.response_schemas import MetadataRecord, PredictionsRecord
 
-CAPTIONS = 3
+OPTIONS = DecodingOptions(num_captions=3)
 
 max_routes = ApiBlueprint("MAX", __name__, url_prefix="/model")
-max_predictions = ApiBlueprint("MAX predictions", __name__, url_prefix="/model")
-max_predictions.before_request(admit)
 
 
-@max_predictions.post("/predict")
-@refuses(max_predictions, *REFUSALS)
-@max_predictions.arguments(PhotoForm, location="files")
-@max_predictions.response(200, PredictionsRecord)
+@max_routes.post("/predict")
+@may_fail(max_routes, *CAPTION_ERRORS)
+@max_routes.arguments(PhotoForm, location="files")
+@max_routes.response(200, PredictionsRecord)
 def predict(form: dict[str, Any]) -> dict[str, Any]:
-    """Three captions of a photo."""
-    with current_inference().place():
-        return captioned(form["image"], DecodingOptions(num_captions=CAPTIONS), _predictions)
-
-
-def _predictions(data: bytes, photo: Photo, captions: list[Caption]) -> dict[str, Any]:
-    predictions = [
-        {"index": str(place), "caption": caption.text, "probability": math.exp(caption.log_prob)}
-        for place, caption in enumerate(captions)
-    ]
+    """Get three captions of a photo."""
+    with current_worker().slot(), captioned(form["image"], OPTIONS) as result:
+        predictions = [
+            {"index": str(index), "caption": caption.text, "probability": math.exp(caption.log_prob)}
+            for index, caption in enumerate(result.captions)
+        ]
     return {"status": "ok", "predictions": predictions}
 
 
@@ -43,13 +34,13 @@ def _predictions(data: bytes, photo: Photo, captions: list[Caption]) -> dict[str
 @max_routes.doc(security=[])
 @max_routes.response(200, MetadataRecord)
 def metadata() -> dict[str, str]:
-    """What the model is."""
-    captioner = current_inference().captioner
+    """Get a description of the model."""
+    info = current_worker().captioner.info
     return {
-        "id": captioner.info.name,
-        "name": captioner.info.name,
-        "description": f"Captions photos; trained on {captioner.info.trained_on}.",
+        "id": info.name,
+        "name": info.name,
+        "description": f"Captions photos; trained on {info.trained_on}.",
         "type": "Image-To-Text",
-        "license": captioner.info.licence,
+        "license": info.licence,
         "source": "/v1/model",
     }

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the routes with their options and answers, and its browser at /docs."""
+"""The OpenAPI document, generated from the routes and their schemas, and Swagger UI at /docs."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from service.web.request_parser import StrictParser
 from service.web.response_schemas import PROBLEM_TYPE, Problem
 
 API_VERSION = "1.0.0"
-# What every request for captions may be answered with instead.
-REFUSALS = {
-    HTTPStatus.BAD_REQUEST: "Malformed, or an option is not as it must be.",
-    HTTPStatus.UNAUTHORIZED: "The service asks for an API key, and this is not one.",
-    HTTPStatus.LENGTH_REQUIRED: "There is no Content-Length.",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "There are more bytes, fields or files than are accepted.",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Not a picture of an accepted type, or not a form.",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "The picture is damaged, too large or too small.",
-    HTTPStatus.TOO_MANY_REQUESTS: "This client asks too often; Retry-After says when to come again.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "Busy, or not ready; Retry-After says when to come again.",
+# The errors of every request for captions.
+CAPTION_ERRORS = {
+    HTTPStatus.BAD_REQUEST: "Malformed request or invalid option.",
+    HTTPStatus.UNAUTHORIZED: "Missing or invalid API key.",
+    HTTPStatus.LENGTH_REQUIRED: "Missing Content-Length.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Too many bytes, fields or files.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Unsupported image type, or not a form.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Corrupt image, or too large or too small.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Rate limit exceeded; retry after Retry-After seconds.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Busy or not ready; retry after Retry-After seconds.",
 }
-# Either will do.
+# Alternatives.
 KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-_BROWSER = Path(flask_swagger_ui.__file__).parent / "dist"
-_BROWSER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
+_SWAGGER = Path(flask_swagger_ui.__file__).parent / "dist"
+_SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 
 class ApiBlueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # the library has no types
-    """Routes that the specification shows."""
+    """Routes shown in the OpenAPI document."""
 
     ARGUMENTS_PARSER = StrictParser()
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc]
-    """The specification, with problems where the library has errors of its own."""
+    """The OpenAPI document, with problems in place of the errors of the library."""
 
-    DEFAULT_ERROR_RESPONSE_NAME = None  # a view says which problems it may answer with
+    DEFAULT_ERROR_RESPONSE_NAME = None  # each view lists its errors
 
     def _register_error_handlers(self) -> None:
-        """Leave the errors to ``service.web.problems``."""
+        """Leave errors to ``service.web.problems``."""
 
     def _register_responses(self) -> None:
-        """Make the problems known by the names of their statuses."""
-        for status, meaning in REFUSALS.items():
+        """Define a problem response for each status, under its name."""
+        for status, meaning in CAPTION_ERRORS.items():
             content = {PROBLEM_TYPE: {"schema": Problem}}
             self.spec.components.response(
                 status.name, {"description": meaning, "content": content}, lazy=True
             )
 
 
-def refuses(blueprint: ApiBlueprint, *statuses: HTTPStatus) -> Callable[[Any], Any]:
-    """A decorator of views: they may answer with these problems."""
+def may_fail(blueprint: ApiBlueprint, *statuses: HTTPStatus) -> Callable[[Any], Any]:
+    """Decorate a view that may respond with these errors."""
 
     def document(view: Any) -> Any:
         for status in statuses:
@@ -74,25 +74,25 @@ browser = Blueprint("browser", __name__, url_prefix="/docs")
 
 @browser.get("")
 def docs() -> str:
-    """The specification, to read and to try."""
+    """Swagger UI."""
     return render_template("docs.html")
 
 
 @browser.get("/<name>")
 def docs_file(name: str) -> Response:
-    """What the browser of the specification is made of."""
-    if name not in _BROWSER_FILES:
+    """A file of Swagger UI."""
+    if name not in _SWAGGER_FILES:
         abort(404)
-    return send_from_directory(_BROWSER, name, max_age=3600)
+    return send_from_directory(_SWAGGER, name, max_age=3600)
 
 
-def register_specification(app: Flask, *blueprints: ApiBlueprint, asks_for_key: bool) -> None:
-    """Serve ``blueprints``, /openapi.json and /docs, which say whether requests need the API key."""
+def register_api(app: Flask, *blueprints: ApiBlueprint, needs_key: bool) -> None:
+    """Serve ``blueprints``, /openapi.json and /docs; the document says whether requests need an API key."""
     app.config.update(
         API_TITLE="Sightline", API_VERSION=API_VERSION, OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/"
     )
     api = Api(app)
-    if asks_for_key:
+    if needs_key:
         for name, scheme in KEY_SCHEMES.items():
             api.spec.components.security_scheme(name, scheme)
         api.spec.options["security"] = [{name: []} for name in KEY_SCHEMES]

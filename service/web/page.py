@@ -1,4 +1,4 @@
-"""The page that captions by hand, and the photos it offers to try."""
+"""The web page and its example photos."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, render_template, send_from_directory
 
+from service.web.context import current_worker
+
 EXAMPLES_FOLDER = Path(__file__).parents[2] / "examples"
-# File name, and what the photo shows, for those who do not see it.
+# File name and alternative text.
 EXAMPLES = {
     "photographer.jpg": "A man with a camera on a tripod",
     "stairs.jpg": "People on stairs",
@@ -17,15 +19,15 @@ EXAMPLES = {
     "coffee.jpg": "A cup of coffee",
     "rocket.jpg": "The launch of a rocket",
 }
-EXAMPLES_MAX_AGE = 86_400  # seconds a browser may keep them
+EXAMPLES_MAX_AGE = 86_400  # seconds in a browser's cache
 
 page = Blueprint("page", __name__)
 
 
 @page.get("/")
 def index() -> str:
-    """The page. It promises maps only of a model that has them."""
-    captioner = current_app.extensions["inference"].captioner
+    """The page; it mentions attention only for a model that has it."""
+    captioner = current_worker().captioner
     return render_template(
         "index.html",
         max_bytes=current_app.config["MAX_CONTENT_LENGTH"],
@@ -36,7 +38,7 @@ def index() -> str:
 
 @page.get("/examples/<name>")
 def example(name: str) -> Response:
-    """One of the photos to try; nothing else that may lie beside them."""
+    """An example photo, and no other file of the folder."""
     if name not in EXAMPLES:
-        abort(404, f"There is no such example; there are {', '.join(EXAMPLES)}.")
+        abort(404, f"No such example; valid are {', '.join(EXAMPLES)}.")
     return send_from_directory(EXAMPLES_FOLDER, name, max_age=EXAMPLES_MAX_AGE)

@@ -1,11 +1,11 @@
-"""Every error as application/problem+json (RFC 9457). Which class has which status is decided here."""
+"""Every error as application/problem+json (RFC 9457). The status of each class of error is decided here."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from flask import Flask, Response, g
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from model import (
@@ -17,28 +17,33 @@ from model import (
     UnsupportedImageError,
 )
 from service.errors import BusyError
+from service.web.context import current_context
 from service.web.response_schemas import PROBLEM_TYPE
 
-# Class, status, type, title. What is not here is our own fault: 500, and the client is told nothing.
+# Class, status, type, title. Anything else is a 500 without details.
 PROBLEMS = (
-    (EmptyImageError, 400, "empty-image", "The picture is empty"),
-    (UnsupportedImageError, 415, "unsupported-image", "Not a picture of an accepted type"),
-    (UndecodableImageError, 422, "undecodable-image", "The picture is damaged"),
-    (ImageLimitError, 422, "image-limit", "The picture is too large or too small"),
-    (OptionsError, 400, "option", "An option is not as it must be"),
-    (BusyError, 503, "busy", "The service is busy"),
+    (EmptyImageError, 400, "empty-image", "Empty image"),
+    (UnsupportedImageError, 415, "unsupported-image", "Unsupported image type"),
+    (UndecodableImageError, 422, "undecodable-image", "Corrupt image"),
+    (ImageLimitError, 422, "image-limit", "Image too large or too small"),
+    (OptionsError, 400, "option", "Invalid option"),
+    (BusyError, 503, "busy", "Service busy"),
 )
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
-def register_errors(app: Flask) -> None:
-    """Let ``app`` answer every error, its own and those of the routing, as a problem."""
+def register_problems(app: Flask) -> None:
+    """Let ``app`` answer every error, including those of the routing, with a problem."""
     app.register_error_handler(CaptioningError, _captioning_problem)
     app.register_error_handler(HTTPException, _http_problem)
 
 
 def problem_of(error: CaptioningError) -> dict[str, Any]:
-    """The problem that ``error`` is, as a record; where it is none, it is raised again."""
+    """The problem record of ``error``, which the trace of the request keeps too.
+
+    Raises:
+        CaptioningError: ``error`` itself, if no class of ``PROBLEMS`` fits.
+    """
     for kind, status, name, title in PROBLEMS:
         if isinstance(error, kind):
             return _problem(f"/problems/{name}", title, status, str(error))
@@ -46,27 +51,29 @@ def problem_of(error: CaptioningError) -> dict[str, Any]:
 
 
 def _captioning_problem(error: CaptioningError) -> Response:
-    answer = _as_response(problem_of(error))
+    response = _as_response(problem_of(error))
     if isinstance(error, BusyError):
-        answer.headers["Retry-After"] = str(error.retry_after)
-    return answer
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def _http_problem(error: HTTPException) -> Response:
     detail = (error.description or "").replace("\n", " ")
     if isinstance(error, InternalServerError):
-        detail = "Something went wrong here; it is not the fault of the request."
-    answer = _as_response(_problem("about:blank", error.name, error.code or 500, detail))
+        detail = "Internal server error."
+    response = _as_response(_problem("about:blank", error.name, error.code or 500, detail))
     for name, value in error.get_headers():
         if name in KEPT_HEADERS:
-            answer.headers[name] = value
-    return answer
+            response.headers[name] = value
+    return response
 
 
 def _problem(kind: str, title: str, status: int, detail: str) -> dict[str, Any]:
-    return {"type": kind, "title": title, "status": status, "detail": detail, "request_id": g.request_id}
+    context = current_context()
+    problem = {"type": kind, "title": title, "status": status, "detail": detail, "request_id": context.id}
+    context.problems.append(problem)
+    return problem
 
 
 def _as_response(problem: dict[str, Any]) -> Response:
-    body = json.dumps(problem)
-    return Response(body, status=problem["status"], content_type=PROBLEM_TYPE)
+    return Response(json.dumps(problem), status=problem["status"], content_type=PROBLEM_TYPE)

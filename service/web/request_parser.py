@@ -1,6 +1,6 @@
-"""From a request to its options and the bytes of its photos, each by the schema of its route.
+"""Parses a request into its options and uploads, by the schema of its route.
 
-What is malformed raises ``BadRequest``, what is out of range ``OptionsError``. Nothing is decoded here.
+Raises ``BadRequest`` for a malformed request and ``OptionsError`` for an invalid option. Decodes no image.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, UnsupportedMediaType
 
 from model import DecodingOptions, OptionsError
-from service.web.request_schemas import DECODING_FIELDS, IMAGE_FIELD, MOST_PHOTOS, shown
+from service.web.request_schemas import DECODING_FIELDS, IMAGE_FIELD, MAX_IMAGES, quoted
 
-MAX_FORM_PARTS = MOST_PHOTOS + 10
-# No option is this long. Werkzeug also holds what it reads of a file at a time, 64 KiB and a little, to this
-# limit: a smaller one would refuse photos.
+MAX_FORM_PARTS = MAX_IMAGES + 10
+# Far longer than any option. Werkzeug applies this limit also to the chunks of a file, a little over 64 KiB:
+# a smaller one would reject photos.
 MAX_FIELD_BYTES = 100_000
 
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-_NO_UPLOAD = "Send the photo as multipart/form-data, in a field named image, with a file name."
+_UPLOAD = "Send the photo as multipart/form-data, in a field named image, with a file name."
+_REPEATED = "The option {} is given more than once."
 
 
 class InMemoryRequest(Request):
-    """A request whose photos are never written to a disk; the limit on the body bounds them."""
+    """A request whose uploads stay in memory; the limit on its body bounds them."""
 
     def _get_file_stream(
         self,
@@ -40,41 +41,43 @@ class InMemoryRequest(Request):
 
 
 def check_body() -> None:
-    """Refuse, before reading it, a body that is not a form, has no stated length or is too long.
+    """Reject, before reading it, a body that is not a form, has no Content-Length or is too long.
 
-    A chunked body states no length, and Werkzeug would silently cut a raw one at the limit.
+    A chunked body has no Content-Length, and Werkzeug would silently truncate a raw one at the limit.
     """
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     length = request.content_length
     if length is None:
-        raise LengthRequired("Send a Content-Length header; bodies in chunks are not accepted.")
+        raise LengthRequired("Missing Content-Length; chunked bodies are not accepted.")
     if length > limit:
-        raise RequestEntityTooLarge(f"The request has {length} bytes; at most {limit} are accepted.")
+        raise RequestEntityTooLarge(f"The request has {length} bytes; the maximum is {limit}.")
     if length and request.mimetype not in _FORM_TYPES:
-        raise UnsupportedMediaType("Send the photo as multipart/form-data, in a field named image.")
+        raise UnsupportedMediaType(
+            "The body is not a form; send the photo as multipart/form-data, in a field named image."
+        )
 
 
 class StrictParser(FlaskParser):
-    """Reads options and photos, and refuses what a route does not know or is given twice."""
+    """Rejects options that are unknown or repeated, and files that are not expected."""
 
     def load_querystring(self, req: Request, schema: Schema) -> dict[str, str]:
-        """The options in the query."""
+        """The options of the query."""
         return _options(req.args.items(multi=True), schema)
 
     def load_files(self, req: Request, schema: Schema) -> dict[str, Any]:
-        """The options in the form, and in ``image`` its photo, or the list of them."""
+        """The options of the form, and ``image``: its upload, or the list of them."""
         given: dict[str, Any] = _options(_form_of(req), schema)
         parts = req.files.getlist(IMAGE_FIELD)
-        if strays := [name for name in req.files if name != IMAGE_FIELD]:
-            raise BadRequest(f"The form has a file named {shown(strays[0] or '')}; only image may be one.")
+        if unexpected := [name for name in req.files if name != IMAGE_FIELD]:
+            raise BadRequest(f"Unexpected file {quoted(unexpected[0] or '')}; the field must be named image.")
         if not parts:
-            raise BadRequest(f"The form has no file named image. {_NO_UPLOAD}")
+            raise BadRequest(f"The file image is missing. {_UPLOAD}")
         if isinstance(schema.fields[IMAGE_FIELD], fields.List):
-            most, given[IMAGE_FIELD] = MOST_PHOTOS, parts
+            maximum, given[IMAGE_FIELD] = MAX_IMAGES, parts
         else:
-            most, given[IMAGE_FIELD] = 1, parts[0]
-        if len(parts) > most:
-            raise BadRequest(f"The form has {len(parts)} files named image; it may have {most}.")
+            maximum, given[IMAGE_FIELD] = 1, parts[0]
+        if len(parts) > maximum:
+            raise BadRequest(f"The form has {len(parts)} files named image; the maximum is {maximum}.")
         return given
 
     def handle_error(
@@ -86,7 +89,7 @@ class StrictParser(FlaskParser):
         error_status_code: int | None = None,
         error_headers: Mapping[str, str] | None = None,
     ) -> NoReturn:
-        """Refuse the request with the first sentence about it."""
+        """Raise the first message as an ``OptionsError``."""
         message: Any = error.messages
         while not isinstance(message, str):  # by location, by field
             message = next(iter(message.values() if isinstance(message, dict) else message))
@@ -98,43 +101,43 @@ def _form_of(req: Request) -> Iterable[tuple[str, str]]:
         return req.form.items(multi=True)
     except RequestEntityTooLarge:
         raise RequestEntityTooLarge(
-            f"The form has more than {MAX_FORM_PARTS} fields, or more than {MAX_FIELD_BYTES} bytes of text."
+            f"The form has more than {MAX_FORM_PARTS} fields, or a field over {MAX_FIELD_BYTES} bytes."
         ) from None
 
 
 def _options(pairs: Iterable[tuple[str, str]], schema: Schema) -> dict[str, str]:
-    """Every option once, and none that the route does not have."""
+    """The options by name, each known to the schema and given once."""
     known = [name for name in schema.fields if name != IMAGE_FIELD]
     given: dict[str, str] = {}
     for name, value in pairs:
         if not name:
-            raise BadRequest("A field of the form has no name; every field must have one.")
+            raise BadRequest("A form field has no name; every field must have one.")
         if name == IMAGE_FIELD:
-            raise BadRequest(f"The field image is text. {_NO_UPLOAD}")
+            raise BadRequest(f"The field image is text, not a file. {_UPLOAD}")
         if name not in known:
-            right = f"known are {', '.join(known)}" if known else "there are none"
-            raise OptionsError(f"The option {shown(name)} is unknown; {right}.")
+            valid = f"valid are {', '.join(known)}" if known else "this route has none"
+            raise OptionsError(f"Unknown option {quoted(name)}; {valid}.")
         if name in given:
-            raise OptionsError(f"The option {name} is given twice; give it once.")
+            raise OptionsError(_REPEATED.format(name))
         given[name] = value
     return given
 
 
 def merged(query: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the query and of the form together.
+    """The options of the query and the form together.
 
     Raises:
-        OptionsError: one of them is in both.
+        OptionsError: an option is in both.
     """
-    if twice := [name for name in query if name in form]:
-        raise OptionsError(f"The option {twice[0]} is given twice; give it once.")
+    if repeated := [name for name in query if name in form]:
+        raise OptionsError(_REPEATED.format(repeated[0]))
     return {**query, **form}
 
 
 def decoding_options(given: Mapping[str, Any]) -> DecodingOptions:
-    """How to search, by those of the options in ``given`` that say so.
+    """The decoding options among ``given``.
 
     Raises:
-        OptionsError: they contradict one another.
+        OptionsError: they contradict each other.
     """
     return DecodingOptions(**{name: given[name] for name in DECODING_FIELDS if name in given})

@@ -1,4 +1,4 @@
-"""What may be asked: the options of every route, as they are checked and as the specification shows them."""
+"""The options of every route, for validation and for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from model import MAX_BEAM_SIZE, MOST_TOKENS
 
 IMAGE_FIELD = "image"
 DECODING_FIELDS = ("beam_size", "num_captions", "max_length")
-MOST_PHOTOS = 16  # in one request
+MAX_IMAGES = 16  # in a request
 OVERLAYS = ("words", "sheet", "none")
 FORMATS = ("png", "gif")
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
-_SHOWN_CHARACTERS = 40  # of a wrong value, in the message about it
+_QUOTED_CHARACTERS = 40  # of an invalid value in an error message
 
 
-def shown(value: str) -> str:
-    """A value of the client as it appears in a message: quoted and not too long."""
-    return repr(value[:_SHOWN_CHARACTERS])
+def quoted(value: str) -> str:
+    """A value of the client for an error message: quoted and truncated."""
+    return repr(value[:_QUOTED_CHARACTERS])
 
 
 class WholeNumber(fields.Integer):
-    """A whole number in decimal digits, within bounds."""
+    """A whole number in decimal digits, within a range."""
 
     def __init__(self, low: int, high: int, meaning: str) -> None:
         self._low, self._high = low, high
@@ -36,7 +36,7 @@ class WholeNumber(fields.Integer):
     def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> int:
         number = int(value) if _WHOLE_NUMBER.fullmatch(value) else None
         if number is None or not self._low <= number <= self._high:
-            given = shown(value) if number is None else number
+            given = quoted(value) if number is None else number
             raise ValidationError(
                 f"{attr} is {given}; it must be a whole number from {self._low} to {self._high}."
             )
@@ -52,62 +52,63 @@ class Choice(fields.String):
 
     def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> str:
         if value not in self._words:
-            raise ValidationError(f"{attr} is {shown(value)}; it must be one of {', '.join(self._words)}.")
+            raise ValidationError(f"{attr} is {quoted(value)}; it must be one of {', '.join(self._words)}.")
         return value
 
 
 class DecodingFields(Schema):
-    """How to search."""
+    """Decoding options."""
 
-    beam_size = WholeNumber(1, MAX_BEAM_SIZE, "hypotheses that are searched; 3 if not given")
-    num_captions = WholeNumber(1, MAX_BEAM_SIZE, "captions, at most beam_size; 1 if not given")
-    max_length = WholeNumber(1, MOST_TOKENS, "words of the longest caption; the model's own if not given")
+    beam_size = WholeNumber(1, MAX_BEAM_SIZE, "beam size; default 3")
+    num_captions = WholeNumber(1, MAX_BEAM_SIZE, "captions per photo, at most beam_size; default 1")
+    max_length = WholeNumber(1, MOST_TOKENS, "maximum length in tokens; default set by the model")
 
 
 class CaptionFields(DecodingFields):
-    """How to caption."""
+    """Options of /v1/captions."""
 
-    overlays = Choice(OVERLAYS, "pictures: of every word, one of every caption, or none; words if not given")
+    overlays = Choice(OVERLAYS, "images: one per word, a contact sheet per caption, or none; default words")
 
 
 class OverlayFields(DecodingFields):
-    """What to draw."""
+    """Options of /v1/overlays."""
 
-    word = WholeNumber(0, MOST_TOKENS, "the one word to draw, counted from 0; all if not given")
-    format = Choice(FORMATS, "png, or gif for a walk through the words; png if not given")
+    word = WholeNumber(0, MOST_TOKENS, "index of the only word to draw, from 0; default all")
+    format = Choice(FORMATS, "png, or gif for an animation word by word; default png")
 
 
-def _photo() -> Upload:
+def _upload() -> Upload:
     return Upload(
-        required=True, metadata={"description": "JPEG, PNG, WebP, GIF (first frame) or BMP, by its content"}
+        required=True,
+        metadata={"description": "JPEG, PNG, WebP, GIF (first frame) or BMP, detected from the content"},
     )
 
 
 class CaptionForm(CaptionFields):
-    """A photo, and how to caption it."""
+    """A photo and the options of /v1/captions."""
 
-    image = _photo()
+    image = _upload()
 
 
 class OverlayForm(OverlayFields):
-    """A photo, and what to draw."""
+    """A photo and the options of /v1/overlays."""
 
-    image = _photo()
+    image = _upload()
 
 
 class PhotoForm(Schema):
     """A photo."""
 
-    image = _photo()
+    image = _upload()
 
 
 class BatchFields(DecodingFields):
-    """How to caption several photos: without pictures, which would be hundreds in one answer."""
+    """Options of /v1/captions:batch: no images, which would be hundreds in a response."""
 
-    overlays = Choice(("none",), "pictures are drawn of one photo a request")
+    overlays = Choice(("none",), "none; images are only drawn for single photos")
 
 
 class BatchForm(BatchFields):
-    """Photos, and how to caption them."""
+    """Photos and the options of /v1/captions:batch."""
 
-    image = fields.List(_photo(), required=True, validate=validate.Length(1, MOST_PHOTOS))
+    image = fields.List(_upload(), required=True, validate=validate.Length(1, MAX_IMAGES))

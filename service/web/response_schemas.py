@@ -1,4 +1,4 @@
-"""What is answered, as the specification shows it. Views make these records; nothing is checked here."""
+"""The responses in the OpenAPI document. Views build these records; nothing is validated here."""
 
 from __future__ import annotations
 
@@ -26,54 +26,56 @@ def _map(meaning: str, **more: Any) -> fields.Field[Any]:
 
 
 class Problem(Schema):
-    """What went wrong, as RFC 9457 has it."""
+    """An error (RFC 9457)."""
 
-    type = _text("which problem: a path, or about:blank where the status says it all", required=True)
-    title = _text("the problem in a few words", required=True)
-    status = _integer("the status of the answer")
-    detail = _text("what is wrong and what would be right, in a sentence", required=True)
-    request_id = _text("the id of the request, as in X-Request-Id", required=True)
+    type = _text("a path that identifies the problem; about:blank if the status does", required=True)
+    title = _text("short summary", required=True)
+    status = _integer("HTTP status")
+    detail = _text("what is wrong and what would be right", required=True)
+    request_id = _text("as in X-Request-Id", required=True)
 
 
 class WordRecord(Schema):
-    """A word, and where the captioner looked for it."""
+    """A word and its attention map."""
 
-    word = _text("as it is written", required=True)
+    word = _text("one output token of the model", required=True)
     log_prob = _number("natural logarithm of its probability", required=True)
-    beta = _number("how much it leaned on the photo, 0 to 1", required=True, allow_none=True)
-    attention = _map("rows x columns of weights that sum to 1", required=True, allow_none=True)
-    overlay = _text("data: URL of the photo with the word's heat map", allow_none=True)
-    sentinel = _number("share of the attention kept off the photo")
-    chosen = fields.List(fields.Integer(), metadata={"description": "row and column of the one cell used"})
+    beta = _number("gate: how much the word depends on the photo, 0 to 1", required=True, allow_none=True)
+    attention = _map("attention weights, rows x columns, summing to 1", required=True, allow_none=True)
+    overlay = _text("the photo with the heat map of the word, a data: URL", allow_none=True)
+    sentinel = _number("share of attention given to the visual sentinel, 0 to 1")
+    chosen = fields.List(
+        fields.Integer(), metadata={"description": "row and column of the one cell used (hard attention)"}
+    )
     heads = fields.List(
-        fields.List(fields.List(fields.Float())), metadata={"description": "the map of every head"}
+        fields.List(fields.List(fields.Float())), metadata={"description": "the map of each head"}
     )
 
 
 class GridRecord(Schema):
-    """Where the maps lie on the photo."""
+    """The position of the attention maps on the photo."""
 
-    rows = _integer("of cells")
-    columns = _integer("of cells")
+    rows = _integer("number of rows")
+    columns = _integer("number of columns")
     box = fields.List(
         fields.Float(),
         required=True,
-        metadata={"description": "left, top, right, bottom, as fractions of the upright photo"},
+        metadata={"description": "area covered: left, top, right, bottom, as fractions of the upright photo"},
     )
 
 
 class CaptionRecord(Schema):
-    """A caption, its words and their grid."""
+    """A caption and its words."""
 
-    caption = _text("the sentence", required=True)
-    log_prob = _number("natural logarithm of its probability, its end included", required=True)
+    caption = _text("its text", required=True)
+    log_prob = _number("natural logarithm of its probability, end token included", required=True)
     words = fields.List(fields.Nested(WordRecord), required=True)
     grid = fields.Nested(GridRecord, required=True)
-    sheet = _text("data: URL of the contact sheet")
+    sheet = _text("contact sheet, a data: URL")
 
 
 class ImageRecord(Schema):
-    """What was sent."""
+    """The uploaded image."""
 
     width = _integer("pixels, upright")
     height = _integer("pixels, upright")
@@ -84,7 +86,7 @@ class PhotographRecord(Schema):
     """A captioned photo."""
 
     image = fields.Nested(ImageRecord, required=True)
-    sha256 = _text("of the bytes that were sent", required=True)
+    sha256 = _text("of the uploaded file", required=True)
     width = _integer("pixels, upright")
     height = _integer("pixels, upright")
     captions = fields.List(
@@ -93,7 +95,7 @@ class PhotographRecord(Schema):
 
 
 class BatchRecord(Schema):
-    """What became of every photo."""
+    """The result for each photo."""
 
     results = fields.List(
         fields.Raw(
@@ -105,7 +107,7 @@ class BatchRecord(Schema):
             }
         ),
         required=True,
-        metadata={"description": "in the order of the photos: a record, or the problem with it"},
+        metadata={"description": "in the order of the photos: its record, or its error"},
     )
 
 
@@ -114,8 +116,8 @@ class ModelRecord(Schema):
 
     name = fields.String(required=True)
     sha256 = _text("of the weights", required=True)
-    vocabulary_size = _integer("tokens")
-    attention = _text("the kind of attention", required=True)
+    vocabulary_size = _integer("number of tokens")
+    attention = _text("kind of attention", required=True)
     scores = fields.Dict(required=True)
     licence = _text("of the weights", required=True)
     trained_on = fields.String(required=True)
@@ -123,7 +125,7 @@ class ModelRecord(Schema):
 
 
 class StatusRecord(Schema):
-    """That all is well."""
+    """The state of the service."""
 
     status = fields.String(required=True)
 
@@ -131,9 +133,9 @@ class StatusRecord(Schema):
 class PredictionRecord(Schema):
     """A caption, in the form of the MAX Image Caption Generator."""
 
-    index = _text("its place, from 0, as text", required=True)
+    index = _text("rank from 0, as text", required=True)
     caption = fields.String(required=True)
-    probability = _number("of the caption", required=True)
+    probability = _number("probability of the caption", required=True)
 
 
 class PredictionsRecord(Schema):

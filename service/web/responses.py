@@ -1,8 +1,7 @@
-"""From captions to the record that goes out. Knows nothing of Flask."""
+"""Captions as JSON records and images. Knows nothing of Flask."""
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any
 
 from model import (
@@ -18,53 +17,52 @@ from model import (
     word_overlay,
     word_overlays,
 )
+from service.worker import Captioned
 
 
-def caption_record(data: bytes, photo: Photo, captions: list[Caption], overlays: str) -> dict[str, Any]:
-    """The record of a captioned photo, as ``POST /v1/captions`` answers it.
+def caption_response(result: Captioned, overlays: str) -> dict[str, Any]:
+    """The record of a captioned photo, as ``POST /v1/captions`` returns it.
 
     Args:
-        data: the bytes that were uploaded.
-        overlays: a picture for every word ("words"), one for every caption ("sheet"), or "none".
+        overlays: an image per word ("words"), a contact sheet per caption ("sheet"), or "none".
     """
-    width, height = photo.width, photo.height
+    photo = result.photo
     record = photo_record(
-        {"width": width, "height": height, "format": photo.format},
-        sha256=sha256(data).hexdigest(),
-        width=width,
-        height=height,
-        captions=captions,
+        {"width": photo.width, "height": photo.height, "format": photo.format},
+        sha256=result.sha256,
+        width=photo.width,
+        height=photo.height,
+        captions=result.captions,
         attention=True,
     )
-    for caption, into in zip(captions, record["captions"], strict=True):
-        _add_overlays(into, photo, caption, overlays)
+    for caption, caption_record in zip(result.captions, record["captions"], strict=True):
+        _add_overlays(caption_record, photo, caption, overlays)
     return record
 
 
 def _add_overlays(record: dict[str, Any], photo: Photo, caption: Caption, overlays: str) -> None:
     if overlays == "words":
-        drawn = word_overlays(photo.image, caption)
-        for word, picture in zip(record["words"], drawn, strict=True):
-            word["overlay"] = None if picture is None else data_url(picture)
+        images = word_overlays(photo.image, caption)
+        for word, image in zip(record["words"], images, strict=True):
+            word["overlay"] = None if image is None else data_url(image)
     elif overlays == "sheet":
         record["sheet"] = data_url(contact_sheet(photo.image, caption))
 
 
-def draw(photo: Photo, caption: Caption, kind: str, word: int | None) -> bytes:
-    """Where a caption looked, as a file: a walk ("gif"), or ("png") one word, or a sheet of all.
+def overlay_image(result: Captioned, kind: str, word: int | None) -> bytes:
+    """The overlays of the best caption: an animation ("gif"), one word or a contact sheet ("png").
 
     Raises:
-        OptionsError: there is no such word, or it has no map.
+        OptionsError: there is no such word, or it has no attention map.
     """
+    image, caption = result.photo.image, result.captions[0]
     if kind == "gif":
-        return walk_gif(photo.image, caption)
-    if word is None:
-        return encode_png(contact_sheet(photo.image, caption))
-    return encode_png(word_overlay(photo.image, caption, word))
+        return walk_gif(image, caption)
+    return encode_png(contact_sheet(image, caption) if word is None else word_overlay(image, caption, word))
 
 
-def model_record(captioner: Captioner, limits: ImageLimits, max_bytes: int) -> dict[str, Any]:
-    """The model card as data, as ``GET /v1/model`` answers it."""
+def model_response(captioner: Captioner, limits: ImageLimits, max_bytes: int) -> dict[str, Any]:
+    """The model card as data, as ``GET /v1/model`` returns it."""
     info = captioner.info
     return {
         "name": info.name,
