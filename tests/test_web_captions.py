@@ -238,7 +238,7 @@ def test_page_loads_no_external_resources(client: FlaskClient) -> None:
 
 
 def test_page_and_overlays_share_heat_constants(client: FlaskClient) -> None:
-    with client.get("/static/heat.js") as response:
+    with client.get("/static/heatmap.js") as response:
         script = response.text
     shared = ("OPACITY", "FULL_HEAT", "BLEND_SIGMA", "MUTED_COLOUR", "MUTED_LIGHT", "HEAT_COLOURS")
     for name in (*shared, "OUTLINE", "OUTLINE_COLOURS"):

@@ -26,7 +26,7 @@ def test_chosen_photo_is_captioned(page: Any) -> None:
     choose(page, photo(colour="blue"))
     assert words(page).all_inner_texts() == ["a", "blue", "wide", "picture"]
     assert page.locator("#caption").inner_text() == "a blue wide picture"
-    assert page.get_attribute("#shown", "alt") == "a blue wide picture"
+    assert page.get_attribute("#image", "alt") == "a blue wide picture"
     page.locator("#announcement", has_text="Caption: a blue wide picture.").wait_for(state="attached")
 
 
@@ -65,22 +65,22 @@ def test_text_can_be_pasted_and_dragged(page: Any) -> None:
 
 def test_camera_takes_photo_and_is_released(open_page: Callable[..., Any]) -> None:
     page = open_page(permissions=["camera"])
-    page.click("#film")
-    page.wait_for_selector("#finder")
-    page.locator("#shoot").wait_for()
-    while not page.evaluate("document.getElementById('finder').videoWidth"):
+    page.click("#open-camera")
+    page.wait_for_selector("#viewfinder")
+    page.locator("#take-photo").wait_for()
+    while not page.evaluate("document.getElementById('viewfinder').videoWidth"):
         page.wait_for_timeout(50)
-    track = page.evaluate_handle("document.getElementById('finder').srcObject.getTracks()[0]")
-    page.click("#shoot")
+    track = page.evaluate_handle("document.getElementById('viewfinder').srcObject.getTracks()[0]")
+    page.click("#take-photo")
     page.locator("body[data-state=done]").wait_for()
     page.locator("#photo").wait_for()
     assert track.evaluate("track => track.readyState") == "ended"
-    assert page.evaluate("document.getElementById('shown').naturalWidth") > 100
+    assert page.evaluate("document.getElementById('image').naturalWidth") > 100
 
 
 def test_denied_camera_is_reported(page: Any) -> None:
     page.evaluate("() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error()); }")
-    page.click("#film")
+    page.click("#open-camera")
     page.locator("#problem", has_text="The camera is not available.").wait_for()
 
 
@@ -90,10 +90,10 @@ def test_phone_uses_its_own_camera(open_page: Callable[..., Any]) -> None:
         window.matchMedia = (query) => (query.includes("coarse") ? { matches: true } : ask(query));
     """
     page = open_page(script=phone)
-    assert page.locator("#snap-label").is_visible()
-    assert not page.locator("#film").is_visible()
-    assert page.get_attribute("#snap", "capture") == "environment"
-    page.set_input_files("#snap", photo(colour="green"))
+    assert page.locator("#camera-label").is_visible()
+    assert not page.locator("#open-camera").is_visible()
+    assert page.get_attribute("#camera-input", "capture") == "environment"
+    page.set_input_files("#camera-input", photo(colour="green"))
     page.locator("body[data-state=done]").wait_for()
     assert page.locator("#caption").inner_text() == "a green wide picture"
 
@@ -139,13 +139,13 @@ def peak(page: Any) -> list[int]:
 def test_hovered_word_shows_its_attention(open_page: Callable[..., Any]) -> None:
     page = open_page(reduced_motion="reduce")  # no glide: what is drawn is drawn at once
     choose(page, photo(colour="grey"))
-    assert page.locator("#heat.lit").count() == 0
+    assert page.locator("#heat.visible").count() == 0
     for index, place in enumerate(["top left", "top", "top right", "on the left"]):
         words(page).nth(index).hover()
         assert f"attention {place if place.startswith('on') else f'at the {place}'}" in readout(page)
         assert peak(page) == list(divmod(index, 3))
     page.mouse.move(1, 1)
-    assert page.locator("#heat.lit").count() == 0
+    assert page.locator("#heat.visible").count() == 0
 
 
 def test_arrow_keys_move_through_words(page: Any) -> None:
@@ -156,18 +156,18 @@ def test_arrow_keys_move_through_words(page: Any) -> None:
         walked.append(focused(page))
     assert walked == ["a", "red", "picture", "picture", "wide", "a"]
     page.keyboard.press("Escape")
-    assert page.locator("#heat.lit").count() == 0
+    assert page.locator("#heat.visible").count() == 0
     page.keyboard.press("ArrowRight")
     assert page.locator("#caption .current").inner_text() == "a"
 
 
 def test_keys_of_inputs_are_not_captured(page: Any) -> None:
     choose(page, photo())
-    for part in ("#text", "#strength"):
+    for part in ("#text", "#opacity"):
         page.focus(part)
         page.keyboard.press("ArrowLeft")
         assert page.locator("#caption .current").count() == 0
-    assert page.input_value("#strength") == "95"
+    assert page.input_value("#opacity") == "95"
 
 
 def test_animation_plays_and_stops(page: Any) -> None:
@@ -192,13 +192,13 @@ def test_animation_plays_and_stops(page: Any) -> None:
     assert page.evaluate("window.labels") == ["Stop", "Play"]
     play.evaluate("button => { button.click(); button.click(); }")  # at once: it ends by itself too
     assert play.inner_text() == "Play"
-    assert page.locator("#heat.lit").count() == 0
+    assert page.locator("#heat.visible").count() == 0
 
 
 def test_heat_opacity_can_be_changed(open_page: Callable[..., Any]) -> None:
     page = open_page(reduced_motion="reduce")
     choose(page, photo())
-    page.locator("#strength").fill("40")
+    page.locator("#opacity").fill("40")
     words(page).first.focus()
     assert page.evaluate("getComputedStyle(document.getElementById('heat')).opacity") == "0.4"
 

@@ -31,7 +31,7 @@ def bring(page: Any, state: str) -> None:
     elif state == "failed":
         choose(page, BAD, until="failed")
     elif state == "camera":
-        page.click("#film")
+        page.click("#open-camera")
         page.locator("#camera[open]").wait_for()
 
 
@@ -73,7 +73,7 @@ def test_targets_are_at_least_24_pixels(open_page: Callable[..., Any]) -> None:
     for state in ("empty", "done", "many"):
         bring(page, state)
         targets = page.locator(
-            "main button, main textarea, #strength, #drop, #clear, #choices label, #caption button"
+            "main button, main textarea, #opacity, #drop-zone, #clear, #alternatives label, #caption button"
         ).filter(visible=True)
         sizes = targets.evaluate_all(
             "all => all.map((e) => [e.id || e.textContent, e.offsetWidth, e.offsetHeight])"
@@ -108,7 +108,7 @@ def test_reduced_motion_is_respected(open_page: Callable[..., Any], motion: str)
     choose(page, photo())
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    page.locator("#heat.lit").wait_for()
+    page.locator("#heat.visible").wait_for()
     assert (page.evaluate("window.frames_asked") == 0) == (motion == "reduce")
     duration = page.evaluate("getComputedStyle(document.getElementById('heat')).transitionDuration")
     assert (duration == "0s") == (motion == "reduce")
@@ -120,7 +120,7 @@ def test_page_works_by_keyboard_alone(page: Any) -> None:
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.dataset.name ?? document.activeElement.id"))
         assert len(reached) < 20
-    assert reached[:2] == ["file", "film"]
+    assert reached[:2] == ["file", "open-camera"]
     page.keyboard.press("Enter")
     page.locator("body[data-state=done]").wait_for()
     assert focused(page) == "result"
@@ -129,7 +129,7 @@ def test_page_works_by_keyboard_alone(page: Any) -> None:
         page.keyboard.press("Tab")
         passed.append(focused(page))
         assert len(passed) < 20
-    assert passed[:3] == ["a", "play", "strength"]
+    assert passed[:3] == ["a", "play", "opacity"]
     assert {"text", "sheet", "gif", "Copy text", "Copy <img alt>", "Copy Markdown"} <= set(passed)
     page.keyboard.press("Shift+Tab")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

@@ -60,7 +60,7 @@ def test_long_alt_text_is_only_flagged(page: Any) -> None:
 
 def test_alternatives_keep_their_edits(page: Any) -> None:
     choose(page, photo())
-    choices = page.locator("#choices input")
+    choices = page.locator("#alternatives input")
     assert choices.count() == 3
     page.fill("#text", "Mine")
     choices.nth(1).check()
@@ -78,7 +78,7 @@ def test_alternatives_keep_their_edits(page: Any) -> None:
     [("a dog runs .", "A dog runs"), ("éclair", "Éclair"), ("狗在跑。", "狗在跑。"), (" ", ""), ("𐐨b", "𐐀b")],
 )
 def test_initial_alt_text_is_tidy_in_any_script(page: Any, caption: str, start: str) -> None:
-    assert in_page(page, "startingText", caption) == start
+    assert in_page(page, "altText", caption) == start
 
 
 # Copying
@@ -151,7 +151,7 @@ def test_contact_sheet_of_chosen_caption_is_saved(page: Any) -> None:
     choose(page, photo("dog.jpg"))
     name, best = saved(page, "#sheet")
     assert name == "dog-sheet.jpg"
-    page.locator("#choices input").nth(2).check()
+    page.locator("#alternatives input").nth(2).check()
     _, other = saved(page, "#sheet")
     assert min(Image.open(io.BytesIO(best)).size) > 300
     assert other != best
@@ -162,7 +162,7 @@ def test_animation_of_best_caption_is_saved(page: Any) -> None:
     name, data = saved(page, "#gif")
     assert name == "dog-animation.gif"
     assert Image.open(io.BytesIO(data)).n_frames > 3
-    page.locator("#choices input").nth(1).check()
+    page.locator("#alternatives input").nth(1).check()
     assert not page.locator("#gif").is_visible()
 
 

@@ -35,7 +35,7 @@ def without_maps(caption: Caption) -> Caption:
 def test_model_without_attention_shows_no_maps(open_page: Callable[..., Any]) -> None:
     with served(OtherCaptioner(without_maps, attention="none")) as address:
         page = open_page(address=address)
-        assert page.locator(".promise").inner_text() == "Captions for your photos."
+        assert page.locator(".headline").inner_text() == "Captions for your photos."
         choose(page, photo())
         assert page.locator("#no-map").is_visible()
         assert not page.locator("#play").is_visible()

@@ -118,10 +118,10 @@ def test_row_opens_large_and_returns(page: Any) -> None:
     row(page, "blue.jpg").locator(".open").press("Enter")
     page.locator("body[data-state=done]").wait_for()
     assert words(page).all_inner_texts() == ["a", "blue", "wide", "picture"]
-    assert page.locator("#which").inner_text() == "2 of 3, blue.jpg"
+    assert page.locator("#position").inner_text() == "2 of 3, blue.jpg"
     assert focused(page) == "result"
     page.locator("#next").press("Enter")
-    assert page.locator("#which").inner_text() == "3 of 3, grey.jpg"
+    assert page.locator("#position").inner_text() == "3 of 3, grey.jpg"
     page.locator("#back").press("Enter")
     assert page.get_attribute("body", "data-state") == "many"
     assert focused(page) == "grey.jpg"
@@ -153,7 +153,7 @@ def test_saved_captions_include_edits(page: Any) -> None:
     tallied(page, "2 of 3 captioned, 1 failed")
     row(page, "blue.jpg").locator("textarea").fill("The sea")
     with page.expect_download() as download:
-        page.click("#csv-all")
+        page.click("#save-all")
     text = Path(download.value.path()).read_text(encoding="utf-8-sig")
     assert list(csv.reader(io.StringIO(text))) == [
         ["image", "caption"],

@@ -1,4 +1,4 @@
-// Starts the browser of the specification.
+// Starts Swagger UI.
 
-const place = document.getElementById("specification");
-SwaggerUIBundle({ domNode: place, url: place.dataset.url, deepLinking: true, validatorUrl: null });
+const container = document.getElementById("swagger-ui");
+SwaggerUIBundle({ domNode: container, url: container.dataset.url, deepLinking: true, validatorUrl: null });

@@ -1,117 +1,116 @@
-// The page: photographs go in, a sentence of words comes out of each, and each word shows where it looked.
+// Connects the parts of the page: photos come in, are captioned one after another, and are shown singly or in a table.
 
-import { offerCamera } from "./camera.js";
-import { watchForPhotographs } from "./intake.js";
+import { setUpCamera } from "./camera.js";
+import { saveCsv } from "./editor.js";
+import { listenForFiles } from "./file_input.js";
+import { summaryOf } from "./labels.js";
 import { Queue } from "./queue.js";
 import { Table } from "./table.js";
-import { saveCsv } from "./taking.js";
 import { View } from "./view.js";
-import { tallyOf } from "./wording.js";
 
 const byId = (id) => document.getElementById(id);
-const ANNOUNCING = 100; // milliseconds after which a sentence that was there already is read again
+const ANNOUNCE_DELAY = 100; // milliseconds between clearing and setting a text, so that screen readers repeat it
 
-const queue = new Queue(Number(byId("ask").dataset.maxBytes), changed);
+const queue = new Queue(Number(byId("upload-form").dataset.maxBytes), onChange);
 const view = new View(announce);
 const table = new Table(byId("rows"), byId("row"), { open, retry, remove });
-let viewed = null; // the photo in the view, or null where the table is shown, or nothing
+let current = null; // the photo in the view, or null
 
-watchForPhotographs(take, complain);
-offerCamera(take, complain);
+listenForFiles(add, showProblem);
+setUpCamera(add, showProblem);
 byId("clear").addEventListener("click", () => {
   const isEdited = queue.photos.some((photo) => photo.isEdited);
   if (isEdited && !confirm("Your edited captions will be lost. Start over?")) return;
   queue.clear();
   open(null);
 });
-byId("cancel").addEventListener("click", () => remove(viewed));
-byId("retry").addEventListener("click", () => retry(viewed));
-byId("csv-all").addEventListener("click", () => saveCsv(queue.photos));
+byId("cancel").addEventListener("click", () => remove(current));
+byId("retry").addEventListener("click", () => retry(current));
+byId("save-all").addEventListener("click", () => saveCsv(queue.photos));
 byId("back").addEventListener("click", () => {
-  const left = viewed;
+  const previous = current;
   open(null);
-  table.focus(left);
+  table.focus(previous);
 });
 byId("next").addEventListener("click", () => {
   const { photos } = queue;
-  const at = photos.indexOf(viewed);
-  open([...photos.slice(at + 1), ...photos.slice(0, at)].find(({ state }) => state !== "failed") ?? viewed);
+  const index = photos.indexOf(current);
+  open([...photos.slice(index + 1), ...photos.slice(0, index)].find(({ state }) => state !== "failed") ?? current);
 });
 
-function take(files) {
+function add(files) {
   if (!files.length) return;
   if (document.body.dataset.state === "failed") queue.clear();
   const added = queue.add(files);
   open(added.length === 1 ? added[0] : null);
 }
 
-// Shows a photo large, or all of them if it is null.
+// Shows one photo, or the table if `photo` is null.
 function open(photo) {
-  viewed = photo;
-  queue.prefer(photo);
-  complain("");
-  arrange();
+  current = photo;
+  queue.prioritize(photo);
+  showProblem("");
+  render();
 }
 
 function retry(photo) {
-  complain("");
+  showProblem("");
   queue.retry(photo);
-  table.focus(photo); // its own button is gone
+  table.focus(photo); // the retry button is hidden now
 }
 
 function remove(photo) {
   const { photos } = queue;
-  const at = photos.indexOf(photo);
-  const next = photos[at + 1] ?? photos[at - 1];
+  const index = photos.indexOf(photo);
+  const neighbour = photos[index + 1] ?? photos[index - 1];
   queue.remove(photo);
-  if (photo === viewed) viewed = null;
-  arrange();
-  if (next) table.focus(next);
+  if (photo === current) current = null;
+  render();
+  if (neighbour) table.focus(neighbour);
 }
 
-// The state of a photo is another.
-function changed(photo) {
+function onChange(photo) {
   table.update(photo);
-  byId("tally").textContent = tallyOf(queue.photos);
-  if (photo === viewed) {
-    arrange();
-    if (viewed) view.update();
+  byId("summary").textContent = summaryOf(queue.photos);
+  if (photo === current) {
+    render();
+    if (current) view.update();
   }
-  const isAtWork = queue.photos.some(({ state }) => state !== "captioned" && state !== "failed");
-  if (!isAtWork && !viewed && queue.photos.length) announce(`${tallyOf(queue.photos)}.`);
+  const isBusy = queue.photos.some(({ state }) => state !== "captioned" && state !== "failed");
+  if (!isBusy && !current && queue.photos.length) announce(`${summaryOf(queue.photos)}.`);
 }
 
-// Brings the page to what there is. `state`: empty, busy, done or failed of one photograph, or many; the style
-// sheets decide what each of them shows.
-function arrange() {
+// Updates the page. Its state is empty; busy, done or failed, for one photo; or many. The style sheets decide what is
+// visible in each state.
+function render() {
   const { photos } = queue;
-  if (viewed?.state === "failed" && photos.length > 1) viewed = null; // its row says why
+  if (current?.state === "failed" && photos.length > 1) current = null; // its row shows the error
   const states = { captioned: "done", failed: "failed" };
-  enter(viewed ? (states[viewed.state] ?? "busy") : photos.length ? "many" : "empty");
-  if (viewed?.state === "failed") complain(viewed.why);
-  byId("again").hidden = !viewed?.isWorthRetrying || viewed.state !== "failed";
-  byId("place").hidden = photos.length < 2;
-  byId("which").textContent = viewed ? `${photos.indexOf(viewed) + 1} of ${photos.length}, ${viewed.name}` : "";
-  byId("tally").textContent = tallyOf(photos);
+  setState(current ? (states[current.state] ?? "busy") : photos.length ? "many" : "empty");
+  if (current?.state === "failed") showProblem(current.error);
+  byId("retry-line").hidden = !current?.isRetryable || current.state !== "failed";
+  byId("navigation").hidden = photos.length < 2;
+  byId("position").textContent = current ? `${photos.indexOf(current) + 1} of ${photos.length}, ${current.name}` : "";
+  byId("summary").textContent = summaryOf(photos);
   table.show(photos);
-  for (const photo of viewed ? [] : photos) table.update(photo); // texts may have been edited in the view
-  view.photo = viewed;
+  for (const photo of current ? [] : photos) table.update(photo); // captions may have been edited in the view
+  view.photo = current;
 }
 
-function enter(state) {
-  const held = document.activeElement;
+function setState(state) {
+  const focused = document.activeElement;
   document.body.dataset.state = state;
-  const isFirst = state === "empty" || state === "failed";
-  byId("invitation").textContent = isFirst ? "Choose a photo" : "Add more";
-  if (held === document.body || held.checkVisibility?.() !== false) return;
-  byId({ done: "result", busy: "cancel", many: "many" }[state] ?? "file").focus(); // what had it is gone
+  const isStart = state === "empty" || state === "failed";
+  byId("file-label").textContent = isStart ? "Choose a photo" : "Add more";
+  if (focused === document.body || focused.checkVisibility?.() !== false) return;
+  byId({ done: "result", busy: "cancel", many: "many" }[state] ?? "file").focus(); // the focused element is hidden now
 }
 
-function complain(sentence) {
-  byId("problem").textContent = sentence;
+function showProblem(message) {
+  byId("problem").textContent = message;
 }
 
-function announce(sentence) {
+function announce(message) {
   byId("announcement").textContent = "";
-  setTimeout(() => (byId("announcement").textContent = sentence), ANNOUNCING);
+  setTimeout(() => (byId("announcement").textContent = message), ANNOUNCE_DELAY);
 }

@@ -1,18 +1,16 @@
-// One photograph on the page: its file, how far it has come, and what was said of it. Nothing of it is kept
-// beyond the page.
+// One photo: its file, its progress and its captions. Kept in memory only.
 
-import { startingText } from "./formats.js";
+import { altText } from "./formats.js";
 
 export class Photo {
-  // waiting (its turn), sending, looking, held (the service is busy), captioned or failed
-  state = "waiting";
-  share = null; // of the file that is sent, while it is
-  why = ""; // it failed, in a sentence
-  isWorthRetrying = false;
-  captions = []; // best first, as the service gave them
-  chosen = 0; // which of them
+  state = "waiting"; // waiting, uploading, captioning, retrying (the service is busy), captioned or failed
+  uploaded = null; // share of the file, 0 to 1, while uploading
+  error = ""; // message, if it failed
+  isRetryable = false;
+  captions = []; // as returned by the service, best first
+  chosen = 0; // index of the selected caption
   isEdited = false;
-  #texts = []; // what the reader made of each
+  #texts = []; // per caption, as edited by the user
 
   constructor(file) {
     this.file = file;
@@ -20,7 +18,7 @@ export class Photo {
     this.url = URL.createObjectURL(file);
   }
 
-  // The chosen caption as the reader has left it.
+  // The selected caption, as edited.
   get text() {
     return this.#texts[this.chosen];
   }
@@ -30,16 +28,16 @@ export class Photo {
     this.#texts[this.chosen] = text;
   }
 
-  receive(captions) {
+  setCaptions(captions) {
     this.captions = captions;
-    this.#texts = captions.map(({ caption }) => startingText(caption));
+    this.#texts = captions.map(({ caption }) => altText(caption));
     this.state = "captioned";
   }
 
   fail(error) {
     this.state = "failed";
-    this.why = error.message;
-    this.isWorthRetrying = Boolean(error.isWorthRetrying);
+    this.error = error.message;
+    this.isRetryable = Boolean(error.isRetryable);
   }
 
   release() {

@@ -1,9 +1,9 @@
-// The photographs of the page, captioned one at a time: the service has its own queue, and others wait there too.
+// The photos of the page, captioned one at a time: the service has a queue of its own, shared with other clients.
 
-import { askPatiently } from "./ask.js";
+import { postWithRetry } from "./api.js";
 import { Photo } from "./photo.js";
 
-export const CAPTIONS = 3;
+export const NUM_CAPTIONS = 3;
 
 export class Queue {
   photos = [];
@@ -11,9 +11,9 @@ export class Queue {
   #maxBytes;
   #preferred = null;
   #current = null;
-  #request = null; // AbortController of the request under way
+  #request = null; // AbortController of the current request
 
-  // `onChange` is called with a photo whenever its state has changed.
+  // `onChange` is called with a photo whenever its state changes.
   constructor(maxBytes, onChange) {
     this.#maxBytes = maxBytes;
     this.#onChange = onChange;
@@ -22,18 +22,18 @@ export class Queue {
   add(files) {
     const added = files.map((file) => new Photo(file));
     this.photos.push(...added);
-    queueMicrotask(() => this.#work()); // after the caller has them
+    queueMicrotask(() => this.#run()); // after add() has returned
     return added;
   }
 
-  // The photo that is looked at comes first.
-  prefer(photo) {
+  // Captions this photo next.
+  prioritize(photo) {
     this.#preferred = photo;
   }
 
   retry(photo) {
-    this.#enter(photo, "waiting");
-    this.#work();
+    this.#setState(photo, "waiting");
+    this.#run();
   }
 
   remove(photo) {
@@ -46,7 +46,7 @@ export class Queue {
     for (const photo of [...this.photos]) this.remove(photo);
   }
 
-  async #work() {
+  async #run() {
     if (this.#current) return;
     while ((this.#current = this.#next())) await this.#caption(this.#current);
   }
@@ -60,32 +60,34 @@ export class Queue {
     const { signal } = (this.#request = new AbortController());
     try {
       this.#checkSize(photo.file);
-      this.#enter(photo, "sending");
-      const answer = await askPatiently("/v1/captions", photo.file, { num_captions: CAPTIONS, overlays: "none" }, {
+      this.#setState(photo, "uploading");
+      const fields = { num_captions: NUM_CAPTIONS, overlays: "none" };
+      const response = await postWithRetry("/v1/captions", photo.file, fields, {
         signal,
-        onProgress: (share) => this.#progress(photo, share),
-        onWait: () => this.#enter(photo, "held"),
+        onProgress: (share) => this.#onProgress(photo, share),
+        onWait: () => this.#setState(photo, "retrying"),
       });
-      photo.receive(answer.captions);
+      photo.setCaptions(response.captions);
     } catch (error) {
       photo.fail(error);
     }
     if (!signal.aborted) this.#onChange(photo);
   }
 
-  #progress(photo, share) {
-    photo.share = share;
-    this.#enter(photo, share === null || share === 1 ? "looking" : "sending");
+  #onProgress(photo, share) {
+    photo.uploaded = share;
+    this.#setState(photo, share === null || share === 1 ? "captioning" : "uploading");
   }
 
-  #enter(photo, state) {
+  #setState(photo, state) {
     photo.state = state;
     this.#onChange(photo);
   }
 
   #checkSize(file) {
     if (file.size <= this.#maxBytes) return;
-    const size = (bytes) => `${Number((bytes / 1e6).toPrecision(3))} MB`;
-    throw new Error(`This photo is too large (${size(file.size)}); the limit is ${size(this.#maxBytes)}.`);
+    const megabytes = (bytes) => `${Number((bytes / 1e6).toPrecision(3))} MB`;
+    throw new Error(
+      `This photo is too large (${megabytes(file.size)}); the limit is ${megabytes(this.#maxBytes)}.`);
   }
 }

@@ -1,22 +1,22 @@
-// Several photographs, a row each: what it is, its caption to edit, how far it is.
+// The table of several photos: one row each, with an editable caption and a status.
 
-import { edit } from "./taking.js";
-import { progressOf } from "./wording.js";
+import { bindText } from "./editor.js";
+import { statusOf } from "./labels.js";
 
 export class Table {
   #body;
   #template;
   #actions;
-  #rows = new Map(); // photo to its row
+  #rows = new Map(); // photo to row
 
-  // `actions`: what to do with a photo on `open`, `retry` and `remove`.
+  // `actions`: handlers, called with a photo, of the buttons `open`, `retry` and `remove`.
   constructor(body, template, actions) {
     this.#body = body;
     this.#template = template;
     this.#actions = actions;
   }
 
-  // Makes the rows those of `photos`; rows that stay are left alone, with whatever is being typed there.
+  // Adds and removes rows to match `photos`. Existing rows are not touched, so that typing is not interrupted.
   show(photos) {
     for (const [photo, row] of this.#rows) {
       if (photos.includes(photo)) continue;
@@ -28,21 +28,21 @@ export class Table {
     }
   }
 
-  // Shows a photo's state, and its text as it is now.
+  // Shows the current state and text of a photo.
   update(photo) {
     const row = this.#rows.get(photo);
     if (!row) return;
     const part = (name) => row.querySelector(`.${name}`);
     const field = row.querySelector("textarea");
     field.hidden = photo.state !== "captioned";
-    if (!field.hidden) edit(field, part("length"), photo);
-    part("why").textContent = photo.state === "failed" ? photo.why : "";
-    part("state").textContent = progressOf(photo);
-    part("open").ariaDisabled = photo.state === "failed" ? "true" : null; // there is nothing to see
-    part("retry").hidden = !(photo.state === "failed" && photo.isWorthRetrying);
+    if (!field.hidden) bindText(field, part("length"), photo);
+    part("error").textContent = photo.state === "failed" ? photo.error : "";
+    part("state").textContent = statusOf(photo);
+    part("open").ariaDisabled = photo.state === "failed" ? "true" : null;
+    part("retry").hidden = !(photo.state === "failed" && photo.isRetryable);
   }
 
-  // Puts the focus on the row of a photo.
+  // Focuses the row of a photo.
   focus(photo) {
     this.#rows.get(photo)?.querySelector(".open").focus();
   }
@@ -50,12 +50,12 @@ export class Table {
   #add(photo) {
     const row = this.#template.content.firstElementChild.cloneNode(true);
     row.querySelector("img").src = photo.url;
-    row.querySelector("img").addEventListener("error", (event) => event.target.remove()); // not for this browser to show
+    row.querySelector("img").addEventListener("error", (event) => event.target.remove()); // not supported by this browser
     row.querySelector(".name").textContent = photo.name;
     row.querySelector("textarea").setAttribute("aria-label", `Caption of ${photo.name}`);
-    for (const [name, act] of Object.entries(this.#actions)) {
+    for (const [name, action] of Object.entries(this.#actions)) {
       const button = row.querySelector(`.${name}`);
-      button.addEventListener("click", () => act(photo));
+      button.addEventListener("click", () => action(photo));
       if (name !== "open") button.setAttribute("aria-label", `${button.textContent}: ${photo.name}`);
     }
     this.#rows.set(photo, row);

@@ -1,93 +1,94 @@
-// One photograph large: while it is worked on, and then its caption, whose words show where it looked.
+// The view of one photo: its progress, and then its caption with an attention map for every word.
 
-import { HeadChoice } from "./heads.js";
-import { HeatMap } from "./heat.js";
-import { Taking } from "./taking.js";
-import { describe, percent } from "./wording.js";
+import { Editor } from "./editor.js";
+import { HeadSelector } from "./head_selector.js";
+import { HeatMap } from "./heatmap.js";
+import { describeWord, percent } from "./labels.js";
 import { Words } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const isTouch = matchMedia("(hover: none)").matches;
-const isStill = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class View {
-  #heat = new HeatMap(byId("heat"));
-  #heads = new HeadChoice(byId("heads"), () => this.#onPoint(this.#words.current));
-  #taking = new Taking();
+  #heatMap = new HeatMap(byId("heat"));
+  #heads = new HeadSelector(byId("heads"), () => this.#showWord(this.#words.current));
+  #editor = new Editor();
   #announce;
   #photo = null;
   #words;
-  #hasMaps = true; // or else its words can be pointed at, but show nothing on the photograph
+  #hasMaps = true; // whether the model has attention maps
 
   constructor(announce) {
     this.#announce = announce;
-    const parts = { caption: byId("caption"), heads: byId("heads"), button: byId("play") };
-    this.#words = new Words({ ...parts, onPoint: (index) => this.#onPoint(index) });
-    byId("photo").addEventListener("click", () => this.#words.stop());
-    byId("strength").addEventListener("input", () => this.#setStrength());
-    addEventListener("resize", () => this.#letScroll());
+    const elements = { caption: byId("caption"), heads: byId("heads"), playButton: byId("play") };
+    this.#words = new Words({ ...elements, onSelect: (index) => this.#showWord(index) });
+    byId("photo").addEventListener("click", () => this.#words.reset());
+    byId("opacity").addEventListener("input", () => this.#setOpacity());
+    addEventListener("resize", () => this.#updateScrolling());
   }
 
-  // The photo in the view, or null while it is closed.
+  // The photo in the view, or null while the view is closed.
   set photo(photo) {
     if (photo === this.#photo) return;
     this.#photo = photo;
     this.#words.isActive = false;
-    this.#words.stop();
-    if (photo) this.#showPhotograph(photo);
-    if (photo?.state === "captioned") this.#present();
+    this.#words.reset();
+    if (photo) this.#showPhoto(photo);
+    if (photo?.state === "captioned") this.#showResult();
   }
 
-  // The state of the photo in the view has changed.
+  // To be called when the state of the photo has changed.
   update() {
-    if (this.#photo.state === "captioned") this.#present();
+    if (this.#photo.state === "captioned") this.#showResult();
     else this.#showProgress();
   }
 
-  async #showPhotograph(photo) {
+  async #showPhoto(photo) {
     this.#showProgress();
-    const [image, box] = [byId("shown"), byId("photo")];
+    const [image, box] = [byId("image"), byId("photo")];
     Object.assign(image, { src: photo.url, alt: "" });
     box.hidden = true;
     try {
       await image.decode();
     } catch {
-      return; // not for this browser to show; the service decides whether it is a photograph
+      return; // not supported by this browser; the service may still accept it
     }
     if (photo !== this.#photo) return;
     box.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
     box.hidden = false;
-    this.#heat.setPhotograph(image);
-    this.#letScroll();
-    this.#onPoint(this.#words.current);
+    this.#heatMap.setPhoto(image);
+    this.#updateScrolling();
+    this.#showWord(this.#words.current);
   }
 
-  // A photograph much wider than the page scrolls in its frame, with the keys too.
-  #letScroll() {
+  // A photo much wider than the page scrolls inside its frame, which must then be focusable for keyboard users.
+  #updateScrolling() {
     const frame = byId("frame");
     if (frame.scrollWidth > frame.clientWidth) frame.tabIndex = 0;
     else frame.removeAttribute("tabindex");
   }
 
   #showProgress() {
-    const { state, share } = this.#photo;
+    const { state, uploaded } = this.#photo;
     byId("step").textContent = {
       waiting: "Waiting…",
-      sending: "Uploading…",
-      held: "The server is busy. Retrying…",
+      uploading: "Uploading…",
+      retrying: "The server is busy. Retrying…",
     }[state] ?? "Captioning…";
-    if (state === "sending" && share !== null) byId("progress").value = share;
+    if (state === "uploading" && uploaded !== null) byId("progress").value = uploaded;
     else byId("progress").removeAttribute("value");
   }
 
-  #present() {
+  #showResult() {
     const { captions, chosen } = this.#photo;
     const words = captions.flatMap((caption) => caption.words);
     this.#hasMaps = words.every((word) => word.attention !== null);
     byId("no-map").hidden = this.#hasMaps;
     byId("map-tools").hidden = !this.#hasMaps;
-    byId("choices").replaceChildren(byId("choices").firstElementChild, ...captions.map((_, i) => this.#choice(i)));
-    byId("choices").hidden = captions.length < 2;
+    const alternatives = byId("alternatives");
+    alternatives.replaceChildren(alternatives.firstElementChild, ...captions.map((_, i) => this.#alternative(i)));
+    alternatives.hidden = captions.length < 2;
     this.#words.isActive = true;
     this.#choose(chosen);
   }
@@ -95,56 +96,57 @@ export class View {
   #choose(index) {
     this.#photo.chosen = index;
     const record = this.#photo.captions[index];
-    this.#heads.offer(record.words[0]?.heads?.length ?? 0);
-    this.#words.write(record);
-    this.#taking.offer(this.#photo, this.#announce);
-    byId("shown").alt = record.caption;
+    this.#heads.reset(record.words[0]?.heads?.length ?? 0);
+    this.#words.show(record);
+    this.#editor.show(this.#photo, this.#announce);
+    byId("image").alt = record.caption;
     this.#announce(`Caption: ${record.caption}.`);
   }
 
-  #choice(index) {
+  #alternative(index) {
     const { caption: text, log_prob: logProb, words } = this.#photo.captions[index];
     const label = document.createElement("label");
     const checked = index === this.#photo.chosen;
-    const input = Object.assign(document.createElement("input"), { type: "radio", name: "choice", checked });
+    const input = Object.assign(document.createElement("input"), { type: "radio", name: "alternative", checked });
     input.addEventListener("change", () => this.#choose(index));
     const probability = document.createElement("output");
-    // Of a whole sentence every probability is tiny; the mean of a word, the end counted, can be read.
+    // The probability of a whole caption is tiny; the geometric mean per token (including the end token) is readable.
     probability.textContent = `${percent(Math.exp(logProb / (words.length + 1)))} per word`;
     label.append(input, text, probability);
     return label;
   }
 
-  #onPoint(index) {
+  // Shows the map and the values of a word, or a hint if `index` is null.
+  #showWord(index) {
     if (!this.#photo || index === null || this.#photo.state !== "captioned") {
-      this.#heat.hide();
-      const pointing = isTouch ? "Tap a word" : "Point at a word or press ← / →";
-      byId("readout").textContent = `${pointing} to see its ${this.#hasMaps ? "attention map" : "probability"}.`;
+      this.#heatMap.hide();
+      const action = isTouch ? "Tap a word" : "Point at a word or press ← / →";
+      byId("readout").textContent = `${action} to see its ${this.#hasMaps ? "attention map" : "probability"}.`;
       return;
     }
     const { words, grid } = this.#photo.captions[this.#photo.chosen];
     const map = this.#heads.mapOf(words[index]);
-    if (map && !byId("photo").hidden) this.#light(map, grid.box, words[index].chosen);
-    byId("readout").replaceChildren(...describe(words[index], map, this.#heads.head).flatMap((part) => {
+    if (map && !byId("photo").hidden) this.#showMap(map, grid.box, words[index].chosen);
+    byId("readout").replaceChildren(...describeWord(words[index], map, this.#heads.head).flatMap((part) => {
       const span = document.createElement("span");
       span.textContent = part;
       return [span, " "];
     }));
   }
 
-  #light(map, box, chosen) {
-    this.#heat.show(map, box, chosen);
+  // Draws a map and, if the frame scrolls, scrolls to its peak.
+  #showMap(map, box, chosen) {
+    this.#heatMap.show(map, box, chosen);
     const frame = byId("frame");
-    const hidden = frame.scrollWidth - frame.clientWidth;
-    if (hidden <= 0) return;
+    if (frame.scrollWidth <= frame.clientWidth) return;
     const weights = map.flat();
     const column = weights.indexOf(Math.max(...weights)) % map[0].length;
     const peak = box[0] + ((column + 0.5) / map[0].length) * (box[2] - box[0]);
     const left = peak * frame.scrollWidth - frame.clientWidth / 2;
-    frame.scrollTo({ left, behavior: isStill.matches ? "instant" : "smooth" });
+    frame.scrollTo({ left, behavior: reducedMotion.matches ? "instant" : "smooth" });
   }
 
-  #setStrength() {
-    byId("heat").style.setProperty("--strength", byId("strength").value / 100);
+  #setOpacity() {
+    byId("heat").style.setProperty("--opacity", byId("opacity").value / 100);
   }
 }

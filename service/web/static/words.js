@@ -1,115 +1,119 @@
-// The caption as a row of words: pointing at them, walking through them with the keys, playing them. What
-// a word then shows is for `onPoint(index)`; null is none of them.
+// The caption as a row of words that can be hovered, focused, stepped through with the arrow keys, and played.
 
-import { gaps } from "./wording.js";
+import { precedingSpaces } from "./labels.js";
 
-const PLAY_STEP = 800; // milliseconds a word
-const KEYS_OF_ITS_OWN = "input, textarea, select, video, #frame"; // they use the arrow keys themselves
+const PLAY_INTERVAL = 800; // milliseconds per word
+const HANDLES_ARROW_KEYS = "input, textarea, select, video, #frame";
 
 export class Words {
-  isActive = false; // whether the keys of the page are for it
+  isActive = false; // whether the words respond to keys
   #caption;
   #heads;
-  #button; // plays
-  #onPoint;
-  // Which word each way of pointing points at, or null; the first that is not null is shown.
-  #pointed = { hovered: null, played: null, focused: null };
-  #player = 0;
+  #playButton;
+  #onSelect;
+  // The word selected in each way, or null; the first that is not null is current.
+  #selected = { hovered: null, played: null, focused: null };
+  #timer = 0;
 
-  constructor({ caption, heads, button, onPoint }) {
+  // `onSelect` is called with the index of the current word, or null.
+  constructor({ caption, heads, playButton, onSelect }) {
     this.#caption = caption;
     this.#heads = heads;
-    this.#button = button;
-    this.#onPoint = onPoint;
+    this.#playButton = playButton;
+    this.#onSelect = onSelect;
     this.#listen();
   }
 
-  // `record`: a caption as the service gives it.
-  write({ caption: text, words }) {
-    const apart = gaps(text, words.map(({ word }) => word));
-    this.#caption.replaceChildren(...words.flatMap(({ word }, i) => [...(apart[i] ? [" "] : []), wordButton(word, i)]));
-    this.#caption.classList.toggle("dense", apart.slice(1).includes(false));
-    this.stop();
+  // `record`: a caption as returned by the service.
+  show({ caption: text, words }) {
+    const spaces = precedingSpaces(text, words.map(({ word }) => word));
+    this.#caption.replaceChildren(
+      ...words.flatMap(({ word }, i) => [...(spaces[i] ? [" "] : []), wordButton(word, i)]));
+    this.#caption.classList.toggle("subwords", spaces.slice(1).includes(false));
+    this.reset();
   }
 
   get current() {
-    return this.#pointed.hovered ?? this.#pointed.played ?? this.#pointed.focused;
+    return this.#selected.hovered ?? this.#selected.played ?? this.#selected.focused;
   }
 
-  // Back to the plain photograph.
-  stop() {
+  // Deselects all words.
+  reset() {
     this.#pause();
-    Object.assign(this.#pointed, { hovered: null, focused: null });
+    Object.assign(this.#selected, { hovered: null, focused: null });
     this.#render();
   }
 
   #listen() {
     const caption = this.#caption;
     caption.addEventListener("pointerover", (event) => {
-      const index = this.#at(event);
-      if (index !== null) this.#point({ hovered: index }); // between two words the last one stays
+      const index = this.#indexOf(event);
+      if (index !== null) this.#select({ hovered: index }); // between two words the last one stays selected
     });
-    caption.addEventListener("pointerleave", () => this.#point({ hovered: null }));
-    caption.addEventListener("focusin", (event) => this.#point({ focused: this.#at(event) }));
-    // A word stays chosen while its heads are looked through.
+    caption.addEventListener("pointerleave", () => this.#select({ hovered: null }));
+    caption.addEventListener("focusin", (event) => this.#select({ focused: this.#indexOf(event) }));
+    // A word stays selected while the focus is on the head selector.
     for (const part of [caption, this.#heads]) {
       part.addEventListener("focusout", (event) => {
-        if (!this.#heads.contains(event.relatedTarget)) this.#point({ focused: null });
+        if (!this.#heads.contains(event.relatedTarget)) this.#select({ focused: null });
       });
     }
     caption.addEventListener("click", (event) => event.target.closest("button")?.focus()); // Safari does not
-    this.#button.addEventListener("click", () => (this.#player ? this.stop() : this.#play(0)));
+    this.#playButton.addEventListener("click", () => (this.#timer ? this.reset() : this.#play(0)));
     document.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
-  #at(event) {
+  #indexOf(event) {
     const index = [...this.#caption.children].indexOf(event.target.closest("#caption button"));
     return index < 0 ? null : index;
   }
 
-  #point(change) {
+  #select(change) {
     if (Object.values(change).some((index) => index !== null)) this.#pause();
-    Object.assign(this.#pointed, change);
+    Object.assign(this.#selected, change);
     this.#render();
   }
 
   #onKey(event) {
     if (!this.isActive || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === "Escape") this.stop();
-    if (event.target.closest?.(KEYS_OF_ITS_OWN)) return;
+    if (event.key === "Escape") this.reset();
+    if (event.target.closest?.(HANDLES_ARROW_KEYS)) return;
     const last = this.#caption.children.length - 1;
-    const here = this.current;
-    const goals = { ArrowRight: here === null ? 0 : Math.min(here + 1, last), ArrowLeft: Math.max((here ?? 1) - 1, 0) };
-    if (this.#caption.contains(event.target)) Object.assign(goals, { Home: 0, End: last });
-    if (!(event.key in goals)) return;
+    const { current } = this;
+    const targets = {
+      ArrowRight: current === null ? 0 : Math.min(current + 1, last),
+      ArrowLeft: Math.max((current ?? 1) - 1, 0),
+    };
+    if (this.#caption.contains(event.target)) Object.assign(targets, { Home: 0, End: last });
+    if (!(event.key in targets)) return;
     event.preventDefault();
-    this.#pointed.hovered = null;
-    this.#caption.children[goals[event.key]]?.focus();
-    this.#point({ focused: goals[event.key] }); // after Escape the word may have the focus already
+    this.#selected.hovered = null;
+    this.#caption.children[targets[event.key]]?.focus();
+    this.#select({ focused: targets[event.key] }); // no focus event if the word is focused already, as after Escape
   }
 
   #play(index) {
-    if (index >= this.#caption.children.length) return this.stop();
-    Object.assign(this.#pointed, { hovered: null, played: index });
-    this.#player = setTimeout(() => this.#play(index + 1), PLAY_STEP);
+    if (index >= this.#caption.children.length) return this.reset();
+    Object.assign(this.#selected, { hovered: null, played: index });
+    this.#timer = setTimeout(() => this.#play(index + 1), PLAY_INTERVAL);
     this.#render();
   }
 
   #pause() {
-    clearTimeout(this.#player);
-    this.#player = 0;
-    this.#pointed.played = null;
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#selected.played = null;
   }
 
   #render() {
     const index = this.current;
-    this.#button.textContent = this.#player ? "Stop" : "Play";
-    this.#caption.classList.toggle("looking", index !== null);
+    this.#playButton.textContent = this.#timer ? "Stop" : "Play";
+    this.#caption.classList.toggle("has-current", index !== null);
     [...this.#caption.children].forEach((button, i) => {
       button.classList.toggle("current", i === index);
       if (index !== null) button.tabIndex = i === index ? 0 : -1;
     });
-    this.#onPoint(index);
+    this.#onSelect(index);
   }
 }
 

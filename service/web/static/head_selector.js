@@ -1,6 +1,6 @@
-// Which of a word's maps is shown, where attention has several heads: their mean, or one of them.
+// Selects which map of a word is shown with multi-head attention: the mean, or one head.
 
-export class HeadChoice {
+export class HeadSelector {
   #fieldset;
   #onChange;
   head = null; // counted from 0; null is the mean
@@ -8,19 +8,19 @@ export class HeadChoice {
   constructor(fieldset, onChange) {
     this.#fieldset = fieldset;
     this.#onChange = onChange;
-    // A press on a label would take the focus from the word whose heads are looked through.
+    // Clicking a label would move the focus away from the current word.
     fieldset.addEventListener("mousedown", (event) => event.preventDefault());
   }
 
-  // Begins anew, with the mean; `count` is 0 where attention has no heads.
-  offer(count) {
+  // Resets to the mean; `count` is 0 for a model without heads.
+  reset(count) {
     this.head = null;
     const heads = Array.from({ length: count }, (_, head) => this.#option(head));
     this.#fieldset.replaceChildren(this.#fieldset.firstElementChild, this.#option(null), ...heads);
     this.#fieldset.hidden = count === 0;
   }
 
-  // The map to show of a word, or null if it has none.
+  // The selected map of a word, or null if it has none.
   mapOf(word) {
     return this.head === null ? word.attention : word.heads[this.head];
   }
