@@ -1,6 +1,6 @@
-"""Looks whether the service can run here, and says what would be right: ``python -m service.doctor``.
+"""Checks that the service can run here, and says how to fix what is wrong: ``python -m service.doctor``.
 
-What a broken installation lacks is imported inside the checks, so that they can say so.
+Checks import what they need themselves, so that a missing package is a failed check and not a traceback.
 """
 
 from __future__ import annotations
@@ -24,38 +24,41 @@ if TYPE_CHECKING:
     from model import Captioner
     from service.config import ServiceConfig
 
-ALL_WELL, SOME_PROBLEM = 0, 1  # exit statuses
+PASSED, PROBLEMS, INTERRUPTED = 0, 1, 130  # exit statuses
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
-LEAST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 MEGABYTE = 1_000_000
-# Bytes, of the shipped captioner; what the processes share is counted once. A photo of 50 megapixels
-# took a process from 200 to 620 MB.
+# Bytes, measured with the shipped checkpoint: shared by all processes, of each process, and per pixel of
+# the photo in it (50 megapixels took a process from 200 to 620 MB).
 SHARED_MEMORY, PROCESS_MEMORY, PIXEL_MEMORY = 250 * MEGABYTE, 200 * MEGABYTE, 8.4
-LEAST_FOLDER = 16 * MEGABYTE  # figures and heartbeats take 0.2 MB a process; a full folder would kill it
-ANSWER_SECONDS = 2
-CONTAINER = Path("/sys/fs/cgroup")  # version 2
+MIN_FREE = 16 * MEGABYTE  # metrics and heartbeats take 0.2 MB per process, which a full folder would kill
+TIMEOUT = 2  # seconds, of connections to this service and to Redis
+CGROUP = Path("/sys/fs/cgroup")  # version 2
 
 HELP = """\
-It reads the CAPTION_* variables as the service does, so run it where and how the service is to run:
+Reads the CAPTION_* variables as the service does, so run it with the user and environment of the service:
 
   CAPTION_BIND=0.0.0.0:8000 python -m service.doctor --checkpoint runs/mine
 
-One line for every check, ok or problem. A problem says what would be right. Nothing is changed.
+Prints one line per check, "ok" or "problem"; a problem comes with its fix. Changes nothing.
 
-exit status: 0 all is well, 1 some problem
+exit status: 0 all checks passed, 1 problems found, 130 interrupted
 """
 
 
-class Trouble(Exception):
-    """What is wrong and what would be right, in a sentence."""
+class CheckFailed(Exception):
+    """A failed check; the message says what is wrong and how to fix it."""
 
 
 class Doctor:
-    """The checks, in the order in which a mistake would show; later ones use what earlier ones found."""
+    """The checks, in the order in which to fix what they find; later ones use results of earlier ones.
+
+    Each returns what it found, or raises ``CheckFailed``.
+    """
 
     def __init__(self, checkpoint: str | None) -> None:
-        """``checkpoint`` is looked at instead of the folder in the settings, unless it is None."""
+        """``checkpoint``, unless None, is checked instead of the one in the settings."""
         self._checkpoint = checkpoint
         self._settings: ServiceConfig | None = None
         self._captioner: Captioner | None = None
@@ -73,22 +76,22 @@ class Doctor:
         )
 
     def python(self) -> str:
-        """Whether the interpreter is new enough."""
+        """The interpreter is new enough."""
         version = ".".join(map(str, sys.version_info[:3]))
-        if sys.version_info < LEAST_PYTHON:
-            raise Trouble(f"This is Python {version}; 3.11 or newer is needed.")
+        if sys.version_info < MIN_PYTHON:
+            raise CheckFailed(f"Python {version} is too old; Python 3.11 or newer is required.")
         return version
 
     def packages(self) -> str:
-        """Whether the packages are those that were tried together."""
+        """The installed packages are those of requirements.txt."""
         from packaging.requirements import Requirement
 
         if not REQUIREMENTS.exists():
-            return "there is no requirements.txt to compare them with"
+            return "not checked: there is no requirements.txt"
         lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-        wanted = [Requirement(line) for line in lines if line.strip() and not line.startswith(("#", "-"))]
+        required = [Requirement(line) for line in lines if line.strip() and not line.startswith(("#", "-"))]
         wrong = []
-        for requirement in wanted:
+        for requirement in required:
             try:
                 version = metadata.version(requirement.name)
             except metadata.PackageNotFoundError:
@@ -97,133 +100,137 @@ class Doctor:
             if not requirement.specifier.contains(version, prereleases=True):
                 wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
         if wrong:
-            raise Trouble(f"{', '.join(wrong)}; run: {sys.executable} -m pip install -r {REQUIREMENTS}")
-        return f"{len(wanted)} as in {REQUIREMENTS.name}"
+            raise CheckFailed(f"{', '.join(wrong)}; run: {sys.executable} -m pip install -r {REQUIREMENTS}")
+        return f"{len(required)} packages as in {REQUIREMENTS.name}"
 
     def settings(self) -> str:
-        """Whether the environment says what can be."""
+        """The environment variables are valid."""
         from service.config import PREFIX, ServiceConfig
         from service.errors import ConfigError
 
         try:
             self._settings = ServiceConfig.from_env()
         except ConfigError as error:
-            raise Trouble(f"{error}".replace("\n", " ")) from None
-        chosen = sorted(name for name in os.environ if name.startswith(PREFIX))
-        return f"from the environment: {', '.join(chosen)}" if chosen else "all as by default"
+            raise CheckFailed(f"{error}".replace("\n", " ")) from None
+        given = sorted(name for name in os.environ if name.startswith(PREFIX))
+        return f"from the environment: {', '.join(given)}" if given else "all defaults"
 
     def processes(self) -> str:
-        """Whether there is a core for every process."""
+        """There is a core for every process."""
         from service.config import usable_cores
 
         cores, processes = usable_cores(), self._processes()
         if processes > cores and self._config().device == "cpu":
-            raise Trouble(
-                f"CAPTION_WORKERS is {processes}, but there are {cores} cores to use; "
-                "processes without a core of their own stall the others."
+            raise CheckFailed(
+                f"CAPTION_WORKERS is {processes}, but only {cores} cores are available; "
+                f"set it to {cores} or fewer, because processes that share a core slow each other down."
             )
         return f"{processes}, with one torch thread each, on {cores} cores"
 
     def memory(self) -> str:
-        """Whether the largest photos leave the processes alive."""
+        """There is enough memory for the largest photos in all processes."""
         processes, available = self._processes(), _available_memory()
         megapixels = self._config().max_pixels / 1_000_000
-        a_process = PROCESS_MEMORY + round(self._config().max_pixels * PIXEL_MEMORY)
-        needed = SHARED_MEMORY + processes * a_process
+        per_process = PROCESS_MEMORY + round(self._config().max_pixels * PIXEL_MEMORY)
+        needed = SHARED_MEMORY + processes * per_process
         if available < needed:
-            raise Trouble(
-                f"{available // MEGABYTE} MB are available; {processes} processes need up to "
-                f"{needed // MEGABYTE} MB with photos of {megapixels:.0f} megapixels: "
+            raise CheckFailed(
+                f"{available // MEGABYTE} MB of memory are available, but {processes} processes need up to "
+                f"{needed // MEGABYTE} MB with photos of {megapixels:.0f} megapixels; "
                 "lower CAPTION_WORKERS or CAPTION_MAX_PIXELS."
             )
         return f"{available // MEGABYTE} MB available, up to {needed // MEGABYTE} MB needed"
 
     def folder(self) -> str:
-        """Whether the processes can write what they tell one another."""
+        """The folder for metrics and heartbeats can be written."""
         memory = Path("/dev/shm")
         folder = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
         try:
             with tempfile.TemporaryFile(dir=folder):
                 free = shutil.disk_usage(folder).free
         except OSError as error:
-            raise Trouble(f"{folder} cannot be written ({error}); set TMPDIR to a folder that can.") from None
-        if free < LEAST_FOLDER:
-            raise Trouble(f"{folder} has {free // MEGABYTE} MB left; {LEAST_FOLDER // MEGABYTE} are needed.")
+            raise CheckFailed(
+                f"{folder} cannot be written ({error}); set TMPDIR to a writable folder."
+            ) from None
+        if free < MIN_FREE:
+            raise CheckFailed(
+                f"{folder} has {free // MEGABYTE} MB left; {MIN_FREE // MEGABYTE} MB are required."
+            )
         return f"{folder} can be written"
 
     def address(self) -> str:
-        """Whether the service can listen where it is to listen."""
+        """The address is free, or this service is already running there."""
         bind = self._config().bind
         if bind.startswith("unix:"):
             folder = Path(bind.removeprefix("unix:")).parent
             if not os.access(folder, os.W_OK):
-                raise Trouble(f"{folder} cannot be written; set CAPTION_BIND to a socket elsewhere.")
-            return f"{bind} can be made"
+                raise CheckFailed(
+                    f"{folder} cannot be written; set CAPTION_BIND to a socket in a writable folder."
+                )
+            return f"{bind} can be created"
         host, _, port = bind.rpartition(":")
         try:
             _listen(host.strip("[]"), int(port))
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and _answers(bind):
-                return f"{bind} is taken by a service that runs"
-            raise Trouble(
-                f"{bind} cannot be listened on ({error.strerror}); set CAPTION_BIND to an address and a port "
-                "of this computer that are free."
+            if error.errno == errno.EADDRINUSE and _is_our_service(bind):
+                return f"{bind} is in use by a running captioning service"
+            raise CheckFailed(
+                f"Cannot listen on {bind} ({error.strerror}); set CAPTION_BIND to a free port and an address "
+                "of this computer."
             ) from None
         return f"{bind} is free"
 
     def rate_limit(self) -> str:
-        """Whether what counts the requests answers."""
+        """The storage of the rate limit responds."""
         from limits.storage import storage_from_string
 
         config = self._config()
         if not config.rate_limit:
             return "none"
         if config.rate_limit_storage.startswith("memory"):
-            return f"{config.rate_limit}, counted in each process by itself"
-        wait = {"socket_connect_timeout": ANSWER_SECONDS, "socket_timeout": ANSWER_SECONDS}
-        if not storage_from_string(config.rate_limit_storage, **wait).check():
-            raise Trouble(
-                "The Redis of CAPTION_RATE_LIMIT_STORAGE does not answer; start it, or correct that."
+            return f"{config.rate_limit}, counted per process"
+        timeouts = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
+        if not storage_from_string(config.rate_limit_storage, **timeouts).check():
+            raise CheckFailed(
+                "Redis at CAPTION_RATE_LIMIT_STORAGE does not respond; start it, or correct the URL."
             )
-        return f"{config.rate_limit}, counted in a Redis that answers"
+        return f"{config.rate_limit}, counted in Redis"
 
     def checkpoint(self) -> str:
-        """Whether the captioner is whole."""
+        """The checkpoint can be loaded."""
         from model import Captioner, CaptioningError
 
         config = self._config()
         try:
             self._captioner = Captioner.load(self._checkpoint or config.checkpoint, config.device)
         except CaptioningError as error:
-            raise Trouble(str(error)) from None
+            raise CheckFailed(str(error)) from None
         info = self._captioner.info
         scores = [f"{name} {info.scores[name]:.1f}" for name in ("bleu_4", "cider") if name in info.scores]
-        return f"{info.name}, {info.sha256[:12]}, {', '.join(scores) or 'not measured'}"
+        return f"{info.name}, {info.sha256[:12]}, {', '.join(scores) or 'no scores'}"
 
     def caption(self) -> str:
-        """Whether a picture gets a caption and its sheet."""
+        """An image gets a caption and a contact sheet."""
         import torch
         from PIL import Image, ImageDraw
 
         from model import contact_sheet, encode_png
 
         if self._captioner is None:
-            raise Trouble("There is no captioner to try; see above.")
+            raise CheckFailed("Not tested, because the checkpoint could not be loaded.")
         torch.set_num_threads(1)  # as in the service
-        picture = Image.new("RGB", (320, 240), "skyblue")
-        ImageDraw.Draw(picture).rectangle((60, 120, 260, 240), fill="green")
+        image = Image.new("RGB", (320, 240), "skyblue")
+        ImageDraw.Draw(image).rectangle((60, 120, 260, 240), fill="green")
         start = time.perf_counter()
-        [[caption]] = self._captioner.caption([picture])
+        [[caption]] = self._captioner.caption([image])
         captioned = time.perf_counter()
-        encode_png(contact_sheet(picture, caption))
+        encode_png(contact_sheet(image, caption))
         drawn = time.perf_counter()
         words = len(caption.text.split())
-        return (
-            f"the first, of {words} words, in {captioned - start:.2f} s; drawn in {drawn - captioned:.2f} s"
-        )
+        return f"{words} words in {captioned - start:.2f} s, contact sheet in {drawn - captioned:.2f} s"
 
     def _config(self) -> ServiceConfig:
-        """The settings, or the defaults where they are wrong."""
+        """The settings; the defaults if they are invalid."""
         from service.config import ServiceConfig
 
         return self._settings or ServiceConfig()
@@ -236,16 +243,16 @@ class Doctor:
 
 
 def _available_memory() -> int:
-    """Bytes that can still be had, of the computer and of the container."""
+    """Bytes of memory available on this computer and within the limit of its container."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     [available] = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     try:
-        most, used = (int((CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
-        kinds = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no container, or no limit set ("max")
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no container, or no limit ("max")
         return available
-    # Files that were read lately count as used, until somebody needs the memory.
-    return min(available, most - used + int(kinds.get("inactive_file", 0)))
+    # Cached files count as used, but their memory is freed on demand.
+    return min(available, limit - used + int(stat.get("inactive_file", 0)))
 
 
 def _listen(host: str, port: int) -> None:
@@ -256,11 +263,11 @@ def _listen(host: str, port: int) -> None:
         listener.listen()
 
 
-def _answers(bind: str) -> bool:
-    """Whether this service, or one like it, listens there."""
+def _is_our_service(bind: str) -> bool:
+    """Whether a captioning service responds at this address."""
     try:
-        with urllib.request.urlopen(f"http://{bind}/healthz", timeout=ANSWER_SECONDS) as answer:
-            return bool(json.load(answer) == {"status": "ok"})
+        with urllib.request.urlopen(f"http://{bind}/healthz", timeout=TIMEOUT) as response:
+            return bool(json.load(response) == {"status": "ok"})
     except (OSError, ValueError):
         return False
 
@@ -269,25 +276,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (those of the process if None); returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m service.doctor",
-        description="Look whether the captioning service can run here.",
+        description="Check that the captioning service can run here.",
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--checkpoint", metavar="DIR", help="look at this captioner, not at CAPTION_CHECKPOINT"
-    )
-    doctor, problems = Doctor(parser.parse_args(arguments).checkpoint), 0
+    parser.add_argument("--checkpoint", metavar="DIR", help="check this folder instead of CAPTION_CHECKPOINT")
+    doctor = Doctor(parser.parse_args(arguments).checkpoint)
+    try:
+        return _run(doctor)
+    except KeyboardInterrupt:  # run_command would need torch, which may be what is missing
+        print("\nservice.doctor: stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(doctor: Doctor) -> int:
+    problems = 0
     for name, check in doctor.checks:
         try:
-            verdict, found = "ok", check()
-        except Trouble as trouble:
-            verdict, found = "problem", str(trouble)
-        except Exception as error:  # whatever else a check meets is a problem too, and the next ones go on
-            verdict, found = "problem", f"{type(error).__name__}: {error}"
+            verdict, finding = "ok", check()
+        except CheckFailed as error:
+            verdict, finding = "problem", str(error)
+        except Exception as error:  # whatever else a check raises is a problem too; the next ones still run
+            verdict, finding = "problem", f"{type(error).__name__}: {error}"
         problems += verdict == "problem"
-        print(f"{verdict:8} {name:11} {found}", flush=True)
-    print(f"{problems} problems" if problems > 1 else "1 problem" if problems else "all is well")
-    return SOME_PROBLEM if problems else ALL_WELL
+        print(f"{verdict:8} {name:11} {finding}", flush=True)
+    print(f"{problems} problems" if problems > 1 else "1 problem" if problems else "all checks passed")
+    return PROBLEMS if problems else PASSED
 
 
 if __name__ == "__main__":

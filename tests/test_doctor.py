@@ -1,17 +1,19 @@
-"""The command that looks whether the service can run here."""
+"""service.doctor: what each check finds, and how the command ends."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from support.processes import free_port
+from support.processes import ROOT, free_port
 
 from service import doctor
 
@@ -23,8 +25,8 @@ class Report(dict[str, tuple[str, str]]):
 
 
 @pytest.fixture(autouse=True)
-def _ordinary_computer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing set, a free port, memory enough and the packages as they should be."""
+def _healthy_setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings, a free port, enough memory and the required packages."""
     for name in [name for name in os.environ if name.startswith("CAPTION_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CAPTION_BIND", f"127.0.0.1:{free_port()}")
@@ -40,7 +42,7 @@ Examine = Callable[[], Report]
 
 @pytest.fixture
 def examine(capsys: pytest.CaptureFixture[str], checkpoint: Path) -> Examine:
-    """What the doctor says of this computer, with a small captioner."""
+    """Runs the doctor with a tiny checkpoint."""
 
     def report() -> Report:
         found = Report()
@@ -49,7 +51,7 @@ def examine(capsys: pytest.CaptureFixture[str], checkpoint: Path) -> Examine:
         for line in lines:
             found[line[9:20].strip()] = (line[:9].strip(), line[21:])
         problems = sum(verdict == "problem" for verdict, _ in found.values())
-        assert last == {0: "all is well", 1: "1 problem"}.get(problems, f"{problems} problems")
+        assert last == {0: "all checks passed", 1: "1 problem"}.get(problems, f"{problems} problems")
         assert found.status == (1 if problems else 0)
         return found
 
@@ -68,7 +70,7 @@ def test_healthy_setup_passes_all_checks(examine: Examine) -> None:
     assert {verdict for verdict, _ in report.values()} == {"ok"}
     assert len(report) == 10
     assert report["checkpoint"][1].startswith("tiny, ")
-    assert "not measured" in report["checkpoint"][1]
+    assert "no scores" in report["checkpoint"][1]
 
 
 def test_scores_of_checkpoint_are_reported(examine: Examine, checkpoint: Path) -> None:
@@ -129,7 +131,7 @@ def test_memory_of_this_machine_is_readable(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_container_page_cache_counts_as_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(doctor, "CONTAINER", tmp_path)
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
     before = doctor._available_memory()
     (tmp_path / "memory.max").write_text("9000000\n")
     (tmp_path / "memory.current").write_text("8500000\n")
@@ -141,7 +143,7 @@ def test_container_page_cache_counts_as_available(monkeypatch: pytest.MonkeyPatc
 
 def test_port_in_use_is_reported(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setattr(doctor, "ANSWER_SECONDS", 0.2)  # this one never answers
+        monkeypatch.setattr(doctor, "TIMEOUT", 0.2)  # this one never answers
         monkeypatch.setenv("CAPTION_BIND", f"127.0.0.1:{other.getsockname()[1]}")
         assert "CAPTION_BIND" in problem(examine(), "address")
 
@@ -159,7 +161,7 @@ class Healthy(BaseHTTPRequestHandler):
 
 
 def test_port_used_by_the_service_is_fine(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "ANSWER_SECONDS", 60)
+    monkeypatch.setattr(doctor, "TIMEOUT", 60)
     with HTTPServer(("127.0.0.1", 0), Healthy) as server:
         serving = Thread(target=server.serve_forever, daemon=True)
         serving.start()
@@ -168,7 +170,7 @@ def test_port_used_by_the_service_is_fine(examine: Examine, monkeypatch: pytest.
         server.shutdown()
         serving.join()
     assert report.status == 0
-    assert "a service that runs" in report["address"][1]
+    assert "a running captioning service" in report["address"][1]
 
 
 def test_socket_in_missing_folder_is_reported(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +180,7 @@ def test_socket_in_missing_folder_is_reported(examine: Examine, monkeypatch: pyt
 
 def test_unreachable_redis_is_reported(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTION_RATE_LIMIT", "60/minute")
-    assert "each process" in examine()["rate limit"][1]
+    assert "per process" in examine()["rate limit"][1]
     monkeypatch.setenv("CAPTION_RATE_LIMIT_STORAGE", f"redis://127.0.0.1:{free_port()}")
     assert "CAPTION_RATE_LIMIT_STORAGE" in problem(examine(), "rate limit")
 
@@ -206,6 +208,25 @@ def test_checkpoint_comes_from_settings_or_argument(
 def test_crashing_check_does_not_stop_the_others(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_available_memory", lambda: 1 // 0)
     assert "ZeroDivisionError" in problem(examine(), "memory")
+
+
+def test_ctrl_c_is_one_line_and_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "_available_memory", interrupt)
+    assert doctor.main([]) == 130
+    assert capsys.readouterr().err == "\nservice.doctor: stopped\n"
+
+
+def test_missing_torch_is_a_problem_not_a_traceback() -> None:
+    code = "import sys; sys.modules['torch'] = None; from service import doctor; sys.exit(doctor.main([]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "torch" in done.stdout
+    assert done.stderr == ""
 
 
 def test_help_shows_usage(capsys: pytest.CaptureFixture[str]) -> None:
