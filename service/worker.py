@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from threading import Lock, Thread
 
 from PIL import Image
@@ -24,6 +23,7 @@ from model import (
     DecodingOptions,
     ImageError,
     ImageLimits,
+    NonFiniteError,
     OptionsError,
     Photo,
     open_image,
@@ -56,7 +56,6 @@ class Captioned:
 
     photo: Photo
     captions: list[Caption]
-    sha256: str  # of the uploaded bytes, in hexadecimal
 
 
 class FairLock:
@@ -158,15 +157,17 @@ class Worker:
         """
         with timings.measure("decode"):
             photo = open_image(data, self.limits)
-        return Captioned(photo, self._infer(photo.image, options, timings), sha256(data).hexdigest())
+        return Captioned(photo, self._infer(photo.image, options, timings))
 
     def _infer(self, image: Image.Image, options: DecodingOptions, timings: Timings) -> list[Caption]:
         try:
             [captions] = self.captioner.caption([image], options, timings.measure)
         except (ImageError, OptionsError):  # the fault of the request
             raise
-        except Exception:
+        except Exception as error:
             self._has_failed = True
+            if isinstance(error, NonFiniteError):  # a problem to the client, but no less a failure of ours
+                logger.error("Inference failed: %s", error)
             raise
         self._has_failed = False
         self._last_success = (os.getpid(), time.monotonic())

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from support.fake_captioner import COLOURS, FakeCaptioner, assert_problem, picture, post
 
-from model import Caption
+from model import Caption, DecodingOptions, NonFiniteError
 from model.drawing import overlay
 from service.app import create_app
 from service.config import ServiceConfig
@@ -77,17 +77,38 @@ def picture_at(url: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
-@pytest.mark.parametrize("where", ["form", "query"])
-def test_options_are_form_or_query_fields(client: FlaskClient, where: str) -> None:
-    fields = {"beam_size": "5", "num_captions": "3", "max_length": "12", "overlays": "none"}
-    data = {"image": (io.BytesIO(picture()), "a.jpg")}
-    query = fields if where == "query" else {}
-    response = client.post(
-        "/v1/captions", data=data | (fields if where == "form" else {}), query_string=query
-    )
-    captions = response.get_json()["captions"]
+def test_overlays_none_omits_overlays(client: FlaskClient) -> None:
+    captions = post(client, picture(), num_captions="3", overlays="none").get_json()["captions"]
     assert [len(caption["words"]) for caption in captions] == [4, 3, 2]
     assert "overlay" not in captions[0]["words"][0]
+
+
+@pytest.mark.parametrize("where", ["form", "query"])
+@pytest.mark.parametrize("route", ["/v1/captions", "/v1/captions:batch", "/v1/overlays"])
+def test_decoding_options_reach_the_captioner(route: str, where: str) -> None:
+    options = DecodingOptions(
+        beam_size=5,
+        num_captions=2,
+        max_length=12,
+        length_penalty=0.25,
+        phrase_weight=0,
+        allow_repeats=True,
+        draw_seed=4_294_967_295,
+    )
+    assert all(value != getattr(DecodingOptions(), name) for name, value in vars(options).items())
+    received: list[DecodingOptions] = []
+
+    class RecordingCaptioner(FakeCaptioner):
+        def caption(self, images: Any, options: Any, *args: Any) -> list[list[Caption]]:
+            received.append(options)
+            return super().caption(images, options, *args)
+
+    fields = {name: str(value).lower() for name, value in vars(options).items()}
+    client = create_app(ServiceConfig(), RecordingCaptioner()).test_client()
+    form, query = (fields, {}) if where == "form" else ({}, fields)
+    data = {"image": (io.BytesIO(picture()), "a.jpg")} | form
+    assert client.post(route, data=data, query_string=query).status_code == 200
+    assert received == [options]
 
 
 def test_sheet_is_returned_with_every_caption(client: FlaskClient) -> None:
@@ -212,6 +233,39 @@ def test_ready_after_first_caption() -> None:
     assert_problem(first, 503)
     assert int(first.headers["Retry-After"]) > 0
     assert any(client.get("/readyz").status_code == 200 for _ in waiting())
+
+
+class NonFiniteCaptioner(FakeCaptioner):
+    """Returns nothing finite for red photos, or for any."""
+
+    is_broken = False
+
+    def caption(self, images: Any, *args: Any, **kwargs: Any) -> list[list[Caption]]:
+        [[caption]] = captions = super().caption(images, *args, **kwargs)
+        if self.is_broken or "red" in caption.text:
+            raise NonFiniteError("The network's output is not finite.")
+        return captions
+
+
+def test_non_finite_output_returns_500_and_recovers() -> None:
+    captioner = NonFiniteCaptioner()
+    client = create_app(ServiceConfig(), captioner).test_client()
+    assert any(client.get("/readyz").status_code == 200 for _ in waiting())
+    captioner.is_broken = True
+    response = post(client, picture("blue"))
+    assert_problem(response, 500, "not finite")
+    assert response.get_json()["type"] == "/problems/non-finite-output"
+    assert client.get("/readyz").status_code == 503
+    captioner.is_broken = False
+    assert any(client.get("/readyz").status_code == 200 for _ in waiting())
+    assert post(client, picture("blue")).status_code == 200
+
+
+def test_non_finite_output_does_not_lose_the_batch() -> None:
+    client = create_app(ServiceConfig(), NonFiniteCaptioner()).test_client()
+    files = [(io.BytesIO(picture(colour)), "a.jpg") for colour in ("blue", "red", "green")]
+    results = client.post("/v1/captions:batch", data={"image": files}).get_json()["results"]
+    assert [result.get("status", 200) for result in results] == [200, 500, 200]
 
 
 def test_not_ready_if_captioning_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,11 +178,12 @@ def test_file_name_is_not_used_as_path(client: FlaskClient, tmp_path: Path) -> N
 WRONG_OPTIONS = [
     *[
         ("beam_size", value, "from 1 to 10")
-        for value in ("0", "-1", "11", "1e9", "NaN", "abc", "", " 3", "٣", "3.0")
+        for value in ("0", "11", "-1", "1e9", "3.0", "", " 3", "٣", "9" * 20, "x" * 1000)
     ],
-    *[("num_captions", value, "from 1 to 10") for value in ("0", "-1", "99999999999999999999")],
     ("num_captions", "4", "from 1 to 3"),
-    *[("max_length", value, "from 1 to 200") for value in ("0", "201", "Infinity", "0x10")],
+    ("max_length", "0x10", "from 1 to 200"),
+    *[("length_penalty", value, "from 0 to 2") for value in ("2.1", "-0.1", "1e999", "nan", "0,7")],
+    ("allow_repeats", "yes", "true or false"),
     ("overlays", "all", "none"),
     ("max_words", "10", "valid are beam_size"),
 ]

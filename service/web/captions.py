@@ -11,7 +11,7 @@ from model import CaptioningError, DecodingOptions, OptionsError
 from service.web.context import captioned, current_worker
 from service.web.openapi import CAPTION_ERRORS, ApiBlueprint, may_fail
 from service.web.problems import problem_of
-from service.web.request_parser import decoding_options, merged
+from service.web.request_parser import merged
 from service.web.request_schemas import (
     BatchFields,
     BatchForm,
@@ -40,7 +40,7 @@ def captions(query: dict[str, Any], form: dict[str, Any]) -> Response:
     Each word comes with its attention map. Options may be query parameters or form fields.
     """
     given = merged(query, form)
-    options, overlays = decoding_options(given), given.get("overlays", "words")
+    options, overlays = DecodingOptions.from_values(given), given.get("overlays", "words")
     with current_worker().slot(), captioned(form["image"], options) as result:
         return jsonify(caption_response(result, overlays))
 
@@ -56,7 +56,7 @@ def batch(query: dict[str, Any], form: dict[str, Any]) -> Response:
     Each has its own result, in order: its record, or its error. Photos are captioned one at a time, and
     other requests may be served in between.
     """
-    options = decoding_options(merged(query, form))
+    options = DecodingOptions.from_values(merged(query, form))
     with current_worker().slot():
         return jsonify(results=[_result(upload, options) for upload in form["image"]])
 
@@ -81,7 +81,8 @@ def overlays(query: dict[str, Any], form: dict[str, Any]) -> Response:
     A contact sheet of all words, the overlay of one word, or an animation word by word.
     """
     given = merged(query, form)
-    options, kind, word = decoding_options(given), given.get("format", "png"), given.get("word")
+    options = DecodingOptions.from_values(given)
+    kind, word = given.get("format", "png"), given.get("word")
     if kind == "gif" and word is not None:
         raise OptionsError("word and format=gif exclude each other; the GIF shows every word.")
     with current_worker().slot(), captioned(form["image"], options) as result:

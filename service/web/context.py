@@ -92,7 +92,7 @@ def captioned(upload: FileStorage, options: DecodingOptions) -> Iterator[Caption
                 "width": photo.width,
                 "height": photo.height,
                 "format": photo.format,
-                "sha256": result.sha256[:_LOGGED_DIGITS],
+                "sha256": photo.sha256[:_LOGGED_DIGITS],
                 "words": len(result.captions[0].text.split()),
             }
         )

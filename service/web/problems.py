@@ -12,6 +12,7 @@ from model import (
     CaptioningError,
     EmptyImageError,
     ImageLimitError,
+    NonFiniteError,
     OptionsError,
     UndecodableImageError,
     UnsupportedImageError,
@@ -27,6 +28,7 @@ PROBLEMS = (
     (UndecodableImageError, 422, "undecodable-image", "Corrupt image"),
     (ImageLimitError, 422, "image-limit", "Image too large or too small"),
     (OptionsError, 400, "option", "Invalid option"),
+    (NonFiniteError, 500, "non-finite-output", "Output is not finite"),
     (BusyError, 503, "busy", "Service busy"),
 )
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")

@@ -14,8 +14,8 @@ from marshmallow import Schema, ValidationError, fields
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, LengthRequired, RequestEntityTooLarge, UnsupportedMediaType
 
-from model import DecodingOptions, OptionsError
-from service.web.request_schemas import DECODING_FIELDS, IMAGE_FIELD, MAX_IMAGES, quoted
+from model import OptionsError
+from service.web.request_schemas import IMAGE_FIELD, MAX_IMAGES, quoted
 
 MAX_FORM_PARTS = MAX_IMAGES + 10
 # Far longer than any option. Werkzeug applies this limit also to the chunks of a file, a little over 64 KiB:
@@ -132,12 +132,3 @@ def merged(query: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
     if repeated := [name for name in query if name in form]:
         raise OptionsError(_REPEATED.format(repeated[0]))
     return {**query, **form}
-
-
-def decoding_options(given: Mapping[str, Any]) -> DecodingOptions:
-    """The decoding options among ``given``.
-
-    Raises:
-        OptionsError: they contradict each other.
-    """
-    return DecodingOptions(**{name: given[name] for name in DECODING_FIELDS if name in given})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -9,21 +10,50 @@ from typing import Any
 from flask_smorest.fields import Upload
 from marshmallow import Schema, ValidationError, fields, validate
 
-from model import MAX_BEAM_SIZE, MOST_TOKENS
+from model import MOST_TOKENS, DecodingOptions
 
 IMAGE_FIELD = "image"
-DECODING_FIELDS = ("beam_size", "num_captions", "max_length")
 MAX_IMAGES = 16  # in a request
 OVERLAYS = ("words", "sheet", "none")
 FORMATS = ("png", "gif")
 
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+_NUMBERS = {
+    int: re.compile(r"-?[0-9]{1,15}", re.ASCII),
+    float: re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", re.ASCII),
+}
+_TRUTH = {"true": True, "false": False}
+_JSON_TYPES = {int: "integer", float: "number", bool: "boolean"}
 _QUOTED_CHARACTERS = 40  # of an invalid value in an error message
 
 
 def quoted(value: str) -> str:
     """A value of the client for an error message: quoted and truncated."""
     return repr(value[:_QUOTED_CHARACTERS])
+
+
+def parsed(text: str, kind: type) -> Any:
+    """``text`` as an int, float or bool, or, if it is not one, as it is but truncated."""
+    if kind is bool:
+        return _TRUTH.get(text.lower(), text[:_QUOTED_CHARACTERS])
+    return kind(text) if _NUMBERS[kind].fullmatch(text) else text[:_QUOTED_CHARACTERS]
+
+
+class DecodingField(fields.Field[Any]):
+    """A field of ``DecodingOptions``, which validates it; here it is only parsed."""
+
+    def __init__(self, option: dataclasses.Field[Any]) -> None:
+        self._kind = option.metadata["type"]
+        documented = {
+            "type": _JSON_TYPES[self._kind],
+            "description": option.metadata["help"],
+            "default": option.default,
+            "minimum": option.metadata["low"],
+            "maximum": option.metadata["high"],
+        }
+        super().__init__(metadata={name: value for name, value in documented.items() if value is not None})
+
+    def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return parsed(value, self._kind)
 
 
 class WholeNumber(fields.Integer):
@@ -34,13 +64,12 @@ class WholeNumber(fields.Integer):
         super().__init__(validate=validate.Range(low, high), metadata={"description": meaning})
 
     def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> int:
-        number = int(value) if _WHOLE_NUMBER.fullmatch(value) else None
-        if number is None or not self._low <= number <= self._high:
-            given = quoted(value) if number is None else number
-            raise ValidationError(
-                f"{attr} is {given}; it must be a whole number from {self._low} to {self._high}."
-            )
-        return number
+        number = parsed(value, int)
+        if isinstance(number, int) and self._low <= number <= self._high:
+            return number
+        raise ValidationError(
+            f"{attr} is {number!r}; it must be a whole number from {self._low} to {self._high}."
+        )
 
 
 class Choice(fields.String):
@@ -59,9 +88,8 @@ class Choice(fields.String):
 class DecodingFields(Schema):
     """Decoding options."""
 
-    beam_size = WholeNumber(1, MAX_BEAM_SIZE, "beam size; default 3")
-    num_captions = WholeNumber(1, MAX_BEAM_SIZE, "captions per photo, at most beam_size; default 1")
-    max_length = WholeNumber(1, MOST_TOKENS, "maximum length in tokens; default set by the model")
+    class Meta:
+        include = {option.name: DecodingField(option) for option in dataclasses.fields(DecodingOptions)}
 
 
 class CaptionFields(DecodingFields):

@@ -29,7 +29,7 @@ def caption_response(result: Captioned, overlays: str) -> dict[str, Any]:
     photo = result.photo
     record = photo_record(
         {"width": photo.width, "height": photo.height, "format": photo.format},
-        sha256=result.sha256,
+        sha256=photo.sha256,
         width=photo.width,
         height=photo.height,
         captions=result.captions,
