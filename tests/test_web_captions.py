@@ -302,7 +302,7 @@ def test_page_and_overlays_share_heat_constants(client: FlaskClient) -> None:
 
 def test_page_privacy_note_is_true_on_any_host(client: FlaskClient) -> None:
     text = client.get("/", headers={"Host": "photos.example"}).text
-    assert "to the server of this page only" in text
+    assert "sent only to this server" in text
     assert text == client.get("/").text
 
 

@@ -1,8 +1,8 @@
 // Texts shown on the page: probabilities, maps, progress, lengths.
 
 export function percent(share) {
-  if (share < 0.0001) return "< 0.01 %";
-  return `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })} %`;
+  if (share < 0.0001) return "< 0.01%";
+  return `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })}%`;
 }
 
 // What is known about a word, in parts. `map` is the map on display, `head` its head: counted from 0, or null for the
@@ -44,7 +44,7 @@ export function precedingSpaces(text, words) {
 }
 
 export function statusOf({ state, uploaded }) {
-  if (state === "uploading" && uploaded !== null) return `uploading, ${Math.round(100 * uploaded)} %`;
+  if (state === "uploading" && uploaded !== null) return `uploading, ${Math.round(100 * uploaded)}%`;
   return { retrying: "server busy, retrying" }[state] ?? state;
 }
 
