@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model import Captioner
-from training.comparison import experiment as compare
+from training import compare
 from training.comparison.table import as_markdown
 from training.comparison.table import compare as compare_results
 from training.data.dataset import load_photos
@@ -114,7 +114,7 @@ def test_stopped_comparison_resumes(world, whole, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(Run, "start", stop_in_the_second)
     arguments = command(world, tmp_path / "out", "--kinds", *KINDS)
     assert compare.main(arguments) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "re-run the command to continue" in capsys.readouterr().err
     assert compare.main(arguments) == 0
     assert started == ["none-0", "uniform-0", "uniform-0", "additive-0"]
     assert found_in(tmp_path / "out") == found_in(whole)
@@ -131,7 +131,7 @@ def test_kinds_and_seeds_can_be_added(world, tmp_path):
 
 def test_results_of_other_options_are_refused(world, whole, capsys):
     assert compare.main(command(world, whole, "--learning-rate", "0.1")) == 2
-    assert "another recipe" in capsys.readouterr().err
+    assert "different recipe" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_results_of_other_data_are_refused(world, finished, tmp_path, capsys, ch
         more = ["--instances", str(tmp_path / "instances.json"), "--instance-images", str(world / "images")]
     assert compare.main(command(world, finished, "--kinds", "none", *more)) == 2
     named = changed if changed == "min_count" else f"{changed}_sha256"
-    assert f"had another {named}, or does not say" in capsys.readouterr().err
+    assert f"different {named}; continue it" in capsys.readouterr().err
 
 
 def test_comparison_from_before_a_config_field_resumes(world, finished):
@@ -184,7 +184,7 @@ def test_result_of_other_photos_is_named(world, finished, capsys):
     path = finished / "runs" / "none-0" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"captions": ["a dog"]}))
     assert compare.main(command(world, finished, "--kinds", "none")) == 2
-    assert "none-0/result.json has not one caption for each" in capsys.readouterr().err
+    assert "none-0/result.json does not have one caption for each" in capsys.readouterr().err
 
 
 def test_unscored_run_is_scored_and_partial_run_trained(world, whole, finished, monkeypatch):
@@ -210,7 +210,7 @@ def test_other_folders_are_left_alone(world, whole, tmp_path, capsys):
     shutil.copytree(whole / "runs" / "none-0", tmp_path / "runs" / "none-0")
     (tmp_path / "runs" / "none-0" / "result.json").unlink()
     assert compare.main(command(world, tmp_path, "--kinds", "none")) == 2
-    assert "holds runs of no comparison" in capsys.readouterr().err
+    assert "has runs of something else" in capsys.readouterr().err
     assert (tmp_path / "runs" / "none-0" / "manifest.json").exists()
 
 
@@ -246,7 +246,7 @@ def test_second_process_on_the_folder_is_refused(world, finished, capsys):
     with (finished / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert compare.main(command(world, finished, "--kinds", "none")) == 2
-    assert "Another process is working on" in capsys.readouterr().err
+    assert "Another run is writing to" in capsys.readouterr().err
     assert compare.main(command(world, finished, "--kinds", "none")) == 0
 
 
@@ -289,7 +289,7 @@ def test_empty_split_is_refused(world, tmp_path, capsys):
     (world / "fewer.json").write_text(json.dumps(captions))
     arguments = command(world, tmp_path / "out", "--split", "test", "--captions", str(world / "fewer.json"))
     assert compare.main(arguments) == 2
-    assert "no photos of the split 'test'" in capsys.readouterr().err
+    assert "the split test has no captioned photos" in capsys.readouterr().err
 
 
 def result(kind: str, seed: int, captions: list[str]) -> dict[str, object]:

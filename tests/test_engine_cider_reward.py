@@ -39,21 +39,21 @@ def test_reward_equals_pycocoevalcap_cider(seed):
     candidates[3] = references[3][0]  # a perfect one
     candidates[4] = [4, 4, 4, 4, 4, 4, END]  # one that repeats itself
     reward = CiderReward(references)
-    found = [reward.of([mine], theirs)[0] for mine, theirs in zip(candidates, references, strict=True)]
+    found = [reward.score([mine], theirs)[0] for mine, theirs in zip(candidates, references, strict=True)]
     assert found == pytest.approx(official(candidates, references), abs=1e-9)
 
 
 def test_document_frequencies_come_from_training_set():
     common, rare = [4, 5, END], [6, 7, END]
     reward = CiderReward([[common]] * 9 + [[rare]])
-    of_common, of_rare = (reward.of([[*own[:2], 9, END]], [own])[0] for own in (common, rare))
+    of_common, of_rare = (reward.score([[*own[:2], 9, END]], [own])[0] for own in (common, rare))
     assert of_rare > of_common > 0
 
 
 def test_finished_caption_earns_more_than_truncated():
     references = [[4, 5, 6, END], [4, 5, 7, END]]
     reward = CiderReward([references, [[8, 9, END]]])
-    whole, cut = reward.of([[4, 5, 6, END], [4, 5, 6]], references)
+    whole, cut = reward.score([[4, 5, 6, END], [4, 5, 6]], references)
     assert whole > cut
 
 
@@ -62,8 +62,8 @@ def test_samples_are_scored_separately():
     references = random_captions(rng, 6)
     reward = CiderReward(references)
     samples = random_captions(rng, 1)[0]
-    together = reward.of(samples, references[0])
-    assert together == [reward.of([sample], references[0])[0] for sample in samples]
-    assert reward.of([references[0][0]], references[0])[0] == pytest.approx(
-        max(reward.of([references[0][0], [13, 13, 13]], references[0]))
+    together = reward.score(samples, references[0])
+    assert together == [reward.score([sample], references[0])[0] for sample in samples]
+    assert reward.score([references[0][0]], references[0])[0] == pytest.approx(
+        max(reward.score([references[0][0], [13, 13, 13]], references[0]))
     )

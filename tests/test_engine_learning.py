@@ -74,9 +74,9 @@ def train_captioner(scenes: list[Scene]) -> Captioner:
     trainer = Trainer(CaptionNetwork(config), recipe, steps_per_epoch=1, precision="fp32")
     rng = Random(0)
     for _ in range(STEPS):
-        trainer.train_on([collate(rng.sample(examples, BATCH))])
+        trainer.train_step([collate(rng.sample(examples, BATCH))])
     info = CheckpointInfo(name="x", licence="x", trained_on="x")
-    return Captioner(trainer.averaged, config, vocabulary, info)
+    return Captioner(trainer.ema_network, config, vocabulary, info)
 
 
 def test_captions_fit_their_own_scenes(learned: Learned) -> None:

@@ -10,11 +10,7 @@ import torch
 
 from model.network import CaptionNetwork
 from training.data.batches import Example, collate
-from training.engine.losses import (
-    DOUBLY_STOCHASTIC_TARGETS,
-    doubly_stochastic_penalty,
-    smoothed_cross_entropy,
-)
+from training.engine.losses import doubly_stochastic_penalty, smoothed_cross_entropy
 
 
 @pytest.fixture
@@ -39,8 +35,7 @@ def test_cross_entropy_of_bfloat16_logits_is_float32(generator):
     assert half.item() == full.item()
 
 
-@pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
-def test_loss_ignores_padding(network: CaptionNetwork, generator, target):
+def test_loss_ignores_padding(network: CaptionNetwork, generator):
     photos = torch.randn(3, 3, 40, 40, generator=generator)
     captions = [[4, 5, 6, 7, 8, 9, 10], [4, 6], [5]]
 
@@ -49,7 +44,7 @@ def test_loss_ignores_padding(network: CaptionNetwork, generator, target):
         memory = network.remember(batch.inputs).select(batch.owners)
         reading = network.read(memory, batch.words, batch.lengths)
         cross_entropy = smoothed_cross_entropy(reading.logits, batch.targets, label_smoothing=0.1)
-        penalty = doubly_stochastic_penalty(reading.looks.alpha, target=target)
+        penalty = doubly_stochastic_penalty(reading.looks.alpha)
         return cross_entropy, penalty, len(batch.targets)
 
     with torch.no_grad():
@@ -64,7 +59,7 @@ def test_loss_ignores_padding(network: CaptionNetwork, generator, target):
 def test_penalty_is_zero_for_unit_totals(generator):
     alphas = torch.rand(4, 6, 5, generator=generator)
     alphas /= alphas.sum(dim=1, keepdim=True)
-    assert doubly_stochastic_penalty(alphas, target="1").item() == pytest.approx(0, abs=1e-12)
+    assert doubly_stochastic_penalty(alphas).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_penalty_equals_formula():
@@ -72,62 +67,24 @@ def test_penalty_equals_formula():
         [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.0, 0.0]]]
     )  # totals 1.5 0.5 | 0.25 0.75
     expected = (0.5**2 + 0.5**2 + 0.75**2 + 0.25**2) / 4
-    assert doubly_stochastic_penalty(alphas, target="1").item() == pytest.approx(expected)
+    assert doubly_stochastic_penalty(alphas).item() == pytest.approx(expected)
 
 
 def test_penalty_is_independent_of_grid_size():
     coarse, fine = torch.full((1, 2, 4), 0.1), torch.full((1, 2, 400), 0.1)
-    one, other = (doubly_stochastic_penalty(alphas, target="1").item() for alphas in (coarse, fine))
+    one, other = (doubly_stochastic_penalty(alphas).item() for alphas in (coarse, fine))
     assert one == pytest.approx(other)
 
 
-@pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
-def test_penalty_gradient_evens_attention(target):
+def test_penalty_gradient_evens_attention():
     scores = torch.tensor([[[2.0, 0.0], [1.0, 0.0]]], requires_grad=True)
-    doubly_stochastic_penalty(scores.softmax(2), target=target).backward()
+    doubly_stochastic_penalty(scores.softmax(2)).backward()
     assert (scores.grad[..., 0] > 0).all()
     assert (scores.grad[..., 1] < 0).all()
 
 
-def scores_of_captions(generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores (N, T, L), and which words there are, (N, T, 1): captions of six, four and one."""
-    scores = torch.randn(3, 6, 5, generator=generator, requires_grad=True)
-    return scores, (torch.arange(6) < torch.tensor([[6], [4], [1]])).unsqueeze(2)
-
-
-def test_penalty_targets_have_equal_gradients(generator):
-    scores, is_word = scores_of_captions(generator)
-    values, gradients = [], []
-    for target in DOUBLY_STOCHASTIC_TARGETS:
-        penalty = doubly_stochastic_penalty(scores.softmax(2) * is_word, target=target)
-        values.append(penalty.item())
-        gradients.append(torch.autograd.grad(penalty, [scores])[0])
-    torch.testing.assert_close(gradients[0], gradients[1])
-    assert gradients[0].abs().max() > 1e-3
-    # The mean square about one exceeds that about the mean T / L by the square of their distance.
-    distance = torch.tensor([(length / 5 - 1) ** 2 for length in (6, 4, 1)]).mean()
-    assert values[0] - values[1] == pytest.approx(distance.item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("length", [1, 4, 9])
-def test_even_maps_have_no_penalty_with_reachable_target(length):
-    even = torch.full((2, length, 5), 1 / 5)
-    assert doubly_stochastic_penalty(even, target="T/L").item() == pytest.approx(0, abs=1e-12)
-    assert doubly_stochastic_penalty(even, target="1").item() == pytest.approx(
-        (length / 5 - 1) ** 2, rel=1e-4
-    )
-
-
-def test_penalty_with_reachable_target_is_variance(generator):
-    scores, is_word = scores_of_captions(generator)
-    alphas = (scores.softmax(2) * is_word).detach()
-    variance = alphas.sum(dim=1).var(dim=1, correction=0).mean()
-    assert doubly_stochastic_penalty(alphas, target="T/L").item() == pytest.approx(variance.item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("target", DOUBLY_STOCHASTIC_TARGETS)
-def test_penalty_is_zero_without_maps(target):
-    assert doubly_stochastic_penalty(None, target=target).item() == 0
+def test_penalty_is_zero_without_maps():
+    assert doubly_stochastic_penalty(None).item() == 0
 
 
 def test_label_smoothing_raises_minimum_loss():

@@ -19,7 +19,7 @@ from model.vocabulary import Vocabulary
 from training.data.batches import Example, collate
 from training.engine import losses as module
 from training.engine.config import TrainConfig
-from training.engine.losses import BASELINE_MEMORY, ENTROPY_WEIGHT, reinforce, smoothed_cross_entropy
+from training.engine.losses import BASELINE_DECAY, ENTROPY_WEIGHT, reinforce, smoothed_cross_entropy
 from training.engine.trainer import Trainer
 
 CELLS, WORDS, V = 4, 2, 5
@@ -373,17 +373,17 @@ def test_baseline_is_moving_average_of_rewards(hard_config: ModelConfig, tmp_pat
     found = []
     for _ in range(3):
         found.append(baseline_in(trainer, tmp_path))
-        trainer.train_on([batch])
+        trainer.train_step([batch])
     found.append(baseline_in(trainer, tmp_path))
-    assert pytest.approx(0.9) == BASELINE_MEMORY
-    assert found == pytest.approx([reward * (1 - BASELINE_MEMORY**steps) for steps in range(4)], rel=1e-4)
+    assert pytest.approx(0.9) == BASELINE_DECAY
+    assert found == pytest.approx([reward * (1 - BASELINE_DECAY**steps) for steps in range(4)], rel=1e-4)
 
 
 def test_baseline_is_resumed(hard_config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(hard_config)
     trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
     batch = collate([Example(features[0], [[4, 5, 6], [7]])])
-    trainer.train_on([batch])
+    trainer.train_step([batch])
     kept = baseline_in(trainer, tmp_path)
     assert kept < -0.1
     resumed = Trainer(make_network(hard_config)[0], STILL, steps_per_epoch=5, precision="fp32")
@@ -394,7 +394,7 @@ def test_baseline_is_resumed(hard_config: ModelConfig, tmp_path: Path) -> None:
 def test_other_kinds_have_no_baseline(config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(replace(config, image_size=16))
     trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
-    trainer.train_on([collate([Example(features[0], [[4, 5, 6], [7]])])])
+    trainer.train_step([collate([Example(features[0], [[4, 5, 6], [7]])])])
     assert baseline_in(trainer, tmp_path) == 0
 
 
@@ -438,7 +438,7 @@ def test_hard_attention_learns_location(
         features, _, things = hidden_objects(photos, step, network.encoder.feature_dim)
         captions = [[[4 + int(thing)]] for thing in things]
         batch = collate([Example(*example) for example in zip(features, captions, strict=True)])
-        losses.append(trainer.train_on([batch])[0])
+        losses.append(trainer.train_step([batch])[0])
     assert sum(losses[-10:]) < sum(losses[:10]) / 3
     named, found = names_and_finds(network)
     assert named > 0.9

@@ -120,7 +120,7 @@ def trainer(config):
 
 def test_self_critical_training_raises_reward(trainer, config):
     batch = make_batch(config.image_size)
-    rewards = [trainer.train_on([batch]).reward for _ in range(200)]
+    rewards = [trainer.train_step([batch]).reward for _ in range(200)]
     assert sum(rewards[-20:]) > 1.5 * sum(rewards[:20])
 
 
@@ -129,28 +129,25 @@ def test_banned_tokens_get_no_gradient(trainer, config):
     bias = trainer.network.decoder.output.bias
     before = bias.detach().clone()
     for _ in range(20):
-        trainer.train_on([make_batch(config.image_size)])
+        trainer.train_step([make_batch(config.image_size)])
     assert torch.equal(bias[[*BANNED_IDS]], before[[*BANNED_IDS]])
     assert not torch.equal(bias[4:], before[4:])
 
 
-@pytest.mark.parametrize("rate", [0.0, 1e-3])
-def test_encoder_has_its_own_self_critical_rate(config, rate):
-    recipe = replace(RECIPE, self_critical_encoder_learning_rate=rate)
+def test_self_critical_phase_freezes_encoder(config):
     batch = make_batch(config.image_size)
     torch.manual_seed(0)
     trainer = Trainer(
-        CaptionNetwork(config), recipe, steps_per_epoch=8, reward=CiderReward(batch.references())
+        CaptionNetwork(config), RECIPE, steps_per_epoch=8, reward=CiderReward(batch.references())
     )
     trainer.begin_epoch(0)
     before = {name: value.clone() for name, value in trainer.network.encoder.named_parameters()}
     for _ in range(3):
-        report = trainer.train_on([batch])
+        report = trainer.train_step([batch])
     assert report.cross_entropy == 0
     after = dict(trainer.network.encoder.named_parameters())
-    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
-    assert bool(changed) == bool(rate)
-    assert trainer.learning_rates[0] == pytest.approx(rate, rel=0.1)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert trainer.learning_rates[0] == 0
 
 
 def test_self_critical_phase_starts_from_ema(config):
@@ -159,8 +156,8 @@ def test_self_critical_phase_starts_from_ema(config):
     trainer = Trainer(loud_network(config), recipe, steps_per_epoch=2, reward=CiderReward(batch.references()))
     assert trainer.begin_epoch(0) is Phase.LEARNING
     for _ in range(2):
-        trainer.train_on([batch])
-    average = {name: value.clone() for name, value in trainer.averaged.state_dict().items()}
+        trainer.train_step([batch])
+    average = {name: value.clone() for name, value in trainer.ema_network.state_dict().items()}
     assert not all(torch.equal(value, average[name]) for name, value in trainer.network.state_dict().items())
     assert trainer.begin_epoch(0) is Phase.LEARNING  # of a run that went on after the last step of an epoch
     assert not all(torch.equal(value, average[name]) for name, value in trainer.network.state_dict().items())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from training.reporting import curves as plot
-from training.reporting.curves import write_plot
+from training.reporting.curves import write_curves
 
 CURVES = (*plot.SCORES, *plot.LOSSES)
 
@@ -46,7 +46,7 @@ def has_ink(picture: np.ndarray, colour: str) -> bool:
 )
 def test_plots_have_the_same_size(tmp_path, lines):
     path = tmp_path / "curves.png"
-    write_plot(path, lines)
+    write_curves(path, lines)
     with Image.open(path) as picture:
         assert (picture.format, picture.size) == ("PNG", (1600, 1120))
     assert list(tmp_path.iterdir()) == [path]
@@ -55,14 +55,14 @@ def test_plots_have_the_same_size(tmp_path, lines):
 def test_plot_is_deterministic(tmp_path):
     lines = [line(epoch) for epoch in range(1, 5)]
     for name, drawn in (("a", lines), ("again", lines), ("b", [*lines[:3], line(4, cider=41.0)])):
-        write_plot(tmp_path / name, drawn)
+        write_curves(tmp_path / name, drawn)
     assert (pixels(tmp_path / "a") == pixels(tmp_path / "again")).all()
     assert (pixels(tmp_path / "a") != pixels(tmp_path / "b")).any()
 
 
 def test_every_value_has_its_curve(tmp_path):
-    write_plot(tmp_path / "all.png", [line(1), line(2), line(3, cross_entropy=None, reward=0.25)])
-    write_plot(tmp_path / "less.png", [line(1, bleu_4=None)])
+    write_curves(tmp_path / "all.png", [line(1), line(2), line(3, cross_entropy=None, reward=0.25)])
+    write_curves(tmp_path / "less.png", [line(1, bleu_4=None)])
     drawn, less = pixels(tmp_path / "all.png"), pixels(tmp_path / "less.png")
     assert [has_ink(drawn, curve.colour) for curve in CURVES] == [True, True, True, True]
     assert [has_ink(less, curve.colour) for curve in CURVES] == [True, False, False, True]
@@ -115,7 +115,7 @@ def test_labels_do_not_overlap(last):
 
 def test_failed_plot_keeps_the_previous_one(tmp_path, monkeypatch):
     path = tmp_path / "curves.png"
-    write_plot(path, [line(1)])
+    write_curves(path, [line(1)])
     before = path.read_bytes()
 
     def no_space(*_: object) -> None:
@@ -123,5 +123,5 @@ def test_failed_plot_keeps_the_previous_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plot.Figure, "savefig", lambda *_, **__: no_space())
     with pytest.raises(OSError, match="No space left"):
-        write_plot(path, [line(1), line(2)])
+        write_curves(path, [line(1), line(2)])
     assert path.read_bytes() == before

@@ -11,7 +11,7 @@ from model import CheckpointInfo
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
-from training.runs import averaging as average
+from training import average
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_incompatible_checkpoints_are_refused(pair, save, network, config, tmp_p
     out = ("--output", tmp_path / "out")
     assert "name two or more" in refusal(capsys, pair[0], *out)
     assert "no checkpoint folder" in refusal(capsys, pair[0], tmp_path / "nowhere", *out)
-    assert "already holds" in refusal(capsys, *pair, "--output", pair[1])
+    assert "already has" in refusal(capsys, *pair, "--output", pair[1])
     for shares in ((1,), (1, 2, 3), (0, 0), ("inf", 1), ("nan", 1)):
-        assert "--shares are 2 numbers" in refusal(capsys, *pair, *out, "--shares", *shares)
+        assert "--shares must be 2 numbers" in refusal(capsys, *pair, *out, "--shares", *shares)
     wider = replace(config, hidden_dim=8)
     assert "differ in hidden_dim" in refusal(capsys, pair[0], save("wide", loud_network(wider), wider), *out)
     words = save("words", network, config, Vocabulary(("a", "dog", "cat", "runs", "sits", "on", "snow")))
@@ -89,7 +89,7 @@ def test_different_grids_cannot_be_averaged(save, config, tmp_path, capsys):
     small = config_of_kind(config, "location")
     large = replace(small, image_size=64)
     parts = save("small", loud_network(small), small), save("large", loud_network(large), large)
-    assert "places of the grid" in refusal(capsys, *parts, "--output", tmp_path / "out")
+    assert "location of the grid" in refusal(capsys, *parts, "--output", tmp_path / "out")
 
 
 def test_different_phrases_cannot_be_averaged(save, config, capsys):

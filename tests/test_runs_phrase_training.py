@@ -17,9 +17,10 @@ from model.checkpoint import load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
 from model.phrases import PhraseHead, PhraseJudge
 from model.vocabulary import Vocabulary
+from training import phrases
 from training.engine.cider_reward import CiderReward
 from training.errors import DataError
-from training.runs import phrase_training as phrases
+from training.runs import phrase_training
 from training.runs.initialization import continued_config, grown_network
 from training.runs.phrase_training import PhraseTable
 
@@ -87,7 +88,7 @@ def test_phrase_weights_equal_cider_weights(told):
     [one_id], [other_id] = table.phrases[one], table.phrases[other]
     # Of two words, a person said the first: the cosine is the first's share of the caption's length.
     cosine = table.idf[one] / math.hypot(table.idf[one], table.idf[other])
-    [found] = reward.of([[one_id, other_id]], [[one_id]])
+    [found] = reward.score([[one_id, other_id]], [[one_id]])
     assert found == pytest.approx(10 * cosine / 4 * math.exp(-1 / 72), rel=1e-5)
 
 
@@ -188,7 +189,7 @@ def test_command_learns_phrases(lawns, checkpoint, tmp_path, capsys, precision):
     output = tmp_path / "knowing"
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output", str(output), *RECIPE]
     assert phrases.main([*arguments, "--precision", precision]) == 0
-    assert "phrases, learnt from 34 photos" in (said := capsys.readouterr().out)
+    assert "phrases, from 34 training photos" in (said := capsys.readouterr().out)
     assert "of val" in said
     start, found = load_checkpoint(checkpoint), load_checkpoint(output)
     for name, value in start.network.state_dict().items():
@@ -228,7 +229,7 @@ def test_image_size_is_fixed_for_positional_weights(lawns, config, vocabulary, t
     save_checkpoint(tmp_path / "placed", loud_network(placed), placed, vocabulary, info)
     arguments = ["--checkpoint", str(tmp_path / "placed"), *lawns, "--output", str(tmp_path / "out"), *RECIPE]
     assert phrases.main([*arguments, "--image-size", "56"]) == 2
-    assert "weights for places of its grid" in capsys.readouterr().err
+    assert "weights for each location of its grid" in capsys.readouterr().err
 
 
 def test_finetuning_starts_without_phrases(knowing, tmp_path):
@@ -244,8 +245,12 @@ def test_phrases_use_train_split_only(lawns, checkpoint, tmp_path, monkeypatch):
     held_out = ["36.png,a zebra,test", "35.png,a zebra,val"]
     file.write_text("\n".join([*file.read_text().splitlines()[:35], *held_out]))
     seen = []
-    monkeypatch.setattr(phrases, "learn_phrases", lambda start, train, *rest: seen.extend(train) or start)
-    monkeypatch.setattr(phrases, "evaluate_captioner", lambda captioner, val, options: {"cider": len(val)})
+    monkeypatch.setattr(
+        phrase_training, "train_phrase_head", lambda start, train, *rest: seen.extend(train) or start
+    )
+    monkeypatch.setattr(
+        phrase_training, "evaluate_captioner", lambda captioner, val, options: {"cider": len(val)}
+    )
     assert phrases.main(["--checkpoint", str(checkpoint), *lawns, "--output", str(tmp_path / "out")]) == 0
     assert len(seen) == 34
     assert {one.split for one in seen} == {"train"}
@@ -255,7 +260,7 @@ def test_interrupted_scoring_keeps_checkpoint(lawns, checkpoint, tmp_path, monke
     def stop(*anything: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(phrases, "evaluate_captioner", stop)
+    monkeypatch.setattr(phrase_training, "evaluate_captioner", stop)
     output = tmp_path / "out"
     assert phrases.main(["--checkpoint", str(checkpoint), *lawns, "--output", str(output), *RECIPE]) == 130
     assert "is written" in capsys.readouterr().err
@@ -265,7 +270,7 @@ def test_interrupted_scoring_keeps_checkpoint(lawns, checkpoint, tmp_path, monke
 def test_user_error_is_one_line(lawns, checkpoint, tmp_path, capsys):
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output"]
     for output, option, refusal in (
-        (str(checkpoint), (), "already holds"),
+        (str(checkpoint), (), "already has"),
         (str(tmp_path / "out"), ("--min-count", "900"), "smaller --min-count"),
         (str(tmp_path / "out"), ("--epochs", "0"), "at least 1"),
         (str(tmp_path / "out"), ("--image-size", "0"), "image_size = 0"),
@@ -273,7 +278,7 @@ def test_user_error_is_one_line(lawns, checkpoint, tmp_path, capsys):
         (str(tmp_path / "out"), ("--seed", "9" * 30), "--seed"),
         (str(tmp_path / "out"), ("--device", "nonsense"), "no device 'nonsense'"),
         (str(tmp_path / "out"), ("--checkpoint", str(tmp_path / "nowhere")), "no checkpoint folder"),
-        (str(tmp_path / "lawns.csv"), (), "is a file"),
+        (str(tmp_path / "lawns.csv"), (), "is not a folder"),
     ):
         assert phrases.main([*arguments, output, *option]) == 2
         assert refusal in capsys.readouterr().err.splitlines()[-1]

@@ -1,8 +1,52 @@
-"""``python -m training.average``; see training/runs/averaging.py."""
+"""Average the weights of several captioners that were trained from the same weights.
 
+    python -m training.average runs/a runs/b --shares 3 1 --output runs/average
+
+The average may be better than each of them ("model soup", Wortsman et al. 2022, arXiv 2203.05482) and is as
+fast as one. It may also be worse: compare their scores on val with python -m training.evaluate.
+"""
+
+from __future__ import annotations
+
+import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from training.runs.averaging import main
+from model.command import run_command
+from training.runs.averaging import average
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    chosen = _parser().parse_args(arguments)
+    shares = chosen.shares or [1.0] * len(chosen.checkpoints)
+    return run_command(
+        "average",
+        lambda: average(chosen.checkpoints, shares, chosen.output),
+        interrupted=lambda: "stopped; nothing was written",
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.average",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "checkpoints",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="checkpoint folders, two or more; image size, dropout and score blur are those of the last, the "
+        "name is that of the first",
+    )
+    add("--shares", type=float, nargs="+", metavar="X", help="weight of each checkpoint, default equal")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    return parser
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Command-line options made from the fields of configurations, each with its default and its meaning."""
+"""Groups of command-line options that several commands share, most of them made from configuration fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -15,8 +15,13 @@ from model.attention import ATTENTION_KINDS
 from model.config import CELLS, GATES, GRIDS, QUERIES, TOKENS
 from model.encoder import encoder_names
 from training.data.caption_files import FORMAT_NAMES
-from training.engine.config import FINE_TUNING_MIN_COUNT, RunOptions, TrainConfig, as_option
-from training.engine.losses import DOUBLY_STOCHASTIC_TARGETS
+from training.engine.config import (
+    FINE_TUNING_MIN_COUNT,
+    REMOVED_OPTIONS,
+    RunOptions,
+    TrainConfig,
+    as_option,
+)
 
 CHOICES: dict[str, Collection[str]] = {
     "tokens": TOKENS,
@@ -26,41 +31,138 @@ CHOICES: dict[str, Collection[str]] = {
     "query": QUERIES,
     "cell": CELLS,
     "gate": GATES,
-    "doubly_stochastic_target": DOUBLY_STOCHASTIC_TARGETS,
 }
-TOO_MANY_TO_LIST = 20
+MAX_CHOICES_LISTED = 20
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Training data, vocabulary and pretrained encoder weights."""
+    group = parser.add_argument_group("data")
+    add_set_options(group)
+    add = group.add_argument
+    add(
+        "--skip-problems",
+        action="store_true",
+        help="train without the photos that python -m training.check reports, instead of stopping",
+    )
+    add(
+        "--min-count",
+        type=int,
+        metavar="N",
+        help=f"words that occur less often become unknown, default {RunOptions.min_count}, with --start-from "
+        f"{FINE_TUNING_MIN_COUNT}",
+    )
+    add(
+        "--encoder-weights",
+        default="published",
+        metavar="FILE",
+        help="pretrained encoder weights: a file, 'published' to download those of torchvision (default), or "
+        "'none'",
+    )
+
+
+def add_set_options(group: argparse._ArgumentGroup) -> None:
+    """Captions files and the folders of their photos, as two lists of paths."""
+    add = group.add_argument
+    add(
+        "--captions",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE",
+        help=f"{FORMAT_NAMES}; the format is detected. Repeat --captions and --images for several sets",
+    )
+    add(
+        "--images",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder of the photos that --captions names",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The output folder, what to start from, and how the run is saved and described."""
+    add = parser.add_argument_group("run").add_argument
+    add("--output", type=Path, required=True, metavar="RUN", help="folder to write")
+    add(
+        "--start-from",
+        type=Path,
+        metavar="DIR",
+        help="fine-tune this checkpoint, such as checkpoints/default; new words are added to its vocabulary",
+    )
+    add("--resume", action="store_true", help="continue the run in --output; repeat its other options")
+    add(
+        "--cache-features",
+        action="store_true",
+        help="encode the photos once for all epochs with a frozen encoder; needs about 0.3 MB a photo in RUN",
+    )
+    add(
+        "--save-minutes",
+        type=float,
+        default=3,
+        metavar="M",
+        help="minutes between saves, which is the most that a crash can lose, default 3",
+    )
+    add("--validate-every", type=int, default=1, metavar="N", help="validate every N epochs, default 1")
+    add("--name", default="captioner", help="name stored in the checkpoint")
+    add("--licence", default="unstated", help="terms of the weights, stored in the checkpoint")
+    add("--trained-on", default="unstated", help="description of the data, stored in the checkpoint")
+
+
+def chosen_run_options(chosen: argparse.Namespace, *, features: Path | None = None) -> RunOptions:
+    """The options of a run given on the command line; ``features`` is its cache of features.
+
+    Raises:
+        OptionsError: a value is out of range.
+    """
+    names = {field.name for field in fields(RunOptions)} - {"captions", "images", "features"}
+    given = {name: value for name, value in vars(chosen).items() if name in names and value is not None}
+    if given.get("start_from"):
+        given.setdefault("min_count", FINE_TUNING_MIN_COUNT)
+    return RunOptions(
+        captions=tuple(chosen.captions), images=tuple(chosen.images), features=features, **given
+    )
 
 
 def add_network_options(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
-    """The fields of ``ModelConfig`` that are a user's to choose, but those ``without``."""
+    """The fields of ``ModelConfig`` that users choose, except ``without``."""
     group = parser.add_argument_group("network")
     for field in network_fields():
         if field.name not in without:
             _add_field(group, field, default=str(field.default))
 
 
-def add_recipe_options(
-    parser: argparse.ArgumentParser, *, without: Collection[str] = (), **defaults: Any
-) -> None:
-    """The fields of ``TrainConfig`` but those ``without``, some with other ``defaults``."""
-    group = parser.add_argument_group("recipe")
-    for field in fields(TrainConfig):
-        if field.name not in without:
-            _add_field(group, field, default=str(defaults.get(field.name, field.default)))
+def network_fields() -> list[Field[Any]]:
+    """The fields of ``ModelConfig`` that users choose."""
+    return [field for field in fields(ModelConfig) if "help" in field.metadata]
 
 
 def chosen_network(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What ``add_network_options`` read: those fields of ``ModelConfig`` that were given."""
+    """The fields of ``ModelConfig`` that were given on the command line."""
     return {
         field.name: getattr(chosen, field.name) for field in network_fields() if hasattr(chosen, field.name)
     }
 
 
+def add_recipe_options(
+    parser: argparse.ArgumentParser, *, without: Collection[str] = (), **defaults: Any
+) -> None:
+    """The fields of ``TrainConfig`` except ``without``, some with other ``defaults``."""
+    group = parser.add_argument_group("recipe")
+    for field in fields(TrainConfig):
+        if field.name not in without:
+            _add_field(group, field, default=str(defaults.get(field.name, field.default)))
+    for name in REMOVED_OPTIONS:
+        group.add_argument(as_option(name), action=_Removed, help=argparse.SUPPRESS)
+
+
 def chosen_recipe(chosen: argparse.Namespace, **defaults: Any) -> TrainConfig:
-    """What ``add_recipe_options`` read, and ``defaults`` of what was not given.
+    """The recipe given on the command line, with ``defaults`` for what was not given.
 
     Raises:
-        OptionsError: a value contradicts another, or is outside its range.
+        OptionsError: a value is out of range or contradicts another.
     """
     given = {
         field.name: getattr(chosen, field.name)
@@ -77,130 +179,75 @@ def add_hardware_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("fp32", "bf16", "fp16"),
         default="fp32",
-        help="bf16 is faster where the hardware has it (recent server CPUs and GPUs); fp16 is for older GPUs",
+        help="bf16 is faster on recent server CPUs and GPUs, fp16 on older GPUs; default fp32",
     )
     add(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="default: a GPU if there is one",
+        help="torch device, default cuda if available, else cpu",
     )
     add(
         "--accumulate",
         type=_whole_number,
         default=1,
         metavar="N",
-        help="split each step into N batches when memory is short: the same but for what is drawn, default 1",
+        help="accumulate the gradients of N smaller batches in a step, to need less memory, default 1",
     )
-    add("--workers", type=_whole_number, default=1, metavar="N", help="reading processes, default 1")
+    add(
+        "--workers",
+        type=_whole_number,
+        default=1,
+        metavar="N",
+        help="data loader worker processes, 0 to load in the training process, default 1",
+    )
 
 
 def add_captioner_options(parser: argparse.ArgumentParser) -> None:
-    """Which captioner to measure, how it searches and on what it runs."""
-    add = parser.add_argument_group("captioner").add_argument
-    add(
+    """The captioner to measure, how it decodes, and the device it runs on."""
+    group = parser.add_argument_group("captioner")
+    group.add_argument(
         "--checkpoint",
         type=Path,
         default=Path("checkpoints/default"),
         metavar="DIR",
-        help="the captioner, default: %(default)s",
+        help="checkpoint folder, default %(default)s",
     )
-    add("--beam-size", type=int, default=3, metavar="N", help="1 (greedy) to 10, default 3")
-    add(
-        "--length-penalty",
-        type=float,
-        default=DecodingOptions.length_penalty,
-        metavar="X",
-        help="captions rank by log-probability / length ** X, 0 (the shortest) to 2, default %(default)s",
-    )
-    add(
-        "--phrase-weight",
-        type=float,
-        default=DecodingOptions.phrase_weight,
-        metavar="X",
-        help="plus X times their agreement with the phrases people would use, 0 to 100, default %(default)s; "
-        "nothing in a captioner that has learnt no phrases",
-    )
-    add("--device", default="cpu", help="a torch device, default cpu")
+    group.add_argument("--device", default="cpu", help="torch device, default cpu")
+    add_decoding_options(parser)
 
 
-def chosen_decoding(chosen: argparse.Namespace) -> DecodingOptions:
-    """How to search, as ``add_captioner_options`` read it.
-
-    Raises:
-        OptionsError: a value is outside its range.
-    """
-    names = ("beam_size", "length_penalty", "phrase_weight")
-    return DecodingOptions(**{name: getattr(chosen, name) for name in names})
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    """All fields of ``DecodingOptions``, for ``DecodingOptions.from_values(vars(chosen))``."""
+    DecodingOptions.add_arguments(parser.add_argument_group("decoding"))
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """What to train on, and from which weights the encoder starts."""
-    group = parser.add_argument_group("data")
-    add_set_options(group)
-    add = group.add_argument
-    add(
-        "--skip-problems",
-        action="store_true",
-        help="train without the photos that python -m training.check lists, instead of not at all",
-    )
-    add(
-        "--min-count",
-        type=int,
-        metavar="N",
-        help=f"words rarer than this become unknown, default {RunOptions.min_count}, in fine-tuning "
-        f"{FINE_TUNING_MIN_COUNT}",
-    )
-    add(
-        "--encoder-weights",
-        default="published",
-        metavar="FILE",
-        help="a file of pretrained weights, 'published' for torchvision's own (default), or 'none'",
-    )
+class _Removed(argparse.Action):
+    """An option of earlier versions."""
 
-
-def add_set_options(group: argparse._ArgumentGroup) -> None:
-    """Captions files and the folders of their photos, as two lists of paths."""
-    add = group.add_argument
-    again = "give both again for another set"
-    add(
-        "--captions",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="FILE",
-        help=f"{FORMAT_NAMES}, detected by content; {again}",
-    )
-    add(
-        "--images",
-        type=Path,
-        action="append",
-        required=True,
-        metavar="DIR",
-        help=f"where its photos lie; {again}",
-    )
-
-
-def network_fields() -> list[Field[Any]]:
-    """The fields of ``ModelConfig`` that are a user's to choose."""
-    return [field for field in fields(ModelConfig) if "help" in field.metadata]
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        option = self.option_strings[0]
+        parser.error(
+            f"{option} was removed; a run that used another value than {REMOVED_OPTIONS[self.dest]} cannot "
+            "be resumed: start a new one without the option."
+        )
 
 
 def _add_field(group: argparse._ArgumentGroup, field: Field[Any], *, default: str) -> None:
-    """An option that is absent from what is parsed unless it was given; ``default`` is what the help says."""
+    """Add an option that is absent from the namespace unless given; the help shows ``default``."""
     choices = CHOICES.get(field.name)
-    is_listed = choices is not None and len(choices) <= TOO_MANY_TO_LIST
-    meaning = f"{field.metadata['help']}{': ' + ', '.join(choices) if choices and is_listed else ''}"
+    is_listed = choices is not None and len(choices) <= MAX_CHOICES_LISTED
+    listed = f": {', '.join(choices)}" if choices and is_listed else ""
     group.add_argument(
         as_option(field.name),
         type=type(field.default),
         default=argparse.SUPPRESS,
         choices=choices,
         metavar="X",
-        help=f"{meaning}; default {default}",
+        help=f"{field.metadata['help']}{listed}; default {default}",
     )
 
 
 def _whole_number(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)

@@ -1,4 +1,4 @@
-"""What the results of a comparison say: one row a kind of attention, as data and as a table in Markdown."""
+"""The comparison of the results: one row for each kind of attention, as data and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from training.data.caption_files import CaptionedPhoto
 from training.engine.config import network_defaults
 from training.evaluation.metrics import Tally
 
-COMPARISON = "comparison"  # the names of the files, without .json and .md
-REFERENCE = "additive"  # the kind that the others are compared with
-SHOWN = ("bleu_4", "cider", "rouge_l")
-NOTHING = "–"
+COMPARISON = "comparison"  # file name, without .json and .md
+REFERENCE = "additive"  # the kind that the others are compared to
+SCORES_SHOWN = ("bleu_4", "cider", "rouge_l")
+EMPTY = "–"
 
 
 def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto]) -> list[dict[str, Any]]:
-    """A row a kind: means over its seeds, scores with intervals, and differences from additive attention.
+    """Rows of the table: means over seeds, scores with intervals, and differences from additive attention.
 
     Args:
-        results: of ``training.compare``, one for each run that did not fail, on the same photos.
-        photos: those, in the order of the captions.
+        results: one for each run that did not fail, all on the same photos.
+        photos: scored, in the order of the captions.
     """
     references = [[detokenize(words) for words in photo.captions] for photo in photos]
     kinds = list(dict.fromkeys(result["kind"] for result in results))
@@ -44,49 +44,49 @@ def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto])
                 if REFERENCE in tallies and kind != REFERENCE
                 else None
             ),
-            "attention": _mean([run["attention"] for run in runs[kind]]),
+            "attention": _means([run["attention"] for run in runs[kind]]),
             "grounding": _grounding([run["grounding"] for run in runs[kind]]),
         }
         for kind in kinds
     ]
 
 
-def _mean(found: Sequence[dict[str, Any] | None]) -> dict[str, float | None] | None:
-    """Number by number; None where there is nothing to be the mean of."""
-    there = [one for one in found if one is not None]
-    if not there:
+def _means(found: Sequence[dict[str, Any] | None]) -> dict[str, float | None] | None:
+    """Means of each number; None without any."""
+    known = [figures for figures in found if figures is not None]
+    if not known:
         return None
     means: dict[str, float | None] = {}
-    for name in there[0]:
-        numbers = [one[name] for one in there if isinstance(one[name], int | float)]
+    for name in known[0]:
+        numbers = [one[name] for one in known if isinstance(one[name], int | float)]
         if numbers:
             means[name] = round(fmean(numbers), 4)
-        elif there[0][name] is None:
+        elif known[0][name] is None:
             means[name] = None
     return means
 
 
 def _grounding(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """The figures of ``training.grounding``, those of chance included."""
-    there = [one for one in found if one is not None]
-    if not there:
+    """Means of the figures of ``training.grounding``, including the baselines."""
+    known = [figures for figures in found if figures is not None]
+    if not known:
         return None
     nested: dict[str, Any] = {
-        name: _grounding([one[name] for one in there])
+        name: _grounding([one[name] for one in known])
         for name in ("chance", "uniform", "centre", "reference")
-        if name in there[0]
+        if name in known[0]
     }
-    # An interval over photos is of one run; of several it would have to be resampled together.
-    own = {"intervals": there[0]["intervals"]} if len(there) == 1 and "intervals" in there[0] else {}
-    return {**(_mean(there) or {}), **own, **nested}
+    # Intervals over photos are of one run; those of several runs would need joint resampling.
+    own = {"intervals": known[0]["intervals"]} if len(known) == 1 and "intervals" in known[0] else {}
+    return {**(_means(known) or {}), **own, **nested}
 
 
 def as_markdown(comparison: dict[str, Any]) -> str:
-    """A table, best CIDEr first, of what ``training.compare`` found, under a sentence on how it was made."""
+    """The table, best CIDEr first, below a sentence on the settings."""
     rows = sorted(comparison["kinds"], key=lambda row: -row["cider"])
     cells = [*map(_cells, rows), *map(_failed_cells, comparison["failed"])]
     lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *map(_line, cells)]
-    return "\n".join([_how_it_was_made(comparison), "", *lines]) + "\n"
+    return "\n".join([_settings_sentence(comparison), "", *lines]) + "\n"
 
 
 _HEADINGS = (
@@ -108,13 +108,13 @@ _HEADINGS = (
 )
 
 
-_ALWAYS_SAID = (
+_ALWAYS_SHOWN = (
     *("encoder", "image_size", "grid", "query"),
     *("annotation_dim", "attention_dim", "embedding_dim", "hidden_dim"),
 )
 
 
-def _how_it_was_made(comparison: dict[str, Any]) -> str:
+def _settings_sentence(comparison: dict[str, Any]) -> str:
     settings = comparison["settings"]
     network, recipe = settings["network"], settings["recipe"]
     seeds = {seed for row in comparison["kinds"] for seed in row["seeds"]}
@@ -123,18 +123,18 @@ def _how_it_was_made(comparison: dict[str, Any]) -> str:
     chosen = [
         f", {name.replace('_', ' ')} {value}"
         for name, value in network.items()
-        if name not in _ALWAYS_SAID and value != defaults.get(name)
+        if name not in _ALWAYS_SHOWN and value != defaults.get(name)
     ]
     return (
-        f"Every kind alike: {network['encoder']} frozen at {network['image_size']} pixels, grid "
+        f"All kinds: {network['encoder']} frozen at {network['image_size']} pixels, grid "
         f"'{network['grid']}', query '{network['query']}', D {network['annotation_dim']}, "
         f"A {network['attention_dim']}, E {network['embedding_dim']}, H {network['hidden_dim']}"
         f"{''.join(chosen)}; "
         f"{recipe['epochs']} epochs of batches of {recipe['batch_size']} photos, learning rate "
         f"{recipe['learning_rate']}, doubly stochastic weight {recipe['doubly_stochastic']}, "
         f"seeds {', '.join(map(str, sorted(seeds)))}. Scores x 100 on {settings['images']} photos of "
-        f"{settings['split']}, beam 3, with 95 % bootstrap intervals over photos; "
-        "parameters without the encoder's; captions a second measured in turns on one machine."
+        f"{settings['split']}, beam {settings['decoding']['beam_size']}, with 95 % bootstrap intervals over "
+        "photos; parameters without the encoder; captions a second measured on one machine in turns."
     )
 
 
@@ -150,8 +150,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['parameters'] / 1e6:.2f}",
         f"{row['train_seconds'] / 60:.1f}",
         f"{row['captions_per_second']:.0f}",
-        *(_with_interval(row[name], row["intervals"][name]) for name in SHOWN),
-        cider or NOTHING,
+        *(_with_interval(row[name], row["intervals"][name]) for name in SCORES_SHOWN),
+        cider or EMPTY,
         *(_share(attention.get(name)) for name in ("entropy", "step_distance", "uniform_distance")),
         *_grounding_cells(grounding),
         *_grounding_cells(grounding.get("reference") or {}),
@@ -159,14 +159,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _failed_cells(run: dict[str, Any]) -> list[str]:
-    said = " ".join(str(run["failed"]).split()).replace("|", "/")
-    return [f"`{run['kind']}`, seed {run['seed']}", f"failed: {said}", *[NOTHING] * (len(_HEADINGS) - 2)]
+    reason = " ".join(str(run["failed"]).split()).replace("|", "/")
+    return [f"`{run['kind']}`, seed {run['seed']}", f"failed: {reason}", *[EMPTY] * (len(_HEADINGS) - 2)]
 
 
 def _grounding_cells(found: dict[str, Any]) -> tuple[str, str]:
-    """Pointing accuracy with that of the two maps that know nothing, and attention in the boxes."""
+    """Pointing accuracy with that of the two baselines, and attention in the boxes."""
     if found.get("pointing_accuracy") is None:
-        return NOTHING, NOTHING
+        return EMPTY, EMPTY
     chance = [_share(found["chance"][prior]["pointing_accuracy"]) for prior in ("uniform", "centre")]
     return f"{_share(found['pointing_accuracy'])} ({', '.join(chance)})", _share(found["attention_in_box"])
 
@@ -176,4 +176,4 @@ def _with_interval(value: float, interval: Sequence[float], *, sign: str = "") -
 
 
 def _share(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
+    return EMPTY if value is None else f"{value:.2f}"

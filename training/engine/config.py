@@ -1,4 +1,4 @@
-"""How a captioner is trained."""
+"""Configuration of training: the recipe, and the options of a run."""
 
 from __future__ import annotations
 
@@ -10,125 +10,112 @@ from pathlib import Path
 from typing import Any
 
 from model import ModelConfig, OptionsError
-from training.engine.losses import DOUBLY_STOCHASTIC_TARGETS
 
-LARGEST_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
+
+# Options that were removed, each with the value under which training stays what it was.
+REMOVED_OPTIONS = {"doubly_stochastic_target": "1", "self_critical_encoder_learning_rate": 0.0}
 
 
-def _option(default: Any, meaning: str) -> Any:
-    """A field whose meaning the command line's help shows."""
-    return field(default=default, metadata={"help": meaning})
+def _option(default: Any, help_text: str) -> Any:
+    """A field with the text that the help of the command line shows."""
+    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The recipe. Steps are batches."""
+    """The training recipe. A step is one batch."""
 
-    epochs: int = _option(13, "passes over the photos")
-    frozen_epochs: int = _option(6, "first epochs, in which the encoder does not learn")
+    epochs: int = _option(13, "passes over the training photos")
+    frozen_epochs: int = _option(6, "first epochs, with the encoder frozen")
     batch_size: int = _option(32, "photos a step, each with all its captions")
-    learning_rate: float = _option(1e-3, "peak, of everything but the encoder")
-    encoder_learning_rate: float = _option(1e-4, "peak, of the encoder")
-    warmup_steps: int = _option(200, "steps to the peak; then half a cosine down to 0")
-    weight_decay: float = _option(0.01, "AdamW's")
-    label_smoothing: float = _option(0.1, "share of probability spread over all words")
-    doubly_stochastic: float = _option(0.05, "weight of the doubly stochastic term, a mean over locations")
-    doubly_stochastic_target: str = _option("1", "what it pulls the weights of a location to: 1 or T/L")
-    clip_norm: float = _option(2.0, "longest gradient, L2")
-    average_decay: float = _option(0.998, "of the moving average of the weights, which is what is kept")
-    self_critical_epochs: int = _option(0, "last epochs, which reward whole captions for their CIDEr")
-    self_critical_learning_rate: float = _option(5e-5, "peak in these, of everything but the encoder")
-    self_critical_encoder_learning_rate: float = _option(0.0, "peak in these, of the encoder; 0 leaves it")
-    samples: int = _option(5, "captions drawn of a photo in these epochs")
-    seed: int = _option(0, "of everything random")
+    learning_rate: float = _option(1e-3, "peak learning rate (decoder)")
+    encoder_learning_rate: float = _option(1e-4, "peak learning rate (encoder)")
+    warmup_steps: int = _option(200, "steps of linear warm-up, followed by cosine decay to 0")
+    weight_decay: float = _option(0.01, "weight decay of AdamW")
+    label_smoothing: float = _option(0.1, "label smoothing")
+    doubly_stochastic: float = _option(0.05, "weight of the doubly stochastic attention penalty")
+    clip_norm: float = _option(2.0, "maximum gradient norm (L2)")
+    average_decay: float = _option(0.998, "EMA decay; checkpoints contain the EMA weights")
+    self_critical_epochs: int = _option(0, "last epochs, which maximize CIDEr (self-critical training)")
+    self_critical_learning_rate: float = _option(5e-5, "peak learning rate of these, with the encoder frozen")
+    samples: int = _option(5, "captions sampled per image in these, at least 2")
+    seed: int = _option(0, "random seed")
 
     def __post_init__(self) -> None:
-        """Refuse contradictions.
+        """Refuse values that are out of range or contradict each other.
 
         Raises:
             OptionsError: one sentence naming the option.
         """
         for name in ("epochs", "batch_size", "warmup_steps"):
-            if getattr(self, name) < 1:
-                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
+            _check_at_least(self, name, 1)
+        _check_at_least(self, "samples", 2)
         for name in ("frozen_epochs", "self_critical_epochs"):
-            if getattr(self, name) < 0:
-                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must not be negative.")
+            _check_at_least(self, name, 0)
         if self.self_critical_epochs > self.epochs:
             raise OptionsError(
-                f"--self-critical-epochs is {self.self_critical_epochs}; --epochs are {self.epochs} in all."
+                f"--self-critical-epochs is {self.self_critical_epochs}; it must be at most --epochs, "
+                f"{self.epochs}."
             )
-        if self.samples < 2:
-            raise OptionsError(f"--samples is {self.samples}; each is judged by the others: take 2 or more.")
         for name in ("label_smoothing", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
-                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must lie in [0, 1).")
+                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must be in [0, 1).")
         for name in (
             "learning_rate",
             "encoder_learning_rate",
             "self_critical_learning_rate",
-            "self_critical_encoder_learning_rate",
             "weight_decay",
             "doubly_stochastic",
         ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise OptionsError(
-                    f"{as_option(name)} is {getattr(self, name)}; it must be finite and not negative."
-                )
-        if self.doubly_stochastic_target not in DOUBLY_STOCHASTIC_TARGETS:
-            raise OptionsError(
-                f"--doubly-stochastic-target is {self.doubly_stochastic_target}; "
-                f"it must be {' or '.join(DOUBLY_STOCHASTIC_TARGETS)}."
-            )
+            _check_finite(self, name)
         if not self.clip_norm > 0:
             raise OptionsError(f"--clip-norm is {self.clip_norm}; it must be a number above 0.")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise OptionsError(f"The seed is {self.seed}; it must lie in 0 to 2**63 - 1.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise OptionsError(f"The seed is {self.seed}; it must be from 0 to 2**63 - 1.")
 
 
-# What differs for a captioner that is trained already and a few hundred new photos.
+# Defaults for fine-tuning a trained captioner on a few hundred photos, where they differ.
 FINE_TUNING_MIN_COUNT = 2
 FINE_TUNING = {"epochs": 12, "frozen_epochs": 4, "learning_rate": 5e-4, "warmup_steps": 20}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a run works on and with, beside the network and the recipe."""
+    """Everything a run needs to know besides the network and the recipe."""
 
-    captions: tuple[Path, ...]  # in any of the formats of training/data/caption_files.py
-    images: tuple[Path, ...]  # the folder of the photos of each
-    output: Path  # the folder it writes
-    skip_problems: bool = False  # train on what is left; else nothing begins while the data has problems
+    captions: tuple[Path, ...]  # files in any format of training/data/caption_files.py
+    images: tuple[Path, ...]  # for each, the folder of its photos
+    output: Path  # folder to write
+    skip_problems: bool = False  # train without photos that have problems; otherwise refuse to start
     resume: bool = False
-    start_from: Path | None = None  # the checkpoint of a trained captioner
-    min_count: int = 5  # words rarer than this become unknown
+    start_from: Path | None = None  # checkpoint to fine-tune
+    min_count: int = 5  # rarer words become unknown
     encoder_weights: str = "published"  # or "none", or a file
-    features: Path | None = None  # where the frozen encoder's features are kept; None: nowhere
+    features: Path | None = None  # cache of the frozen encoder's features; None: no cache
     precision: str = "fp32"  # or "bf16", or on a GPU "fp16"
     device: str = "cpu"
-    accumulate: int = 1  # batches a step is split into over time
-    workers: int = 1  # processes that read photos
-    save_minutes: float = 3.0  # most work a crash can lose
-    validate_every: int = 1  # epochs; the last is always validated
+    accumulate: int = 1  # batches whose gradients are accumulated in a step
+    workers: int = 1  # data loader processes; 0: load in the training process
+    save_minutes: float = 3.0  # minutes between saves of the state
+    validate_every: int = 1  # epochs; the last one is always validated
     name: str = "captioner"
     licence: str = "unstated"
     trained_on: str = "unstated"
 
     def __post_init__(self) -> None:
-        """Refuse what no run can be.
+        """Refuse values that are out of range.
 
         Raises:
             OptionsError: one sentence naming the option.
         """
         for name in ("min_count", "validate_every", "accumulate"):
-            if getattr(self, name) < 1:
-                raise OptionsError(f"{as_option(name)} is {getattr(self, name)}; it must be at least 1.")
-        if not 0 <= self.save_minutes < math.inf:
-            raise OptionsError(f"--save-minutes is {self.save_minutes}; it must be finite and not negative.")
+            _check_at_least(self, name, 1)
+        _check_finite(self, "save_minutes")
 
 
 def network_defaults(names: Collection[str]) -> dict[str, Any]:
-    """Those fields of ``ModelConfig`` with what they are if nobody chooses, as they are read from JSON."""
+    """Default values of the fields ``names`` of ``ModelConfig``, as they are read back from JSON."""
     record = ModelConfig(vocabulary_size=0).as_record()
     del record["vocabulary_size"]  # has no default
     defaults: dict[str, Any] = json.loads(json.dumps(record))
@@ -138,3 +125,15 @@ def network_defaults(names: Collection[str]) -> dict[str, Any]:
 def as_option(name: str) -> str:
     """A field as it is written on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+def _check_at_least(config: TrainConfig | RunOptions, name: str, minimum: int) -> None:
+    value = getattr(config, name)
+    if value < minimum:
+        raise OptionsError(f"{as_option(name)} is {value}; it must be at least {minimum}.")
+
+
+def _check_finite(config: TrainConfig | RunOptions, name: str) -> None:
+    value = getattr(config, name)
+    if not 0 <= value < math.inf:
+        raise OptionsError(f"{as_option(name)} is {value}; it must be finite and at least 0.")

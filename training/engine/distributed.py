@@ -1,7 +1,7 @@
-"""Several processes that train one network, as ``torchrun`` starts them; one process needs none of this.
+"""Distributed data parallel training with ``torchrun``; a single process needs no setup.
 
-Each process reads its own part of every batch; PyTorch's DistributedDataParallel adds the gradients up. The
-first process alone validates and writes, the others wait for it.
+Every process reads its own part of each batch, and DistributedDataParallel averages the gradients. Only
+the main process (rank 0) validates and writes files while the others wait.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from torch.nn.parallel import DistributedDataParallel
 from model.captioner import check_device
 from training.errors import ProcessError
 
-# The others wait while the first process encodes all photos or validates.
-Made = TypeVar("Made")
-PATIENCE = timedelta(hours=3)
+Value = TypeVar("Value")
+TIMEOUT = timedelta(hours=3)  # the others wait while the main process encodes all photos or validates
 
 
 @contextlib.contextmanager
-def processes_of_run(device: str) -> Iterator[str]:
-    """Join the other processes of this run, if ``torchrun`` started some; the device of this one.
+def process_group(device: str) -> Iterator[str]:
+    """Join the process group if ``torchrun`` started this process; yields this process's device.
 
     Raises:
-        ProcessError: another process ended before its time.
+        ProcessError: another process of the group exited early.
     """
     if not distributed.is_torchelastic_launched():
         yield device
@@ -40,79 +39,79 @@ def processes_of_run(device: str) -> Iterator[str]:
         check_device(device)
         torch.cuda.set_device(device)
     try:
-        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
         yield device
     except RuntimeError as error:
-        if not _is_loss_of_process(error):
+        if not _is_lost_process(error):
             raise
         raise ProcessError(
-            f"Process {os.environ['RANK']} stops: another process of this run ended or cannot be reached "
-            f"({str(error).splitlines()[0]}). What that one said is above or below; the same command with "
-            "--resume goes on from the last save."
+            f"Process {os.environ['RANK']} stopped because another process exited or is unreachable "
+            f"({str(error).splitlines()[0]}). See the output of that process; re-run with --resume to "
+            "continue from the last save."
         ) from None
-    distributed.destroy_process_group()  # not after an error: it might wait for those that are gone
+    distributed.destroy_process_group()  # not after an error: it may wait for processes that are gone
 
 
-def _is_loss_of_process(error: RuntimeError) -> bool:
+def _is_lost_process(error: RuntimeError) -> bool:
     text = str(error)
     is_from_torch = isinstance(error, distributed.DistError)
     return is_from_torch or any(sign in text for sign in ("Connection closed by peer", "gloo", "NCCL"))
 
 
 def rank() -> int:
-    """The place of this process among those of the run, from 0."""
+    """Rank of this process in the group, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def processes() -> int:
-    """How many processes train this network."""
+def world_size() -> int:
+    """Number of processes in the group."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def is_first() -> bool:
-    """Whether this is the process that validates and writes."""
+def is_main_process() -> bool:
+    """Whether this process validates and writes files."""
     return rank() == 0
 
 
-def from_first(make: Callable[[], Made]) -> Made:
-    """What the first process makes, for all of them."""
+def broadcast_from_main(make: Callable[[], Value]) -> Value:
+    """Return what ``make`` returns in the main process, in every process."""
     if not distributed.is_initialized():
         return make()
-    box = [make() if is_first() else None]
+    box = [make() if is_main_process() else None]
     distributed.broadcast_object_list(box)
-    made = box[0]
-    assert made is not None
-    return made
+    value = box[0]
+    assert value is not None
+    return value
 
 
-def spread(module: nn.Module) -> nn.Module:
-    """The module with its gradients averaged over all processes in every backward pass.
+def wrap_ddp(module: nn.Module) -> nn.Module:
+    """Wrap the module in DistributedDataParallel if there is a process group.
 
-    What has ``requires_grad`` must take part in every step, and must keep it.
+    Parameters with ``requires_grad`` must take part in every step and must keep that flag.
     """
     return DistributedDataParallel(module) if distributed.is_initialized() else module
 
 
 @contextlib.contextmanager
-def accumulating(module: nn.Module, is_last: bool) -> Iterator[None]:
-    """Forward and backward of one part of a step: processes meet in the last alone."""
-    if isinstance(module, DistributedDataParallel) and not is_last:
+def accumulate_gradients(module: nn.Module, *, synchronize: bool) -> Iterator[None]:
+    """Context of one forward and backward pass; processes exchange gradients only if ``synchronize``."""
+    if isinstance(module, DistributedDataParallel) and not synchronize:
         with module.no_sync():
             yield
     else:
         yield
 
 
-def sum_of(numbers: Tensor) -> Tensor:
-    """The sum over all processes of numbers on the CPU."""
+def all_reduce(values: Tensor) -> Tensor:
+    """Sum of ``values``, which are on the CPU, over all processes."""
     if not distributed.is_initialized():
-        return numbers
-    everywhere = numbers.cuda() if distributed.get_backend() == "nccl" else numbers.clone()
-    distributed.all_reduce(everywhere)
-    return everywhere.cpu()
+        return values
+    total = values.cuda() if distributed.get_backend() == "nccl" else values.clone()
+    distributed.all_reduce(total)
+    return total.cpu()
 
 
-def wait() -> None:
-    """Go on when all processes have come here."""
+def barrier() -> None:
+    """Wait until every process gets here."""
     if distributed.is_initialized():
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""What a batch costs: the forward pass of training, from photos to the number a step minimizes."""
+"""The training objective: the forward pass from a batch to the loss that a step minimizes."""
 
 from __future__ import annotations
 
@@ -26,150 +26,148 @@ from training.engine.losses import (
     smoothed_cross_entropy,
 )
 
-# Of the captions drawn for rewards. At 1, every word more is a chance more of a word at random, so that short
-# captions win whatever they say, and the captioner learns to be short.
+# Of self-critical sampling. At 1, every further word may be a random one, so that short captions win whatever
+# they say, and the captioner learns to be short.
 TEMPERATURE = 0.5
 
 
 class Phase(StrEnum):
-    """What a step teaches."""
+    """What a step trains, and by which loss."""
 
-    FROZEN = "frozen"  # the words of captions, to everything but the encoder
-    LEARNING = "learning"  # the same, to the encoder too
-    SELF_CRITICAL = "self-critical"  # whole captions for their reward, to the encoder too if it has a rate
-
-
-def encoder_learns(config: TrainConfig, phase: Phase) -> bool:
-    """Whether the steps of a phase change the encoder."""
-    if phase is Phase.SELF_CRITICAL:
-        return config.self_critical_encoder_learning_rate > 0
-    return phase is Phase.LEARNING
+    FROZEN = "frozen"  # cross-entropy; the encoder is frozen
+    LEARNING = "learning"  # cross-entropy; the encoder is trained too
+    SELF_CRITICAL = "self-critical"  # CIDEr of sampled captions; the encoder is frozen
 
 
-class Share(NamedTuple):
-    """What part of a step a batch is: 1 when the step is this batch alone.
+class StepShare(NamedTuple):
+    """Fraction of a step's words, captions and images that a batch has.
 
-    A step may be split over processes and over time. Means over the parts are then weighted so that they
-    add up to the means over the whole.
+    A step may be split over processes and over time. Means over its batches are weighted by these, so
+    that they add up to the means over the step.
     """
 
     words: float = 1.0
     captions: float = 1.0
-    photos: float = 1.0
+    images: float = 1.0
 
 
-class Costs(NamedTuple):
-    """Means over the batch, times its share: those of a step are the sums over its parts."""
+class LossTerms(NamedTuple):
+    """Means over a batch times its share of the step, so that those of a step are sums over its batches."""
 
-    total: Tensor  # what the step minimizes; the rest is for its report
-    cross_entropy: Tensor  # nats a word, label smoothing included; 0 in the self-critical phase
+    total: Tensor  # what the step minimizes; the others are reported
+    cross_entropy: Tensor  # nats a word, with label smoothing; 0 in the self-critical phase
     doubly_stochastic: Tensor  # see doubly_stochastic_penalty
-    reward: Tensor  # CIDEr-D of the drawn captions, 0 to 10; 0 in the other phases
-    likelihood: Tensor  # mean log p(word) with hard attention, which its baseline follows; else 0
+    reward: Tensor  # CIDEr-D of the sampled captions, 0 to 10; 0 in the other phases
+    likelihood: Tensor  # mean log p(word) for the baseline of hard attention; else 0
 
 
 class Objective(nn.Module):
-    """The network with what its training minimizes."""
+    """The network with its loss."""
 
     def __init__(
-        self, network: CaptionNetwork, config: TrainConfig, reward: CiderReward | None, longest: int
+        self, network: CaptionNetwork, config: TrainConfig, reward: CiderReward | None, max_length: int
     ) -> None:
-        """``reward`` of drawn captions, and ``longest`` of these: for the self-critical phase alone."""
+        """``reward`` and ``max_length`` of sampled captions are used in the self-critical phase only."""
         super().__init__()
         if config.self_critical_epochs and isinstance(network.decoder.attention, HardAttention):
             raise OptionsError(
-                "--self-critical-epochs cannot train --attention hard, which draws where it looks."
+                "--self-critical-epochs cannot train --attention hard, which samples locations; choose "
+                "another --attention."
             )
         self.network = network
         self._config = config
         self._reward = reward
-        self._longest = longest
+        self._max_length = max_length
 
-    def forward(self, batch: Batch, share: Share, phase: Phase, baseline: float) -> Costs:
-        """What to minimize, and what it is made of.
+    def forward(self, batch: Batch, share: StepShare, phase: Phase, baseline: float) -> LossTerms:
+        """Compute the loss of a batch.
 
         Args:
-            batch: on the network's device but for ``lengths``.
+            batch: on the network's device except for ``lengths``.
             share: of the step that this batch is.
-            phase: what the step teaches.
-            baseline: nats a word, of hard attention's rewards; see ``reinforce``.
+            phase: selects the loss.
+            baseline: of hard attention, in nats a word; see ``reinforce``.
         """
-        # Captions are rewarded as they were drawn, without dropout.
+        # Sampled captions are scored as they were sampled, without dropout.
         self.network.train(phase is not Phase.SELF_CRITICAL)
         self.network.encoder.train(phase is Phase.LEARNING)
-        with contextlib.nullcontext() if encoder_learns(self._config, phase) else torch.no_grad():
+        with contextlib.nullcontext() if phase is Phase.LEARNING else torch.no_grad():
             features = self._features(batch.inputs)
         if phase is Phase.SELF_CRITICAL:
-            return self._reward_captions(batch, features, share)
-        return self._read_captions(batch, features, share, baseline)
+            return self._self_critical_terms(batch, features, share)
+        return self._cross_entropy_terms(batch, features, share, baseline)
 
     def _features(self, inputs: Tensor) -> Tensor:
-        """Features (B, L, F) of photos (B, 3, S, S), or of features themselves."""
+        """Features (B, L, F) of images (B, 3, S, S), or ``inputs`` if they are features."""
         if inputs.dim() == 3:
             return inputs
         features: Tensor = self.network.encoder(inputs)
         return features
 
-    def _read_captions(self, batch: Batch, features: Tensor, share: Share, baseline: float) -> Costs:
-        """Teacher forcing: the words that people wrote."""
+    def _cross_entropy_terms(
+        self, batch: Batch, features: Tensor, share: StepShare, baseline: float
+    ) -> LossTerms:
+        """Teacher forcing with the reference captions."""
         reading = self._read(batch, self.network.remember_features(features))
-        words = smoothed_cross_entropy(
+        cross_entropy = smoothed_cross_entropy(
             reading.logits, batch.targets, label_smoothing=self._config.label_smoothing
         )
-        penalty = self._doubly_stochastic(reading)
-        total = share.words * words + share.captions * self._config.doubly_stochastic * penalty
+        penalty = doubly_stochastic_penalty(reading.looks.alpha)
+        total = share.words * cross_entropy + share.captions * self._config.doubly_stochastic * penalty
         likelihood = torch.zeros(())
         if reading.looks.chosen is not None:
             found = reinforce(reading.logits, batch.targets, batch.lengths, reading.looks, baseline)
             total = total + share.words * found.loss
             likelihood = torch.tensor(share.words * found.reward)
-        return Costs(total, share.words * words, share.captions * penalty, torch.zeros(()), likelihood)
+        return LossTerms(
+            total, share.words * cross_entropy, share.captions * penalty, torch.zeros(()), likelihood
+        )
 
-    def _reward_captions(self, batch: Batch, features: Tensor, share: Share) -> Costs:
-        """Self-critical training: captions drawn from the network, made likelier the better they are."""
-        drawn = self._draw(features)
-        rewards = self._rewards(drawn, batch.references())  # (B, K)
-        order = sorted(range(len(drawn)), key=lambda row: -len(drawn[row]))
-        captions = [(row // self._config.samples, drawn[row]) for row in order]
+    def _self_critical_terms(self, batch: Batch, features: Tensor, share: StepShare) -> LossTerms:
+        """Sample captions and make those likelier that have a high CIDEr."""
+        sampled = self._sample(features)
+        rewards = self._rewards(sampled, batch.references())  # (B, K)
+        order = sorted(range(len(sampled)), key=lambda row: -len(sampled[row]))
+        captions = [(row // self._config.samples, sampled[row]) for row in order]
         samples = as_batch(batch.inputs, captions).to(features.device)
         reading = self._read(samples, self.network.remember_features(features))
         advantages = leave_one_out(rewards).flatten()[order].to(features.device)
         log_probs = self._log_probs(reading.logits, len(samples.lengths))
-        gain = self_critical(log_probs, samples.targets, samples.lengths, advantages)
-        penalty = self._doubly_stochastic(reading)
-        total = share.photos * (gain + self._config.doubly_stochastic * penalty)
+        loss = self_critical(log_probs, samples.targets, samples.lengths, advantages)
+        penalty = doubly_stochastic_penalty(reading.looks.alpha)
+        total = share.images * (loss + self._config.doubly_stochastic * penalty)
         zero = torch.zeros(())
-        return Costs(total, zero, share.photos * penalty, share.photos * rewards.mean(), zero)
+        return LossTerms(total, zero, share.images * penalty, share.images * rewards.mean(), zero)
 
     def _read(self, batch: Batch, memory: Memory) -> Reading:
-        """What the decoder says of the captions of a batch; ``memory`` has a row a photo."""
+        """Teacher-force the captions of a batch; ``memory`` has one row an image."""
         return self.network.read(memory.select(batch.owners), batch.words, batch.lengths)
 
     @torch.no_grad()
-    def _draw(self, features: Tensor) -> list[list[int]]:
-        """``samples`` captions of each photo, drawn as the network stands when it captions."""
+    def _sample(self, features: Tensor) -> list[list[int]]:
+        """``samples`` captions of each image, sampled from the current network in evaluation mode."""
         memory = self.network.remember_features(features)
         rows = torch.arange(len(features), device=features.device).repeat_interleave(self._config.samples)
         memory = memory.select(rows)
         decoder = self.network.decoder
-        start = decoder.initial_state(memory)
-        return sample(decoder.step, start, memory, max_length=self._longest, temperature=TEMPERATURE)
+        state = decoder.initial_state(memory)
+        return sample(decoder.step, state, memory, max_length=self._max_length, temperature=TEMPERATURE)
 
     def _log_probs(self, logits: Tensor, captions: int) -> Tensor:
-        """With which words were drawn: a word that never can be would otherwise be pushed up without end."""
+        """Log-probabilities of the sampling distribution.
+
+        Words that can never be sampled have to be left out, or they would be pushed up without bound.
+        """
         first, rest = logits[:captions] / TEMPERATURE, logits[captions:] / TEMPERATURE
         return torch.cat((allowed_log_probs(first, is_first=True), allowed_log_probs(rest, is_first=False)))
 
-    def _rewards(self, drawn: list[list[int]], references: list[list[list[int]]]) -> Tensor:
-        """The reward of every drawn caption, (B, K)."""
+    def _rewards(self, sampled: list[list[int]], references: list[list[list[int]]]) -> Tensor:
+        """Reward of every sampled caption, (B, K)."""
         assert self._reward is not None
-        each = self._config.samples
+        count = self._config.samples
         return torch.tensor(
             [
-                self._reward.of(drawn[place * each : (place + 1) * each], of_photo)
-                for place, of_photo in enumerate(references)
+                self._reward.score(sampled[index * count : (index + 1) * count], texts)
+                for index, texts in enumerate(references)
             ]
         )
-
-    def _doubly_stochastic(self, reading: Reading) -> Tensor:
-        return doubly_stochastic_penalty(reading.looks.alpha, target=self._config.doubly_stochastic_target)

@@ -38,7 +38,7 @@ from model.captioner import BATCH_SIZE
 from model.checkpoint import write_scores
 from model.files import write_whole
 from model.tokenizer import cut_for_scoring, detokenize
-from training.cli import add_captioner_options, chosen_decoding
+from training.cli import add_captioner_options
 from training.data.caption_files import FORMAT_NAMES, CaptionedPhoto
 from training.data.dataset import load_photos
 from training.data.splits import SPLITS
@@ -242,7 +242,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> tuple[str, Evaluation]:
     """The checkpoint's sha256, and what it says of the photos."""
-    decoding = chosen_decoding(options)
+    decoding = DecodingOptions.from_values(vars(options))
     photos = load_photos([(options.captions, options.images)], splits=(options.split,))
     if not photos:
         raise DataError(f"{options.captions} lists no photos of the split {options.split!r}.")

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from model import Caption, Captioner, CaptioningError, DecodingOptions, Grid
 from model.captioner import BATCH_SIZE
-from training.cli import add_captioner_options, chosen_decoding
+from training.cli import add_captioner_options
 from training.data.caption_files import FORMAT_NAMES
 from training.data.instances import AnnotatedPhoto, Box, Instances, read_instances
 from training.evaluation.evaluator import caption_photos
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ground(options: argparse.Namespace) -> dict[str, Any]:
-    decoding = chosen_decoding(options)
+    decoding = DecodingOptions.from_values(vars(options))
     instances = read_instances(options.instances, options.images, options.captions)
     captioner = Captioner.load(options.checkpoint, options.device)
     return {"checkpoint_sha256": captioner.info.sha256, **ground(captioner, instances, decoding)}

@@ -60,7 +60,7 @@ class Span(NamedTuple):
     last: int  # epoch
 
 
-def write_plot(path: Path, log_lines: Sequence[Line]) -> None:
+def write_curves(path: Path, log_lines: Sequence[Line]) -> None:
     """Draw the run as a PNG of 1600 x 1120 pixels, whole or not at all.
 
     Above are the scores on val, x 100, and the reward of self-critical epochs in the same unit; below is the

@@ -1,10 +1,11 @@
-"""What a run shows while it trains: its log, its curves, and pages of sample captions."""
+"""Reports on a run while it trains: log, curves, sample pages and TensorBoard."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -12,72 +13,72 @@ from tqdm import tqdm
 from model import Captioner
 from training.data.caption_files import CaptionedPhoto
 from training.engine.objective import Phase
-from training.engine.trainer import Report
+from training.engine.trainer import StepMetrics
 from training.errors import DataError
-from training.reporting.curves import write_plot
+from training.reporting.curves import write_curves
+from training.reporting.epoch_log import append_epoch, read_log
 from training.reporting.sample_pages import choose_samples, write_samples
 from training.reporting.tensorboard import Scalars
-from training.runs.run_directory import RunFolder, read_log
 
-PLOT, SAMPLES = "curves.png", "samples"
+CURVES, SAMPLES = "curves.png", "samples"
 
 
-class Journal:
-    """Everything a run writes for people to look at. What cannot be written is said, and missed."""
+class Reporter:
+    """Writes everything that people look at. Only the log is essential: other failures are warnings."""
 
-    def __init__(self, folder: RunFolder, val: Sequence[CaptionedPhoto], seed: int) -> None:
-        """``seed``: chooses among ``val`` the photos whose captions are shown."""
-        self._folder = folder
+    def __init__(self, run: Path, val: Sequence[CaptionedPhoto], seed: int) -> None:
+        """Report in the folder ``run``; ``seed`` chooses the photos of ``val`` for the sample pages."""
+        self._run = run
         self._samples = choose_samples(val, seed)
         self._scalars: Scalars | None = None
 
     def open(self, *, step: int, epoch: int) -> None:
-        """Begin, or go on after so many steps and epochs."""
-        with _said():
-            self._scalars = Scalars(self._folder.path, step=step, epoch=epoch)
+        """Start, or resume after this many steps and epochs."""
+        with _warn_on_failure():
+            self._scalars = Scalars(self._run, step=step, epoch=epoch)
 
-    def step(self, step: int, phase: Phase, report: Report, rates: tuple[float, float]) -> None:
-        """Note a step, counted from 1, with the learning rates of the encoder and of the rest."""
+    def step(self, step: int, phase: Phase, metrics: StepMetrics, rates: tuple[float, float]) -> None:
+        """Report a step, counted from 1, with the learning rates of the encoder and of the decoder."""
         if not self._scalars:
             return
-        encoder, others = rates
-        learnt = "reward" if phase is Phase.SELF_CRITICAL else "cross_entropy"
+        encoder, decoder = rates
+        objective = "reward" if phase is Phase.SELF_CRITICAL else "cross_entropy"
         values = {
-            learnt: getattr(report, learnt),
-            "doubly_stochastic": report.doubly_stochastic,
-            "learning_rate": others,
+            objective: getattr(metrics, objective),
+            "doubly_stochastic": metrics.doubly_stochastic,
+            "learning_rate": decoder,
             "encoder_learning_rate": encoder,
         }
-        with _said():
+        with _warn_on_failure():
             self._scalars.step(step, values)
 
     def epoch(self, line: dict[str, Any], captioner: Captioner) -> None:
-        """Note an epoch: ``line`` is its line of the log.
+        """Report an epoch, given its line of the log.
 
         Raises:
-            OSError: the log cannot be written; without it a run cannot go on.
+            OSError: the log cannot be written.
             NonFiniteError: the network's output is not finite.
         """
-        self._folder.append_to_log(line)
-        lines = read_log(self._folder.path)
-        with _said():
-            write_plot(self._folder.path / PLOT, lines)
-        with _said():
-            write_samples(self._folder.path / SAMPLES, captioner, self._samples, lines)
+        append_epoch(self._run, line)
+        lines = read_log(self._run)
+        with _warn_on_failure():
+            write_curves(self._run / CURVES, lines)
+        with _warn_on_failure():
+            write_samples(self._run / SAMPLES, captioner, self._samples, lines)
         if self._scalars:
-            with _said():
+            with _warn_on_failure():
                 self._scalars.epoch(line)
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Flush what is buffered."""
         if self._scalars:
-            with _said():
+            with _warn_on_failure():
                 self._scalars.close()
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[None]:
-    """Go on without what cannot be written: a picture less must not cost a night of training."""
+def _warn_on_failure() -> Iterator[None]:
+    """Turn a failed write into a warning: a missing picture must not end a night of training."""
     try:
         yield
     except (OSError, ValueError, DataError) as error:

@@ -1,4 +1,4 @@
-"""The network a run begins with: fresh on a pretrained encoder, or grown out of a trained captioner."""
+"""The network that a run starts with: new, on a pretrained encoder, or a trained captioner to fine-tune."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from model import ModelConfig, OptionsError
+from model.captioner import check_device
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.network import CaptionNetwork
 from model.tokenizer import advise_tokens
@@ -20,13 +21,15 @@ from training.engine import distributed
 from training.engine.config import RunOptions, as_option
 from training.errors import DataError
 
-# What does not decide what the weights mean.
+# Fields that may differ between captioners whose weights mean the same.
 FREE = ("dropout", "score_blur", "image_size")
-Captions = Sequence[Sequence[str]]
 WORD_ROWS = ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias")
 
+Captions = Sequence[Sequence[str]]  # of the training images, as words
+Weights = Mapping[str, torch.Tensor]
 
-class Beginning(NamedTuple):
+
+class InitialModel(NamedTuple):
     """What a run starts with."""
 
     network: CaptionNetwork
@@ -34,54 +37,71 @@ class Beginning(NamedTuple):
     vocabulary: Vocabulary
 
 
-def begin(options: RunOptions, network: dict[str, Any], captions: Captions, seed: int) -> Beginning:
-    """The network that the options ask for.
+class Initialization:
+    """Builds the network of a run; everything but the vocabulary is known before any photo is read."""
 
-    Args:
-        options: of the run.
-        network: fields of ``ModelConfig`` that somebody chose.
-        captions: of the training photos, as words.
-        seed: of weights that are not known yet.
+    def __init__(self, options: RunOptions, network: dict[str, Any]) -> None:
+        """Check the network and load the weights to start from.
 
-    Raises:
-        CheckpointError, DataError, OptionsError: there is no such network.
-    """
-    if options.start_from:
-        return _begin_trained(load_checkpoint(options.start_from), options, network, captions, seed)
-    tokens = network.get("tokens", "words")
-    _advise(tokens, captions)
-    vocabulary = Vocabulary.build(captions, min_count=options.min_count, tokens=tokens)
-    if not vocabulary.words:
-        raise DataError(f"No word occurs {options.min_count} times; choose a smaller --min-count.")
-    longest = vocabulary.caption_length(captions)
-    config = checked(ModelConfig(vocabulary_size=len(vocabulary), caption_length=longest, **network))
-    torch.manual_seed(seed)
-    fresh = CaptionNetwork(config)
-    if not options.resume and options.encoder_weights != "none":
-        source = options.encoder_weights
-        fresh.encoder.load_pretrained(None if source == "published" else Path(source))
-    with torch.no_grad():
-        fresh.decoder.output.bias.copy_(_log_frequencies(vocabulary, captions))
-    return Beginning(fresh, config, vocabulary)
+        Args:
+            options: of the run.
+            network: fields of ``ModelConfig`` that were chosen.
 
+        Raises:
+            CheckpointError, OptionsError: there is no such network, or the weights cannot be loaded.
+        """
+        check_device(options.device)
+        self._min_count = options.min_count
+        self._start: Checkpoint | None = None
+        self._pretrained: Weights | None = None
+        if options.start_from:
+            self._start = load_checkpoint(options.start_from)
+            self._config = checked(continued_config(self._start.config, network))
+            take_weights(
+                CaptionNetwork(self._config), self._start.network.state_dict(), self._config.image_size
+            )
+            return
+        self._config = checked(ModelConfig(vocabulary_size=len(SPECIALS) + 1, **network))
+        encoder = CaptionNetwork(self._config).encoder
+        if not options.resume and options.encoder_weights != "none":
+            source = options.encoder_weights
+            encoder.load_pretrained(None if source == "published" else Path(source))
+            self._pretrained = encoder.state_dict()
 
-def _begin_trained(
-    start: Checkpoint, options: RunOptions, network: dict[str, Any], captions: Captions, seed: int
-) -> Beginning:
-    _advise(start.config.tokens, captions)
-    vocabulary = start.vocabulary.grown(captions, min_count=options.min_count)
-    config = checked(replace(continued_config(start.config, network), vocabulary_size=len(vocabulary)))
-    torch.manual_seed(seed)
-    return Beginning(grown_network(start, config, vocabulary, captions), config, vocabulary)
+    def build(self, captions: Captions, seed: int) -> InitialModel:
+        """Build the network for the vocabulary of ``captions``; ``seed`` draws its new weights.
 
+        Raises:
+            DataError: no word is frequent enough.
+        """
+        is_advised = self._config.tokens == "words" and distributed.is_main_process()
+        if is_advised and (advice := advise_tokens(captions)):
+            print(advice, file=sys.stderr)
+        return self._fine_tuned(self._start, captions, seed) if self._start else self._new(captions, seed)
 
-def _advise(tokens: str, captions: Captions) -> None:
-    if tokens == "words" and distributed.is_first() and (advice := advise_tokens(captions)):
-        print(advice, file=sys.stderr)
+    def _new(self, captions: Captions, seed: int) -> InitialModel:
+        vocabulary = Vocabulary.build(captions, min_count=self._min_count, tokens=self._config.tokens)
+        if not vocabulary.words:
+            raise DataError(f"No word occurs {self._min_count} times; choose a smaller --min-count.")
+        longest = vocabulary.caption_length(captions)
+        config = replace(self._config, vocabulary_size=len(vocabulary), caption_length=longest)
+        torch.manual_seed(seed)
+        network = CaptionNetwork(config)
+        if self._pretrained:
+            network.encoder.load_state_dict(self._pretrained)
+        with torch.no_grad():
+            network.decoder.output.bias.copy_(_log_frequencies(vocabulary, captions))
+        return InitialModel(network, config, vocabulary)
+
+    def _fine_tuned(self, start: Checkpoint, captions: Captions, seed: int) -> InitialModel:
+        vocabulary = start.vocabulary.grown(captions, min_count=self._min_count)
+        config = replace(self._config, vocabulary_size=len(vocabulary))
+        torch.manual_seed(seed)
+        return InitialModel(grown_network(start, config, vocabulary, captions), config, vocabulary)
 
 
 def checked(config: ModelConfig) -> ModelConfig:
-    """The configuration itself.
+    """Return the configuration.
 
     Raises:
         CheckpointError: no network can have it; the message names the field.
@@ -90,10 +110,10 @@ def checked(config: ModelConfig) -> ModelConfig:
 
 
 def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig:
-    """The configuration of a trained captioner with what of ``network`` may differ from it.
+    """Configuration of a trained captioner with the fields of ``network`` that may differ from it.
 
     Raises:
-        OptionsError: an option asks for another network than the trained one.
+        OptionsError: a field cannot differ.
     """
     for name, value in network.items():
         if name not in FREE and value != getattr(start, name):
@@ -101,42 +121,42 @@ def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig
                 f"{as_option(name)} is {value}, but the captioner to start from has {getattr(start, name)}; "
                 "leave the option out, or leave out --start-from."
             )
-    # Which phrases people use is another question of other photos: training.phrases asks it anew.
+    # The phrase head was trained for the old photos; training.phrases trains one for the new ones.
     return replace(start, phrases=0, phrase_dim=ModelConfig.phrase_dim, **network)
 
 
 def grown_network(
     start: Checkpoint, config: ModelConfig, vocabulary: Vocabulary, captions: Captions
 ) -> CaptionNetwork:
-    """A trained network whose vocabulary grew: what it knew it knows, the new words are fresh.
+    """A trained network with a larger vocabulary: old weights are kept, new words get new weights.
 
     Args:
         start: the trained captioner.
         config: ``continued_config`` with the size of ``vocabulary``.
         vocabulary: begins with the words of ``start``.
-        captions: of the training photos, as words.
+        captions: of the training images, as words.
 
     Raises:
-        OptionsError: photos of the size of ``config`` have a grid that the weights are not of.
+        OptionsError: images of the size of ``config`` have another grid than the weights.
     """
     assert vocabulary.words[: len(start.vocabulary.words)] == start.vocabulary.words
     network = CaptionNetwork(config)
     old = start.network.state_dict()
     with torch.no_grad():
-        # Words as far apart as the known ones, and as likely as people use them.
+        # New embeddings have the spread of the old ones, new words the bias of their frequency.
         network.decoder.embedding.weight.normal_(std=float(old[WORD_ROWS[0]][len(SPECIALS) :].std()))
         network.decoder.output.bias.copy_(_log_frequencies(vocabulary, captions))
     take_weights(network, old, config.image_size)
     return network
 
 
-def take_weights(network: CaptionNetwork, known: Mapping[str, torch.Tensor], image_size: int) -> None:
-    """Give a network those ``known`` weights that it has; it may have words after those that are known.
+def take_weights(network: CaptionNetwork, known: Weights, image_size: int) -> None:
+    """Copy the ``known`` weights into a network, which may have more words than these.
 
-    ``image_size`` is what it was built for.
+    ``image_size`` is the one the network was built for.
 
     Raises:
-        OptionsError: photos of its size have a grid that the weights are not of.
+        OptionsError: images of that size have another grid than the weights.
     """
     for name, value in network.state_dict().items():
         if name not in known:
@@ -147,13 +167,13 @@ def take_weights(network: CaptionNetwork, known: Mapping[str, torch.Tensor], ima
             value.copy_(known[name])
         else:
             raise OptionsError(
-                f"--image-size is {image_size}, but this captioner has weights for places of its grid; "
-                "leave the option out."
+                f"--image-size is {image_size}, but this captioner has weights for each location of its "
+                "grid; leave the option out."
             )
 
 
 def _log_frequencies(vocabulary: Vocabulary, captions: Captions) -> torch.Tensor:
-    """How often people say each word, (V,): the first epoch need not learn that."""
+    """Log relative frequency of each word, (V,): the initial output bias, so that it need not be learned."""
     counts = Counter(index for words in captions for index in vocabulary.encode(words))
     counts[vocabulary.end_id] = len(captions)
     frequencies = torch.tensor([counts[index] + 1.0 for index in range(len(vocabulary))])

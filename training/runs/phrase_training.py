@@ -1,17 +1,8 @@
-"""Teach a trained captioner which phrases people would use, by which it chooses among its captions.
-
-    python -m training.phrases --checkpoint runs/mine --captions captions.json --images photos/ \\
-        --output runs/mine-with-phrases
-
-The captioner itself stays as it is, but for --image-size: a small head beside its decoder is learnt from its
-encoder's features. Photos of val and test are not learnt from; on val it is scored with and without.
-"""
+"""Training the phrase head of a captioner, which scores captions by the phrases people would use."""
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,103 +13,104 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model import Captioner, CaptioningError, DecodingOptions, ModelConfig, OptionsError
+from model import Captioner, DecodingOptions, ModelConfig, OptionsError
 from model.captioner import check_device
-from model.checkpoint import MANIFEST, Checkpoint, load_checkpoint, save_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
 from model.phrases import PhraseHead
 from model.preprocess import Preprocess
 from model.vocabulary import Ngram, Vocabulary, count_ngrams
-from training.cli import add_set_options
 from training.data.batches import encode_captions
 from training.data.caption_files import CaptionedPhoto
-from training.data.dataset import load_photos, pair_sources
 from training.data.features import encoded_pairs
-from training.engine.config import LARGEST_SEED
+from training.data.dataset import load_photos, pair_sources
+from training.engine.config import MAX_SEED
 from training.errors import DataError
 from training.evaluation.evaluator import evaluate_captioner
 from training.runs.initialization import checked, take_weights
-from training.runs.run_directory import RunFolder
+from training.runs.run_directory import RunDirectory
 
-STEP = 128  # photos
+BATCH_SIZE = 128  # photos
 LEARNING_RATE = 1e-3  # peak, of AdamW
 WEIGHT_DECAY = 0.05
 FEATURE_DROPOUT, HIDDEN_DROPOUT = 0.3, 0.2
-LEAST_STEPS = 300  # however few the photos are
-SMALLEST_SPREAD = 1e-3  # of a feature over photos: what never changes is not to be magnified
+MIN_STEPS = 300  # however few the photos are
+MIN_STD = 1e-3  # of a feature over photos, so that constant features are not amplified
 
-References = Sequence[Sequence[int]]  # what people wrote of a photo, in ids
+References = Sequence[Sequence[int]]  # captions of a photo, as ids
 
 
-class Recipe(NamedTuple):
-    """How phrases are learnt."""
+class PhraseRecipe(NamedTuple):
+    """How the phrase head is trained."""
 
-    min_count: int = 20  # training photos of which somebody used a phrase
-    width: int = 512  # of the layer between features and phrases
+    min_count: int = 20  # training photos whose captions contain a phrase
+    width: int = 512  # units of the hidden layer
     epochs: int = 12
     seed: int = 0
-    precision: str = "fp32"
-    image_size: int | None = None  # pixels a side, from here on; None: as it was
+    precision: str = "fp32"  # or "bf16", of the encoder
+    image_size: int | None = None  # pixels a side; None: that of the captioner
 
 
 class PhraseTable:
-    """The phrases that are worth learning."""
+    """The phrases that the head predicts."""
 
     def __init__(self, captions: Sequence[References], *, min_count: int) -> None:
-        """The phrases people used of ``min_count`` photos or more.
+        """Collect the phrases in the captions of ``min_count`` photos or more.
 
         Args:
-            captions: for each training photo what people wrote, in ids, the end token included.
+            captions: of each training photo, as ids with the end token.
             min_count: photos.
 
         Raises:
             DataError: there is no such phrase.
         """
         used: Counter[Ngram] = Counter()
-        for of_photo in captions:
-            used.update({ngram for ids in of_photo for ngram in _known_ngrams(ids)})
+        for references in captions:
+            used.update({ngram for ids in references for ngram in _known_ngrams(ids)})
         self.phrases = [ngram for ngram, count in used.most_common() if count >= min_count]
         if not self.phrases:
-            raise DataError(f"No phrase was used of {min_count} photos; choose a smaller --min-count.")
+            raise DataError(
+                f"No phrase is in the captions of {min_count} photos; choose a smaller --min-count."
+            )
         self.idf = [math.log(len(captions) / used[ngram]) for ngram in self.phrases]
-        self._places = {ngram: place for place, ngram in enumerate(self.phrases)}
+        self._index = {ngram: index for index, ngram in enumerate(self.phrases)}
 
     def shares(self, references: References) -> Tensor:
-        """Of one photo: which share of its captions uses each phrase, a sparse vector (P,)."""
+        """Share of a photo's captions that contain each phrase, a sparse vector (P,)."""
         used = Counter(
-            self._places[ngram] for ids in references for ngram in _known_ngrams(ids) if ngram in self._places
+            self._index[ngram] for ids in references for ngram in _known_ngrams(ids) if ngram in self._index
         )
-        places = torch.tensor([list(used)], dtype=torch.long)
+        indices = torch.tensor([list(used)], dtype=torch.long)
         values = torch.tensor(list(used.values()), dtype=torch.float32) / len(references)
-        return torch.sparse_coo_tensor(places, values, (len(self.phrases),), check_invariants=False)
+        return torch.sparse_coo_tensor(indices, values, (len(self.phrases),), check_invariants=False)
 
     def fill(self, head: PhraseHead) -> None:
-        """Write the table into a head of its size."""
+        """Copy the table into a head of its size."""
         for row, ngram in zip(head.ids, self.phrases, strict=True):
             row[: len(ngram)] = torch.tensor(ngram)
         head.idf.copy_(torch.tensor(self.idf))
 
 
 def _known_ngrams(ids: Sequence[int]) -> Iterator[Ngram]:
-    """The different n-grams of a caption whose words the vocabulary has."""
+    """The distinct n-grams of a caption without unknown words."""
     return (ngram for ngram in count_ngrams(ids) if Vocabulary.unk_id not in ngram)
 
 
 class _Examples(NamedTuple):
-    """What is learnt from: every photo and its mirror image."""
+    """Training examples: every photo and its mirror image."""
 
     pooled: Tensor  # (N, 2, F) mean features
     shares: list[tuple[Tensor, Tensor]]  # N pairs of sparse (P,)
 
 
-def learn_phrases(
-    start: Checkpoint, photos: Sequence[CaptionedPhoto], recipe: Recipe, device: str = "cpu"
+def train_phrase_head(
+    start: Checkpoint, photos: Sequence[CaptionedPhoto], recipe: PhraseRecipe, device: str = "cpu"
 ) -> Checkpoint:
-    """The captioner with a head that was learnt on training ``photos``; progress bars on stderr.
+    """Train a phrase head on ``photos``; return the captioner with it. Shows progress bars.
 
     Raises:
         DataError: a photo cannot be read, or too few of them have phrases in common.
-        OptionsError: photos of another size have a grid that the weights are not of.
+        OptionsError: images of the new size have another grid than the weights.
     """
     captions = [
         [
@@ -138,12 +130,12 @@ def learn_phrases(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         pairs = encoded_pairs(network.encoder, Preprocess(config), photos)
         pooled = torch.cat([features.float().mean(dim=2) for features in pairs])  # (N, 2, F)
-    _teach(network.phrases, _Examples(pooled, shares), recipe)
+    _fit_head(network.phrases, _Examples(pooled, shares), recipe)
     return replace(start, network=network.cpu(), config=config)
 
 
-def _with_head(start: Checkpoint, phrases: int, recipe: Recipe) -> tuple[CaptionNetwork, ModelConfig]:
-    """The captioner with an untrained head; one that it may have had is forgotten."""
+def _with_head(start: Checkpoint, phrases: int, recipe: PhraseRecipe) -> tuple[CaptionNetwork, ModelConfig]:
+    """The captioner with an untrained head instead of the one it may have."""
     config = checked(
         replace(
             start.config,
@@ -160,37 +152,37 @@ def _with_head(start: Checkpoint, phrases: int, recipe: Recipe) -> tuple[Caption
     return network, config
 
 
-def _teach(head: PhraseHead, examples: _Examples, recipe: Recipe) -> None:
-    """Learn to predict the shares; afterwards the head takes features as they are."""
+def _fit_head(head: PhraseHead, examples: _Examples, recipe: PhraseRecipe) -> None:
+    """Fit the head to the shares; the normalization of features is then folded into its weights."""
     device = head.idf.device
     mean = examples.pooled.mean(dim=(0, 1))
-    spread = examples.pooled.std(dim=(0, 1)).clamp_min(SMALLEST_SPREAD)
-    _begin_at_mean(head, examples.shares)
+    std = examples.pooled.std(dim=(0, 1)).clamp_min(MIN_STD)
+    _initialize_to_mean(head, examples.shares)
     count = len(examples.pooled)
     batches = _batches(count, recipe)
     optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, total_steps=len(batches) + 1, pct_start=0.1
     )
-    for batch in tqdm(batches, desc="learning phrases", unit="step"):
+    for batch in tqdm(batches, desc="training phrase head", unit="step"):
         mirrored = torch.randint(2, (len(batch),))
-        features = ((examples.pooled[batch, mirrored] - mean) / spread).to(device)
+        features = ((examples.pooled[batch, mirrored] - mean) / std).to(device)
         pairs = zip(batch.tolist(), mirrored.tolist(), strict=True)
-        wanted = torch.stack([examples.shares[one][side] for one, side in pairs]).to_dense().to(device)
+        targets = torch.stack([examples.shares[one][side] for one, side in pairs]).to_dense().to(device)
         logits = head.logits(nn.functional.dropout(features, FEATURE_DROPOUT), HIDDEN_DROPOUT)
-        losses = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         loss = (losses * head.idf**2).sum(dim=1).mean()  # as PhraseJudge weighs what is predicted
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        head.hidden.weight.div_(spread.to(device))
+        head.hidden.weight.div_(std.to(device))
         head.hidden.bias.sub_(head.hidden.weight @ mean.to(device))
 
 
-def _begin_at_mean(head: PhraseHead, shares: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Foretell of every photo what is true of the mean one: that need not be learnt."""
+def _initialize_to_mean(head: PhraseHead, shares: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Start from the mean shares over all photos, so that they need not be learned."""
     total = torch.zeros(len(head.idf))
     for plain, _ in shares:
         total += plain
@@ -199,103 +191,46 @@ def _begin_at_mean(head: PhraseHead, shares: Sequence[tuple[Tensor, Tensor]]) ->
         head.output.weight *= 0.3
 
 
-def _batches(count: int, recipe: Recipe) -> list[Tensor]:
-    """Which photos each step is of: every epoch takes all, in another order; of few, more epochs."""
-    epochs = max(recipe.epochs, math.ceil(LEAST_STEPS / math.ceil(count / STEP)))
-    return [batch for _ in range(epochs) for batch in torch.split(torch.randperm(count), STEP)]
+def _batches(count: int, recipe: PhraseRecipe) -> list[Tensor]:
+    """Photos of each step: all of them shuffled in every epoch, with more epochs for small sets."""
+    epochs = max(recipe.epochs, math.ceil(MIN_STEPS / math.ceil(count / BATCH_SIZE)))
+    return [batch for _ in range(epochs) for batch in torch.split(torch.randperm(count), BATCH_SIZE)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit status."""
-    chosen = _parser().parse_args(arguments)
-    try:
-        _run(chosen)
-    except KeyboardInterrupt:
-        left = (
-            f"{chosen.output} is written, not scored" if _is_written(chosen.output) else "nothing was written"
-        )
-        print(f"\nphrases: stopped; {left}.", file=sys.stderr)
-        return 130
-    except (CaptioningError, OSError) as error:
-        print(f"phrases: {error}", file=sys.stderr)
-        return 2
-    return 0
+class PhraseOptions(NamedTuple):
+    """Which captioner gets a phrase head, from which data, and where it is written."""
+
+    checkpoint: Path
+    captions: Sequence[Path]
+    images: Sequence[Path]
+    output: Path
+    skip_problems: bool
+    device: str
 
 
-def _is_written(output: Path) -> bool:
-    return (output / MANIFEST).exists()
+def add_phrases(options: PhraseOptions, recipe: PhraseRecipe) -> None:
+    """Train a phrase head, write the captioner with it, and print its CIDEr on val with and without.
 
-
-def _run(chosen: argparse.Namespace) -> None:
-    recipe = Recipe(**{name: getattr(chosen, name) for name in Recipe._fields})
-    if min(recipe.min_count, recipe.epochs) < 1 or not 0 <= recipe.seed <= LARGEST_SEED:
-        raise OptionsError(f"--min-count and --epochs must be at least 1, --seed from 0 to {LARGEST_SEED}.")
-    check_device(chosen.device)
-    if chosen.output.exists() and not chosen.output.is_dir():
-        raise OptionsError(f"--output names {chosen.output}, which is a file; name a folder.")
-    RunFolder(chosen.output).check_free()
-    start = load_checkpoint(chosen.checkpoint)
-    _with_head(start, 1, recipe)  # refuses what cannot be before minutes of reading
-    sources = pair_sources(chosen.captions, chosen.images)
-    photos = load_photos(sources, check="decode", skip_problems=chosen.skip_problems)
-    train = [one for one in photos if one.split in ("train", "restval")]
-    val = [one for one in photos if one.split == "val"]
+    Raises:
+        CaptioningError: an option, the checkpoint or the data cannot be used.
+    """
+    if min(recipe.min_count, recipe.epochs) < 1 or not 0 <= recipe.seed <= MAX_SEED:
+        raise OptionsError(f"--min-count and --epochs must be at least 1, --seed from 0 to {MAX_SEED}.")
+    check_device(options.device)
+    RunDirectory(options.output).check(resume=False)
+    sources = pair_sources(options.captions, options.images)
+    start = load_checkpoint(options.checkpoint)
+    _with_head(start, 1, recipe)  # refuses an impossible network before the photos are read
+    photos = load_photos(sources, check="decode", skip_problems=options.skip_problems)
+    train = [photo for photo in photos if photo.split in ("train", "restval")]
+    val = [photo for photo in photos if photo.split == "val"]
     if not train:
-        raise DataError("There are no captioned photos of the split train to learn from.")
-    found = learn_phrases(start, train, recipe, chosen.device)
-    save_checkpoint(chosen.output, found.network, found.config, found.vocabulary, found.info)
-    print(f"{chosen.output}: {found.config.phrases} phrases, learnt from {len(train)} photos.")
+        raise DataError("The split train has no captioned photos; training needs some.")
+    trained = train_phrase_head(start, train, recipe, options.device)
+    save_checkpoint(options.output, trained.network, trained.config, trained.vocabulary, trained.info)
+    print(f"{options.output}: {trained.config.phrases} phrases, from {len(train)} training photos")
     if val:
-        captioner = Captioner.load(chosen.output, chosen.device)
+        captioner = Captioner.load(options.output, options.device)
         without = evaluate_captioner(captioner, val, DecodingOptions(phrase_weight=0))
-        with_them = evaluate_captioner(captioner, val, DecodingOptions())
-        print(f"CIDEr on {len(val)} photos of val: {with_them['cider']}, without {without['cider']}.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.phrases",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_set_options(parser.add_argument_group("data"))
-    recipe = Recipe()
-    add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="DIR", help="the captioner to add phrases to")
-    add("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    add("--skip-problems", action="store_true", help="leave out what python -m training.check lists")
-    add(
-        "--min-count",
-        type=int,
-        default=recipe.min_count,
-        metavar="N",
-        help="photos of which a phrase must have been used, default %(default)s; less for a small set",
-    )
-    add("--width", type=int, default=recipe.width, metavar="N", help="of the head, default %(default)s")
-    add(
-        "--epochs",
-        type=int,
-        default=recipe.epochs,
-        metavar="N",
-        help=f"default %(default)s; more until there were {LEAST_STEPS} steps of {STEP} photos",
-    )
-    add(
-        "--image-size",
-        type=int,
-        metavar="N",
-        help="pixels a side from here on, default the captioner's own; a little more than it was trained on "
-        "may be better (Touvron et al. 2019, arXiv 1906.06423)",
-    )
-    add("--seed", type=int, default=recipe.seed, metavar="N", help="default %(default)s")
-    add(
-        "--precision",
-        choices=("fp32", "bf16"),
-        default=recipe.precision,
-        help="of the encoder, default %(default)s",
-    )
-    add("--device", default="cpu", help="a torch device, default cpu")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        reranked = evaluate_captioner(captioner, val, DecodingOptions())
+        print(f"CIDEr on {len(val)} photos of val: {reranked['cider']}, {without['cider']} without phrases")

@@ -1,68 +1,75 @@
-"""The folder of a training run: what it began with, its log, its state."""
+"""The folder of a training run: what identifies the run, its state, its checkpoints, and its lock."""
 
 from __future__ import annotations
 
 import json
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from model.checkpoint import MANIFEST
-from model.files import write_whole
+from model.errors import OutputFolderError
+from model.files import locked, write_whole
 from training.engine.config import network_defaults
+from training.engine.distributed import is_main_process
 from training.errors import TrainingError
+from training.reporting.epoch_log import LOG, read_log
 
-STATE, LOG, LAST, ORIGIN = "state.pt", "log.jsonl", "last", "origin.json"
+STATE, LAST, ORIGIN = "state.pt", "last", "origin.json"
 
 
-class RunFolder:
+class RunDirectory:
     """Where a run keeps everything it writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = path / STATE
-        self.last = path / LAST  # the checkpoint of the last validated epoch; the best lies in ``path``
+        self.last = path / LAST  # checkpoint of the last validated epoch; the best one is in ``path``
 
-    def check_free(self) -> None:
-        """Refuse a folder that holds a run or a checkpoint.
-
-        Raises:
-            TrainingError: it does.
-        """
-        # Not ORIGIN: a run that died before its first save left nothing but that, and may begin again.
-        if any((self.path / name).exists() for name in (STATE, MANIFEST)):
-            raise TrainingError(
-                f"{self.path} already holds a run or a checkpoint; "
-                "go on with --resume, or choose another --output."
-            )
-
-    def check_state(self) -> None:
-        """Refuse a folder without a run to go on with.
+    def check(self, *, resume: bool) -> None:
+        """Check, before any work, that a run can be resumed here, or that a new one can be written.
 
         Raises:
-            TrainingError: there is none.
+            OutputFolderError: the folder cannot be written.
+            TrainingError: there is no run to resume, its log is damaged, or the folder already has a run or
+                a checkpoint.
         """
-        if not self.state.exists():
+        check_output(self.path)
+        if not resume:
+            self._check_free()
+        elif not self.state.exists():
             raise TrainingError(f"There is no run in {self.path} to resume.")
+        else:
+            read_log(self.path)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder while the context lasts; of several processes only the main one locks.
+
+        Raises:
+            OutputFolderError: another process has the lock.
+        """
+        return locked(self.path) if is_main_process() else nullcontext()
 
     def begin(self, origin: dict[str, Any]) -> None:
-        """Take the folder for a new run.
+        """Start a new run in the folder, which is created if missing.
 
         Args:
-            origin: what a run cannot change on the way.
+            origin: what must stay the same when the run is resumed.
 
         Raises:
-            TrainingError: there is a run or a checkpoint already.
+            TrainingError: the folder already has a run or a checkpoint.
         """
-        self.check_free()
+        self._check_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / LOG).unlink(missing_ok=True)  # of the run that died
+        (self.path / LOG).unlink(missing_ok=True)  # of a run that died before its first save
         write_whole(self.path / ORIGIN, json.dumps(origin, indent=1))
 
-    def check_origin(self, now: dict[str, Any]) -> None:
-        """Refuse to go on with another run than was begun here.
+    def check_origin(self, origin: dict[str, Any]) -> None:
+        """Check that the run in the folder began with this ``origin``.
 
         Raises:
-            TrainingError: there is none, or it began with something else than ``now``.
+            TrainingError: there is no run, or it began with something else.
         """
         try:
             before = json.loads((self.path / ORIGIN).read_text(encoding="utf-8"))
@@ -70,30 +77,32 @@ class RunFolder:
             raise TrainingError(f"There is no run in {self.path} to resume.") from None
         if not isinstance(before, dict):
             raise TrainingError(f"{self.path / ORIGIN} is damaged; choose another --output.")
-        before = network_defaults(now) | before  # a run begun before a field was new had its default
-        changed = [name for name, value in now.items() if before.get(name) != value]
+        before = network_defaults(origin) | before  # fields that are newer than the run had their defaults
+        changed = [name for name, value in origin.items() if before.get(name) != value]
         if changed:
             raise TrainingError(
-                f"The run in {self.path} had another {', '.join(changed)}; "
-                "go on with what it had, or choose another --output."
+                f"The run in {self.path} was started with a different {', '.join(changed)}; "
+                "resume it with the same data and options, or choose another --output."
             )
 
-    def append_to_log(self, line: dict[str, Any]) -> None:
-        """Add an epoch."""
-        with (self.path / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-
-    def forget_log_after(self, epoch: int) -> None:
-        """A run that died between its log and its state does the epoch again."""
-        kept = [line for line in read_log(self.path) if line["epoch"] <= epoch]
-        if kept:
-            write_whole(self.path / LOG, "\n".join(map(json.dumps, kept)))
-        else:
-            (self.path / LOG).unlink(missing_ok=True)
+    def _check_free(self) -> None:
+        # Not ORIGIN: a run that died before its first save left nothing else and may start again.
+        if any((self.path / name).exists() for name in (STATE, MANIFEST)):
+            raise TrainingError(
+                f"{self.path} already has a run or a checkpoint; resume it with fit --resume, or choose "
+                "another --output."
+            )
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of the run in a folder; of a line that was cut off as it was written nothing."""
-    path = folder / LOG
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+def check_output(path: Path) -> None:
+    """Check that a folder can be created or written at ``path``, without creating it.
+
+    Raises:
+        OutputFolderError: ``path`` or a parent of it is a file, or is not writable.
+    """
+    path = path.absolute()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    is_folder = existing.is_dir()
+    if not is_folder or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "is not writable" if is_folder else "is not a folder"
+        raise OutputFolderError(f"Cannot write to {path}: {existing} {reason}; choose another --output.")
