@@ -361,7 +361,6 @@ def test_missing_state_is_named(config, tmp_path):
         ({"average_decay": -0.1}, "average.decay"),
         ({"clip_norm": 0.0}, "--clip-norm"),
         ({"doubly_stochastic": -1.0}, "--doubly-stochastic"),
-        ({"doubly_stochastic_target": "2"}, "--doubly-stochastic-target.*1 or T/L"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
         ({"encoder_learning_rate": -1.0}, "--encoder-learning-rate"),
     ],

@@ -73,7 +73,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def test_incompatible_checkpoints_are_refused(pair, save, network, config, tmp_path, capsys):
     out = ("--output", tmp_path / "out")
-    assert "name two or more" in refusal(capsys, pair[0], *out)
+    assert "at least two to average" in refusal(capsys, pair[0], *out)
     assert "no checkpoint folder" in refusal(capsys, pair[0], tmp_path / "nowhere", *out)
     assert "already has" in refusal(capsys, *pair, "--output", pair[1])
     for shares in ((1,), (1, 2, 3), (0, 0), ("inf", 1), ("nan", 1)):

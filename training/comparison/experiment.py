@@ -18,8 +18,8 @@ from model.files import locked, sha256_file, sha256_repr, write_whole
 from training.comparison.results import RESULT, RUNS, keep_settings, read_results
 from training.comparison.table import COMPARISON, as_markdown, compare
 from training.data.caption_files import CaptionedPhoto
-from training.data.instances import Instances, read_instances
 from training.data.dataset import load_photos, pair_sources
+from training.data.instances import Instances, read_instances
 from training.engine.config import RunOptions, TrainConfig
 from training.errors import DataError, DivergedError, TrainingError
 from training.evaluation.evaluator import caption_photos, describe_attention

@@ -22,8 +22,8 @@ from model.preprocess import Preprocess
 from model.vocabulary import Ngram, Vocabulary, count_ngrams
 from training.data.batches import encode_captions
 from training.data.caption_files import CaptionedPhoto
-from training.data.features import encoded_pairs
 from training.data.dataset import load_photos, pair_sources
+from training.data.features import encoded_pairs
 from training.engine.config import MAX_SEED
 from training.errors import DataError
 from training.evaluation.evaluator import evaluate_captioner
