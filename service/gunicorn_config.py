@@ -77,6 +77,18 @@ if _has_memory:
     worker_tmp_dir = str(_memory)  # for heartbeats
 
 
+def on_reload(server: Any) -> None:
+    """Load the checkpoint again; if that fails, keep the current one."""
+    if not preload_app:  # then every worker loads it
+        return
+    current, server.app.callable = server.app.callable, None
+    try:
+        server.app.wsgi()
+    except (Exception, SystemExit) as error:  # of create_app, which has printed why
+        server.log.error("Reload failed (%r); the current checkpoint stays in service.", error)
+        server.app.callable = current
+
+
 def pre_fork(server: Any, worker: Any) -> None:  # gunicorn has no types
     """Give the worker the lowest unused number."""
     taken = {other.number for other in server.WORKERS.values()}

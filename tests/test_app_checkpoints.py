@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.processes import PATH, ROOT, free_port
+from support.processes import PATH, ROOT, ask, free_port, running, wait_for
 from test_checkpoint import DAMAGES, rewrite_manifest
 
+from model import Captioner
+from model.checkpoint import save_checkpoint
 from service.app import CANNOT_START, create_app
 from service.config import ServiceConfig
 
@@ -64,21 +71,44 @@ def test_wrong_checksum_is_refused(checkpoint: Path, capsys: pytest.CaptureFixtu
     assert "damaged" in refused(checkpoint, capsys)
 
 
+COMMAND = [sys.executable, "-m", "gunicorn", "-c", "service/gunicorn_config.py", "service.app:create_app()"]
+
+
 def test_gunicorn_exits_on_damaged_checkpoint(checkpoint: Path) -> None:
     damage, message = DAMAGES["cut weights"]
     damage(checkpoint)
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "-c",
-        "service/gunicorn_config.py",
-        "service.app:create_app()",
-    ]
     settings = {"CAPTION_CHECKPOINT": str(checkpoint), "CAPTION_BIND": f"127.0.0.1:{free_port()}"}
     done = subprocess.run(
-        command, cwd=ROOT, env={"PATH": PATH, **settings}, capture_output=True, text=True, timeout=300
+        COMMAND, cwd=ROOT, env={"PATH": PATH, **settings}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_sighup_reloads_the_checkpoint(checkpoint: Path, captioner: Captioner, tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    settings = {"CAPTION_CHECKPOINT": str(checkpoint), "CAPTION_BIND": f"127.0.0.1:{port}"}
+    with running(COMMAND, log, {**settings, "CAPTION_WORKERS": "1"}) as master:
+        wait_for(port, "/readyz", master, log)
+        assert served_name(port) == "tiny"
+        info = replace(captioner.info, name="replaced")
+        save_checkpoint(checkpoint, captioner.network, captioner.config, captioner.vocabulary, info)
+        master.send_signal(signal.SIGHUP)
+        wait_until(lambda: served_name(port) == "replaced")
+        (checkpoint / "manifest.json").write_text("damaged")
+        master.send_signal(signal.SIGHUP)
+        wait_until(lambda: "Reload failed" in log.read_text())
+        wait_until(lambda: ask(port, "/readyz").status == 200)
+        assert served_name(port) == "replaced"
+
+
+def served_name(port: int) -> str:
+    return str(json.loads(ask(port, "/v1/model").body)["name"])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
