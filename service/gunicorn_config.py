@@ -16,22 +16,22 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from service.config import ServiceConfig, usable_cores
-from service.errors import ConfigError
-
-# Before torch is imported, which reads it once. Its threads spin: more of them than cores stall one another.
+# Before torch is imported, by the imports below: it reads both once. Its threads spin: more of them than cores
+# stall one another. It needs a folder for temporary files; on a read-only disk there may be no other.
 os.environ["OMP_NUM_THREADS"] = "1"
+_memory = Path("/dev/shm")  # files here never wait for a disk
+_has_memory = os.access(_memory, os.W_OK)
+if _has_memory:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_memory))
+
+from service.config import ServiceConfig, usable_cores  # noqa: E402
+from service.errors import ConfigError  # noqa: E402
 
 try:
     _service = ServiceConfig.from_env()
 except ConfigError as error:
     sys.exit(f"The service cannot start. {error}")
 
-_memory = Path("/dev/shm")  # files here never wait for a disk
-_has_memory = os.access(_memory, os.W_OK)
-# torch needs a folder for temporary files when it is imported; on a read-only disk there may be no other.
-if _has_memory:
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_memory))
 # The processes share their metrics in files of this folder. Before prometheus_client is imported, which reads
 # it once.
 _METRICS_PREFIX = f"sightline-{os.getpid()}-"

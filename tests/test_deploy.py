@@ -214,3 +214,23 @@ def test_autoscaler_uses_the_adapter_metric() -> None:
     assert float(metric["pods"]["target"]["averageValue"]) < ServiceConfig().queue
     metrics = (ROOT / "service" / "web" / "metrics.py").read_text()
     assert f'"{name}"' in metrics
+
+
+WATCHED_IMPORT = """
+import os, runpy, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_NUM_THREADS"), "TORCHINDUCTOR_CACHE_DIR" in os.environ)
+            sys.exit()
+sys.meta_path.insert(0, Watch())
+runpy.run_path("service/gunicorn_config.py")
+import torch
+"""
+
+
+def test_gunicorn_config_sets_torch_up_before_importing_it() -> None:
+    command = [sys.executable, "-c", WATCHED_IMPORT]
+    environment = {"PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": "/nowhere"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", str(Path("/dev/shm").is_dir())]

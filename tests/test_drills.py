@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +20,7 @@ from random import Random
 import pytest
 from conftest import draw_photo
 from support.fake_captioner import picture
-from support.processes import free_port, held, running, wait_for
+from support.processes import ROOT, free_port, held, running, wait_for
 
 from benchmarks.harness.client import BROKEN, Answer, Upload, ask, crowd, get
 from benchmarks.harness.server import Service
@@ -31,14 +33,24 @@ FAKE = "support.fake_service:app"
 HOLD = "hold"  # beside the log
 PATIENCE = 60  # seconds to wait for what takes one on an idle machine
 # Commands to run another in: with a standard error that takes nothing, and where nothing but the memory can
-# be written to, with folders for temporary files that are full.
+# be written to, with folders for temporary files that are full. What the service runs from stays visible
+# there, even if it is in such a folder.
 FULL_LOG = ("sh", "-ec", 'exec "$@" 2> /dev/full', "sh")
-_FULL_FOLDERS = """
+_FULL_FOLDERS = f"""
 mount -o remount,bind,ro /
+mount --rbind /tmp /mnt
 for folder in /tmp /var/tmp; do
     mount -t tmpfs -o size=4k tmpfs $folder
     head -c 4096 /dev/zero > $folder/all
 done
+for path in {shlex.join({str(ROOT), sys.prefix})}; do
+    case $path in /tmp/*)
+        mkdir -p "$path"
+        mount --bind "/mnt${{path#/tmp}}" "$path"
+        mount -o remount,bind,ro "$path"
+    esac
+done
+cd {shlex.quote(str(ROOT))}
 exec "$@"
 """
 FULL_DISKS = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", _FULL_FOLDERS, "sh")
