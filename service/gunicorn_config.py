@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-# Before torch is imported, by the imports below: it reads both once. Its threads spin, so that more of them than
+# Before torch is imported, by the imports below: it reads both once. Its threads spin; more of them than
 # cores stall one another. It needs a temporary folder; on a read-only disk there may be no other.
 os.environ["OMP_NUM_THREADS"] = "1"
 _memory = Path("/dev/shm")  # files here never wait for a disk
