@@ -5,11 +5,11 @@ captioner = Captioner.load("checkpoints/default")
 """
 
 from model.caption import Caption, Grid, Word, photo_record
-from model.captioner import Captioner, Measure, unmeasured
+from model.captioner import Captioner, EncodedImages
 from model.checkpoint import CheckpointInfo
-from model.config import MOST_TOKENS, ModelConfig
+from model.config import MAX_TOKENS, ModelConfig
 from model.decoding.options import MAX_BEAM_SIZE, DecodingOptions
-from model.drawing.contact_sheet import contact_sheet, walk_gif
+from model.drawing.contact_sheet import animated_gif, contact_sheet
 from model.drawing.overlay import data_url, draw_overlay, encode_png, word_overlay, word_overlays
 from model.errors import (
     CaptioningError,
@@ -33,13 +33,13 @@ __all__ = [
     "CheckpointInfo",
     "DecodingOptions",
     "EmptyImageError",
+    "EncodedImages",
     "Grid",
     "ImageError",
     "ImageLimitError",
     "ImageLimits",
     "MAX_BEAM_SIZE",
-    "MOST_TOKENS",
-    "Measure",
+    "MAX_TOKENS",
     "ModelConfig",
     "NonFiniteError",
     "OptionsError",
@@ -48,14 +48,13 @@ __all__ = [
     "UndecodableImageError",
     "UnsupportedImageError",
     "Word",
+    "animated_gif",
     "contact_sheet",
     "data_url",
     "draw_overlay",
     "encode_png",
     "open_image",
     "photo_record",
-    "unmeasured",
-    "walk_gif",
     "word_overlay",
     "word_overlays",
 ]

@@ -1,13 +1,12 @@
-"""The captioner: pictures in, captions with their attention out. The one thing that captions.
+"""The captioner: images in, captions with their attention maps out.
 
-HTTP, batch, validation and evaluation all call ``Captioner.caption``.
+HTTP, batch, validation and evaluation all call ``Captioner.caption``, or its two halves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -16,32 +15,30 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from model.attention import Look, Memory
+from model.attention import AttentionMaps, Memory
 from model.caption import Caption, Grid, Map, Word
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
-from model.decoder import DecoderState, DecoderStep
-from model.decoding.beam_search import Hypothesis, JudgeFunction, beam_search, check_finite
-from model.decoding.endings import dangling_ids
+from model.decoding.beam_search import Hypothesis, Scorer, beam_search, check_finite
+from model.decoding.constraints import build_constraints
 from model.decoding.options import DecodingOptions
-from model.decoding.repeats import linking_ids
 from model.errors import OptionsError
 from model.network import CaptionNetwork
-from model.phrases import PhraseJudge
+from model.phrases import PhraseScorer
 from model.preprocess import Preprocess
 from model.tokenizer import detokenize
 from model.vocabulary import Vocabulary
 
-# Photos encoded and searched for at once; beyond this a CPU gains nothing and memory grows.
+# Images encoded and decoded at once; a larger batch is no faster on a CPU and needs more memory.
 BATCH_SIZE = 32
 
-# What a stage of captioning, "encode" or "text", runs in; for those who want to know how long it takes.
-Measure = Callable[[str], AbstractContextManager[None]]
 
+@dataclass(frozen=True)
+class EncodedImages:
+    """A batch of images as ``Captioner.encode`` gives it to ``Captioner.decode``."""
 
-def unmeasured(stage: str) -> AbstractContextManager[None]:
-    """Does not measure ``stage``."""
-    return nullcontext()
+    features: Tensor  # (B, L, F)
+    memory: Memory  # of B rows
 
 
 class Captioner:
@@ -58,10 +55,7 @@ class Captioner:
         self.info = info
         self._preprocess = Preprocess(config)
         self._grid = self._preprocess.grid(network.encoder.rows, network.encoder.columns)
-        # Characters and pieces of words must come again, and are no words to end on.
-        self._linking = linking_ids(vocabulary) if config.tokens == "words" else None
-        self._dangling = dangling_ids(vocabulary) if config.tokens == "words" else frozenset()
-        self._judge = PhraseJudge(network.phrases) if network.phrases else None
+        self._phrases = PhraseScorer(network.phrases) if network.phrases else None
         self._device = next(network.parameters()).device
 
     @classmethod
@@ -69,7 +63,7 @@ class Captioner:
         """The captioner in a checkpoint folder, on a device as torch names it.
 
         Raises:
-            CheckpointError: the folder is missing, damaged, or holds no checkpoint.
+            CheckpointError: the folder is missing or damaged, or is not a checkpoint.
             OptionsError: there is no such device.
         """
         check_device(device)
@@ -78,151 +72,153 @@ class Captioner:
         return cls(network, checkpoint.config, checkpoint.vocabulary, checkpoint.info)
 
     def caption(
-        self,
-        images: Sequence[Image.Image],
-        options: DecodingOptions | None = None,
-        measure: Measure = unmeasured,
+        self, images: Sequence[Image.Image], options: DecodingOptions | None = None
     ) -> list[list[Caption]]:
-        """Captions of photos, with the attention of every token, usually a word.
+        """Captions of images, with attention maps of every token, usually a word.
 
         Args:
-            images: upright RGB pictures of any size, as ``open_image`` gives them.
-            options: beam size, number of captions, lengths; see ``settled``.
-            measure: what each stage runs in.
+            images: upright RGB images of any size, as ``open_image`` gives them.
+            options: see ``resolve`` for the maximum length.
 
         Returns:
-            For each photo its captions, best first. A photo gets the same captions alone
-            and in any company.
+            For each image its captions, best first. They do not depend on the other images.
 
         Raises:
-            ImageError: a picture is not RGB.
+            ImageError: an image is not RGB.
             NonFiniteError: the network's output is not finite.
         """
-        options = self.settled(options or DecodingOptions())
         captions: list[list[Caption]] = []
         for start in range(0, len(images), BATCH_SIZE):
-            captions += self._caption_batch(images[start : start + BATCH_SIZE], options, measure)
+            captions += self.decode(self.encode(images[start : start + BATCH_SIZE]), options)
         return captions
 
-    def settled(self, options: DecodingOptions) -> DecodingOptions:
-        """The options, with this captioner's own longest caption where they name none."""
+    @torch.inference_mode()
+    def encode(self, images: Sequence[Image.Image]) -> EncodedImages:
+        """The first half of ``caption``, of at least one image and at most ``BATCH_SIZE``.
+
+        Raises:
+            ImageError: an image is not RGB.
+        """
+        features = self.network.encoder(self._batch(images))  # (B, L, F)
+        return EncodedImages(features, self.network.encode_features(features))
+
+    @torch.inference_mode()
+    def decode(self, encoded: EncodedImages, options: DecodingOptions | None = None) -> list[list[Caption]]:
+        """The second half of ``caption``.
+
+        Raises:
+            NonFiniteError: the network's output is not finite.
+        """
+        options = self.resolve(options or DecodingOptions())
+        images = len(encoded.features)
+        rows = torch.arange(images, device=self._device).repeat_interleave(options.beam_size)
+        memory = encoded.memory._replace(draw_seed=options.draw_seed).select(rows)  # (B * K, L, D)
+        decoder = self.network.decoder
+        found = beam_search(
+            decoder.step,
+            decoder.initial_state(memory),
+            memory,
+            images,
+            options,
+            constraints=build_constraints(self.vocabulary, self.config.language, options),
+            scorer=self._scorer(encoded.features, options.phrase_weight),
+        )
+        return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+
+    def resolve(self, options: DecodingOptions) -> DecodingOptions:
+        """The options, with the model's own maximum length where they set none."""
         if options.max_length is None:
             return replace(options, max_length=self.config.caption_length)
         return options
 
     @torch.inference_mode()
-    def _caption_batch(
-        self, images: Sequence[Image.Image], options: DecodingOptions, measure: Measure
-    ) -> list[list[Caption]]:
-        with measure("encode"):
-            batch = torch.stack([self._preprocess(image) for image in images]).to(self._device)
-            features = self.network.encoder(batch)  # (B, L, F)
-            memory = self.network.remember_features(features, draw_seed=options.draw_seed)  # (B, L, D)
-            judge = self._judging(features, options.phrase_weight)
-        with measure("text"):
-            return self._search(memory, len(batch), options, judge)
-
-    def _judging(self, features: Tensor, weight: float) -> JudgeFunction | None:
-        """What speaks for a caption of one of these photos beside its probability."""
-        head, judge = self.network.phrases, self._judge
-        if head is None or judge is None or weight == 0:
-            return None
-        shares = head(features).tolist()  # (B, P)
-        return lambda photo, ids: weight * judge.agreement(ids, shares[photo])
-
-    def _search(
-        self, memory: Memory, count: int, options: DecodingOptions, judge: JudgeFunction | None
-    ) -> list[list[Caption]]:
-        """The captions of ``count`` photos; ``memory`` has a row for each."""
-        rows = torch.arange(count, device=self._device).repeat_interleave(options.beam_size)
-        memory = memory.select(rows)
-        decoder = self.network.decoder
-
-        def step(ids: Tensor, state: DecoderState) -> DecoderStep:
-            return decoder.step(ids, state, memory)
-
-        start = decoder.initial_state(memory)
-        linking = None if options.allow_repeats else self._linking
-        found = beam_search(step, start, count, options, linking, self._dangling, judge)
-        return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
-
-    @torch.inference_mode()
-    def read(
+    def force_decode(
         self, images: Sequence[Image.Image], captions: Sequence[Sequence[Sequence[str]]]
     ) -> list[list[Caption]]:
-        """Where the network looks when it is made to say given captions (teacher forcing).
+        """Attention maps and log-probabilities of given captions (teacher forcing).
 
         Args:
             images: as for ``caption``.
-            captions: for each photo the captions to read, as ``tokenize`` gives them; tokens that the
-                vocabulary lacks are read as the unknown token.
+            captions: for each image its captions, as ``tokenize`` gives them; tokens that are not in the
+                vocabulary are read as the unknown token.
 
         Returns:
-            For each photo the given captions, in order, with looks and log-probabilities. The latter are
-            over the whole vocabulary; a search takes them over the words it may say.
+            For each image the given captions, in order. Log-probabilities are over the whole vocabulary,
+            those of ``caption`` over the tokens a caption may hold.
 
         Raises:
-            ImageError: a picture is not RGB.
+            ImageError: an image is not RGB.
             NonFiniteError: the network's output is not finite.
         """
-        read: list[list[Caption]] = []
+        decoded: list[list[Caption]] = []
         for start in range(0, len(images), BATCH_SIZE):
-            batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH_SIZE]])
+            batch = self._batch(images[start : start + BATCH_SIZE])
             texts = captions[start : start + len(batch)]
-            found = iter(self._read_batch(batch.to(self._device), texts))
-            read += [[next(found) for _ in of_photo] for of_photo in texts]
-        return read
+            flat = self._force_decode_batch(batch, texts)
+            decoded += [[next(flat) for _ in of_image] for of_image in texts]
+        return decoded
 
-    def _read_batch(self, images: Tensor, captions: Sequence[Sequence[Sequence[str]]]) -> Iterator[Caption]:
-        """The captions of all photos one after the other."""
+    def _batch(self, images: Sequence[Image.Image]) -> Tensor:
+        """(B, 3, S, S)."""
+        return torch.stack([self._preprocess(image) for image in images]).to(self._device)
+
+    def _scorer(self, features: Tensor, weight: float) -> Scorer | None:
+        """The phrase score of captions of these images, if the network has a phrase head."""
+        head, phrases = self.network.phrases, self._phrases
+        if head is None or phrases is None or weight == 0:
+            return None
+        shares = head(features).tolist()  # (B, P)
+        return lambda image, ids: weight * phrases.score(ids, shares[image])
+
+    def _force_decode_batch(
+        self, images: Tensor, captions: Sequence[Sequence[Sequence[str]]]
+    ) -> Iterator[Caption]:
+        """The captions of all images one after the other."""
         flat = [(owner, words) for owner, texts in enumerate(captions) for words in texts]
         encoded = [self.vocabulary.encode(words) for _, words in flat]
         order = sorted(range(len(flat)), key=lambda place: -len(encoded[place]))  # longest first
         ids = [torch.tensor(encoded[place], dtype=torch.long) for place in order]
         lengths = torch.tensor([len(words) + 1 for words in ids])  # the end token counted
         start, end = torch.tensor([Vocabulary.start_id]), torch.tensor([Vocabulary.end_id])
-        feed = pad_sequence([torch.cat((start, words)) for words in ids], batch_first=True)  # (N, T)
+        inputs = pad_sequence([torch.cat((start, words)) for words in ids], batch_first=True)  # (N, T)
         targets = pad_sequence([torch.cat((words, end)) for words in ids], batch_first=True)  # (N, T)
-        memory = self.network.remember(images).select(torch.tensor([flat[place][0] for place in order]))
-        reading = self.network.read(memory, feed.to(self._device), lengths)
-        check_finite(reading.logits)
+        memory = self.network.encode(images).select(torch.tensor([flat[place][0] for place in order]))
+        forced = self.network.teacher_force(memory, inputs.to(self._device), lengths)
+        check_finite(forced.logits)
         packed = pack_padded_sequence(targets, lengths, batch_first=True)
-        chosen = (
-            reading.logits.float().log_softmax(dim=1).gather(1, packed.data.to(self._device).unsqueeze(1))
-        )
-        log_probs, _ = pad_packed_sequence(
-            packed._replace(data=chosen.squeeze(1)), batch_first=True
-        )  # (N, T)
+        index = packed.data.to(self._device).unsqueeze(1)
+        chosen = forced.logits.float().log_softmax(dim=1).gather(1, index).squeeze(1)
+        log_probs, _ = pad_packed_sequence(packed._replace(data=chosen), batch_first=True)  # (N, T)
         for row in sorted(range(len(order)), key=order.__getitem__):
             words = flat[order[row]][1]
             tokens = self.vocabulary.cut(words)
-            look = reading.looks.select(row)  # (T, ...)
-            seen = zip(tokens, log_probs[row].tolist(), map(look.select, range(len(tokens))), strict=False)
+            maps = forced.maps.select(row)  # (T, ...)
+            steps = zip(tokens, log_probs[row].tolist(), map(maps.select, range(len(tokens))), strict=False)
             yield Caption(
                 text=detokenize(words),
                 log_prob=float(log_probs[row].sum()),
-                words=tuple(_as_word(word, log_prob, at, self._grid) for word, log_prob, at in seen),
+                words=tuple(_as_word(*step, self._grid) for step in steps),
                 grid=self._grid,
                 is_finished=True,
             )
 
     def _as_caption(self, hypothesis: Hypothesis) -> Caption:
         tokens = self.vocabulary.decode(hypothesis.ids)
-        seen = zip(tokens, hypothesis.log_probs, hypothesis.looks, strict=True)
+        steps = zip(tokens, hypothesis.log_probs, hypothesis.maps, strict=True)
         return Caption(
             text=self.vocabulary.text(hypothesis.ids),
             log_prob=hypothesis.log_prob,
-            words=tuple(_as_word(word, log_prob, look, self._grid) for word, log_prob, look in seen),
+            words=tuple(_as_word(*step, self._grid) for step in steps),
             grid=self._grid,
             is_finished=hypothesis.is_finished,
         )
 
 
 def check_device(name: str) -> None:
-    """Refuse what is no torch device of this machine.
+    """Check that torch can use a device.
 
     Raises:
-        OptionsError: it is not.
+        OptionsError: it cannot.
     """
     try:
         torch.empty(0, device=name)
@@ -230,16 +226,16 @@ def check_device(name: str) -> None:
         raise OptionsError(f"There is no device {name!r} here; 'cpu' always works.") from None
 
 
-def _as_word(word: str, log_prob: float, look: Look, grid: Grid) -> Word:
-    """A word with what was seen at its step: a look of one row."""
+def _as_word(word: str, log_prob: float, maps: AttentionMaps, grid: Grid) -> Word:
+    """A word with the maps of its step, of one row."""
     return Word(
         word=word,
         log_prob=log_prob,
-        beta=None if look.beta is None else float(look.beta),
-        attention=None if look.alpha is None else _on_grid(look.alpha, grid),
-        heads=None if look.heads is None else tuple(_on_grid(head, grid) for head in look.heads),
-        sentinel=None if look.sentinel is None else float(look.sentinel),
-        chosen=None if look.chosen is None else divmod(int(look.chosen), grid.columns),
+        beta=None if maps.beta is None else float(maps.beta),
+        attention=None if maps.alpha is None else _on_grid(maps.alpha, grid),
+        heads=None if maps.heads is None else tuple(_on_grid(head, grid) for head in maps.heads),
+        sentinel=None if maps.sentinel is None else float(maps.sentinel),
+        chosen=None if maps.chosen is None else divmod(int(maps.chosen), grid.columns),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -12,12 +13,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 # No network is this large: a number beyond is a damaged file or a slip of the hand.
-LARGEST = 1_000_000
-MOST_LAYERS = 100
+MAX_SIZE = 1_000_000
+MAX_LAYERS = 100
 
 # Tokens of a caption.
 CAPTION_LENGTH = 20  # at most, if nobody says otherwise and the tokens are words
-MOST_TOKENS = 200  # no caption is written longer, whatever anybody says
+MAX_TOKENS = 200  # no caption is written longer, whatever anybody says
 
 # What the fields that are words may be; model.encoder and model.attention know their own names.
 CELLS = ("lstm", "gru")
@@ -39,6 +40,9 @@ class ModelConfig:
     vocabulary_size: int  # V, special tokens included
     tokens: str = _option(
         "words", "what captions are made of; scripts without spaces need characters or pieces"
+    )
+    language: str = _option(
+        "en", "ISO 639 code of the captions' language; only English captions have word rules in decoding"
     )
     caption_length: int = CAPTION_LENGTH  # tokens at most, unless DecodingOptions say otherwise
     encoder: str = _option(
@@ -104,22 +108,22 @@ class ModelConfig:
             "phrase_dim",
         ):
             value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= LARGEST:
+            if type(value) is not int or not 1 <= value <= MAX_SIZE:
                 raise CheckpointError(
                     f"The model configuration has {name} = {value!r}; "
-                    f"it must be a positive whole number, at most {LARGEST}."
+                    f"it must be a positive whole number, at most {MAX_SIZE}."
                 )
-        for name, most in (("score_blur", MOST_LAYERS), ("grid_layers", MOST_LAYERS), ("phrases", LARGEST)):
+        for name, most in (("score_blur", MAX_LAYERS), ("grid_layers", MAX_LAYERS), ("phrases", MAX_SIZE)):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value <= most:
                 raise CheckpointError(
                     f"The model configuration has {name} = {value!r}; "
                     f"it must be a whole number from 0 to {most}."
                 )
-        if type(self.caption_length) is not int or not 1 <= self.caption_length <= MOST_TOKENS:
+        if type(self.caption_length) is not int or not 1 <= self.caption_length <= MAX_TOKENS:
             raise CheckpointError(
                 f"The model configuration has caption_length = {self.caption_length!r}; "
-                f"it must be a whole number from 1 to {MOST_TOKENS}."
+                f"it must be a whole number from 1 to {MAX_TOKENS}."
             )
         for name, choices in (
             ("tokens", TOKENS),
@@ -133,6 +137,11 @@ class ModelConfig:
                     f"The model configuration has {name} = {getattr(self, name)!r}; "
                     f"it must be one of {', '.join(choices)}."
                 )
+        if not (isinstance(self.language, str) and re.fullmatch("[a-z]{2,3}", self.language)):
+            raise CheckpointError(
+                f"The model configuration has language = {self.language!r}; "
+                "it must be an ISO 639 code such as en or zh."
+            )
         if self.grid_layers and (self.annotation_dim % self.attention_heads or self.annotation_dim % 4):
             raise CheckpointError(
                 f"Grid layers need an annotation_dim ({self.annotation_dim}) that is a multiple of 4 and of "

@@ -1,16 +1,16 @@
-"""The recurrent network that writes a caption: one step of it, which training and search share.
+"""The decoder: recurrent cell, attention, gate and output layer. Training and search share its one step.
 
 Equations are those of Xu et al. 2015, "Show, Attend and Tell" (arXiv 1502.03044v3). Symbols:
 
     in code        paper   meaning
     annotations    a_i     feature grid, flattened row by row               (N, L, D)
-    look.alpha     α_ti    attention weights                                (N, L)
-    context        ẑ_t     what was looked at, gated                        (N, D)
-    look.beta      β_t     gate on the context                              (N,)
+    maps.alpha     α_ti    attention weights                                (N, L)
+    context        ẑ_t     context vector, gated                            (N, D)
+    maps.beta      β_t     gate on the context                              (N,)
     hidden, cell   h, c    recurrent state                                  (N, H)
     logits         p(y_t)  scores of the next word, before softmax          (N, V)
 
-N rows: one a caption in training, one a hypothesis in search. E embedding, A attention.
+N rows: one per caption in training, one per hypothesis in search. E embedding, A attention.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from model.attention import Look, Memory, Query, Sizes, build_attention
+from model.attention import AttentionMaps, Memory, Query, Sizes, build_attention
 from model.attention.interface import mean_annotation
 from model.config import ModelConfig
 
-States = tuple[Tensor, Tensor]
+States = tuple[Tensor, Tensor]  # hidden and cell, (N, H) each
 
 
 class RecurrentCell(Protocol):
-    """What the decoder asks of its cell."""
+    """What the decoder needs of its recurrent cell."""
 
     def start(self, mean: Tensor) -> States:
-        """The state before the first word, of the mean annotation (N, D)."""
+        """The state before the first word, from the mean annotation (N, D)."""
         ...
 
     def __call__(self, x: Tensor, state: States) -> States:
@@ -60,7 +60,7 @@ class LSTM(nn.Module):
 
 
 class GRU(nn.Module):
-    """Gated recurrent unit: Cho et al. 2014 (arXiv 1406.1078). It has h_t alone, which stands for both."""
+    """Gated recurrent unit: Cho et al. 2014 (arXiv 1406.1078). Its state is h_t, which stands for both."""
 
     def __init__(self, input_dim: int, hidden_dim: int, start_dim: int) -> None:
         super().__init__()
@@ -82,32 +82,36 @@ RECURRENT_CELLS: dict[str, Callable[[int, int, int], RecurrentCell]] = {"lstm": 
 
 
 class DecoderState(NamedTuple):
-    """What the decoder remembers between words."""
+    """The decoder's state between words."""
 
     hidden: Tensor  # (N, H)
     cell: Tensor  # (N, H)
-    position: int  # words written so far
+    position: int  # words so far
 
     def select(self, rows: Tensor | slice) -> DecoderState:
         """The state of some of the rows, in the order given."""
         return DecoderState(self.hidden[rows], self.cell[rows], self.position)
 
 
-class DecoderStep(NamedTuple):
-    """What one step gives."""
+class StepOutput(NamedTuple):
+    """The output of one decoder step."""
 
     logits: Tensor  # (N, V)
-    look: Look  # of N rows
+    maps: AttentionMaps  # of N rows
     state: DecoderState
 
 
+# One step of decoding: from the previous words' ids (N,), the state and the memory.
+Step = Callable[[Tensor, DecoderState, Memory], StepOutput]
+
+
 class Decoder(nn.Module):
-    """Recurrent cell with attention, gate and deep output. Keeps no state of its own."""
+    """Recurrent cell with attention, gate and deep output. Stores no state between calls."""
 
     gate: nn.Linear | None
 
     def __init__(self, config: ModelConfig, rows: int, columns: int) -> None:
-        """``rows`` and ``columns``: of the grid it will attend to."""
+        """``rows`` and ``columns``: of the grid it attends to."""
         super().__init__()
         d, e, h = config.annotation_dim, config.embedding_dim, config.hidden_dim
         self.embedding = nn.Embedding(config.vocabulary_size, e)
@@ -133,42 +137,42 @@ class Decoder(nn.Module):
         self.output = nn.Linear(e, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def remember(
+    def prepare(
         self, annotations: Tensor, *, mask: Tensor | None = None, draw_seed: int | None = None
     ) -> Memory:
-        """Annotations (N, L, D) with what the attention prepares of them, once for all words.
+        """Annotations (N, L, D) with what the attention computes from them once, for all words.
 
         Args:
-            mask: (N, L), true where a location may be looked at, at least one a row; None: everywhere.
-            draw_seed: of what a kind of attention draws while captioning; None: it draws nothing.
+            mask: (N, L), true where attention may go, at least one location a row; None: everywhere.
+            draw_seed: seed for hard attention to sample its locations; None: it takes the most likely.
         """
         return Memory(annotations, self.attention.prepare(annotations, mask), mask, draw_seed)
 
     def initial_state(self, memory: Memory) -> DecoderState:
-        """The state before the first word, made of the mean annotation (section 3.1.2)."""
+        """The state before the first word, from the mean annotation (section 3.1.2)."""
         hidden, cell = self.recurrent.start(mean_annotation(memory.annotations, memory.mask))
         return DecoderState(hidden, cell, position=0)
 
-    def step(self, words: Tensor, state: DecoderState, memory: Memory) -> DecoderStep:
-        """One word on: from the previous words' ids (N,) to the scores of the next.
+    def step(self, words: Tensor, state: DecoderState, memory: Memory) -> StepOutput:
+        """One step: from the previous words' ids (N,) to the logits of the next.
 
-        Attention (eqs. 4 and 5) and gate (section 4.2.1) see the state before the word, h_(t-1), attention
-        the word too where ``query`` says so; the recurrent cell (eqs. 1 to 3) then reads the word and the
-        gated context; the deep output (eq. 7) joins word, state and context, with a tanh before the last
+        Attention (eqs. 4 and 5) and gate (section 4.2.1) use the state before the word, h_(t-1), attention
+        the word too if ``query`` says so; the recurrent cell (eqs. 1 to 3) then reads the word and the
+        gated context; the deep output (eq. 7) sums word, state and context, with a tanh before the last
         layer as in the authors' code.
         """
         word = self.dropout(self.embedding(words))  # (N, E)
         vector = torch.cat((state.hidden, word), dim=1) if self.word_in_query else state.hidden
-        attended = self.attention(Query(vector, state.hidden, state.cell, word, state.position), memory)
-        context, beta = self._gated(attended.context, state.hidden)
+        query = Query(vector, state.hidden, state.cell, word, state.position)
+        attended, maps = self.attention(query, memory)
+        context, beta = self._gated(attended, state.hidden)
         hidden, cell = self.recurrent(torch.cat((word, context), dim=1), (state.hidden, state.cell))
         joined = word + self.state_to_output(hidden) + self.context_to_output(context)  # (N, E)
         logits = self.output(self.dropout(torch.tanh(joined)))  # (N, V)
-        after = DecoderState(hidden, cell, state.position + 1)
-        return DecoderStep(logits, attended.look._replace(beta=beta), after)
+        return StepOutput(logits, maps._replace(beta=beta), DecoderState(hidden, cell, state.position + 1))
 
     def _gated(self, context: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The context (N, D) through its gate, and how open that was, (N,)."""
+        """The gated context (N, D) and the mean of its gate, (N,)."""
         if self.gate is None:
             return context, None
         gate = torch.sigmoid(self.gate(hidden))  # (N, 1), or (N, D)

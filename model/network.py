@@ -1,4 +1,4 @@
-"""Encoder, annotations and decoder put together, and the teacher-forced reading of known captions."""
+"""The whole network: encoder, annotations and decoder, and the teacher-forced pass over known captions."""
 
 from __future__ import annotations
 
@@ -7,38 +7,35 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.attention import Look, Memory
+from model.attention import AttentionMaps, Memory
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
 from model.phrases import PhraseHead
 
-# Ended captions leave the batch so many at a time: a matrix product of a size not met before has to be
-# prepared anew on a CPU, which costs more than a few rows too many.
+# Finished captions leave the batch in multiples of so many rows: a CPU prepares each new size of a matrix
+# product anew, which costs more than a few superfluous rows.
 ROW_STEP = 32
 
-LONGEST_WAVE = 10_000.0  # of the position code, as in Vaswani et al.
+MAX_WAVELENGTH = 10_000.0  # of the positional encoding, as in Vaswani et al.
 
 
-class Reading(NamedTuple):
-    """What the decoder said while reading known captions."""
+class TeacherForced(NamedTuple):
+    """The decoder's output for known captions."""
 
-    logits: Tensor  # (words, V): time-major over the captions still running, see CaptionNetwork.read
-    looks: Look  # (N, T, ...), see Look.stack for what stands after the end of a caption
+    logits: Tensor  # (words, V): time-major over unfinished captions, see CaptionNetwork.teacher_force
+    maps: AttentionMaps  # (N, T, ...), see AttentionMaps.stack for the padding of finished captions
 
 
 class CaptionNetwork(nn.Module):
-    """The whole network: photos to features, features to annotations, annotations to words."""
+    """From images to features, from features to annotations, from annotations to words."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config.encoder, config.image_size, config.grid)
         rows, columns = self.encoder.rows, self.encoder.columns
-        self.project = (
-            JoinedProjection(self.encoder, config.annotation_dim)
-            if self.encoder.fine_dim
-            else Projection(self.encoder, config.annotation_dim)
-        )
+        projection = JoinedProjection if self.encoder.fine_dim else Projection
+        self.project = projection(self.encoder, config.annotation_dim)
         self.grid_layers = GridLayers(config, rows, columns) if config.grid_layers else nn.Identity()
         self.decoder = Decoder(config, rows, columns)
         self.phrases = (
@@ -47,46 +44,46 @@ class CaptionNetwork(nn.Module):
             else None
         )
 
-    def remember(self, images: Tensor, *, draw_seed: int | None = None) -> Memory:
-        """Photos (B, 3, S, S) as memory, one row a photo; see ``Decoder.remember``."""
-        return self.remember_features(self.encoder(images), draw_seed=draw_seed)
+    def encode(self, images: Tensor, *, draw_seed: int | None = None) -> Memory:
+        """Images (B, 3, S, S) as the decoder's memory, one row an image; see ``Decoder.prepare``."""
+        return self.encode_features(self.encoder(images), draw_seed=draw_seed)
 
-    def remember_features(self, features: Tensor, *, draw_seed: int | None = None) -> Memory:
-        """Features that ``encoder`` made of B photos as the decoder's memory, one row a photo."""
-        return self.decoder.remember(self.grid_layers(self.project(features)), draw_seed=draw_seed)
+    def encode_features(self, features: Tensor, *, draw_seed: int | None = None) -> Memory:
+        """The encoder's features of B images as the decoder's memory, one row an image."""
+        return self.decoder.prepare(self.grid_layers(self.project(features)), draw_seed=draw_seed)
 
-    def read(self, memory: Memory, captions: Tensor, lengths: Tensor) -> Reading:
-        """Teacher forcing: at each step the true previous word goes in, whatever was predicted.
+    def teacher_force(self, memory: Memory, captions: Tensor, lengths: Tensor) -> TeacherForced:
+        """Teacher forcing: each step is fed the true previous word, whatever the network predicted.
 
         Args:
-            memory: one row a caption.
-            captions: (N, T) ids of the words to feed, the start token first; longest caption first.
-            lengths: (N,) how many words of each to feed, never increasing, on the CPU.
+            memory: one row per caption.
+            captions: (N, T), ids of the words to feed, the start token first; longest caption first.
+            lengths: (N,), the number of words to feed of each caption, in descending order, on the CPU.
 
         Returns:
-            Logits in the order of ``torch.nn.utils.rnn.pack_padded_sequence(..., batch_first=True)``:
-            what a step says of captions that have ended is left out.
+            Logits in the order of ``torch.nn.utils.rnn.pack_padded_sequence(..., batch_first=True)``,
+            without those of finished captions; and the maps.
         """
         assert bool((lengths[:-1] >= lengths[1:]).all()), "captions must come longest first"
         state = self.decoder.initial_state(memory)
-        logits, looks = [], []
+        logits, maps = [], []
         for t in range(int(lengths[0])):
-            running = int((lengths > t).sum())  # these captions come first
-            rows = min(len(state.hidden), -(-running // ROW_STEP) * ROW_STEP)
+            unfinished = int((lengths > t).sum())  # these captions come first
+            rows = min(len(state.hidden), -(-unfinished // ROW_STEP) * ROW_STEP)
             if rows < len(state.hidden):
                 memory, state = memory.select(slice(rows)), state.select(slice(rows))
-            step = self.decoder.step(captions[:rows, t], state, memory)
-            state = step.state
-            logits.append(step.logits[:running])
-            looks.append(step.look.select(slice(running)))
-        return Reading(torch.cat(logits), Look.stack(looks, len(captions)))
+            out = self.decoder.step(captions[:rows, t], state, memory)
+            state = out.state
+            logits.append(out.logits[:unfinished])
+            maps.append(out.maps.select(slice(unfinished)))
+        return TeacherForced(torch.cat(logits), AttentionMaps.stack(maps, len(captions)))
 
 
 class Projection(nn.Sequential):
-    """Annotations on the last grid: features projected and normalized.
+    """Features of the last grid as annotations: projected and normalized.
 
-    They train in about half the time of raw features: keys and queries start on one scale, so the attention
-    depends on the query from the first step on.
+    These train in about half the time of raw features: keys and queries start on one scale, so the attention
+    depends on the query from the first step.
     """
 
     def __init__(self, encoder: Encoder, width: int) -> None:
@@ -94,11 +91,11 @@ class Projection(nn.Sequential):
 
 
 class JoinedProjection(nn.Module):
-    """Annotations on a joined grid: the last grid's features, blended over it, with each cell's own.
+    """Features of a joined grid as annotations: the last grid's, upsampled, plus each cell's own.
 
-    As in a feature pyramid (Lin et al. 2017, arXiv 1612.03144): what the last grid knows is added to the
-    finer one. The finer grid's share begins at zero, so that training begins as if it were not there: with a
-    random one, captions learn more slowly for a long time.
+    As in a feature pyramid (Lin et al. 2017, arXiv 1612.03144). The finer grid's layer is initialized to
+    zero, so that training starts from the last grid alone: from random weights, captions learn more slowly
+    for a long time.
     """
 
     def __init__(self, encoder: Encoder, width: int) -> None:
@@ -111,26 +108,25 @@ class JoinedProjection(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, L / 4, F + 4 F') as ``Encoder`` joins them, as annotations (B, L, D)."""
+        """Features (B, L / 4, F + 4 F') as ``Encoder`` joins them, to annotations (B, L, D)."""
         last, four = torch.split(features, self.widths, dim=2)
-        coarse = self._as_picture(self.last_layer(last))
-        blended = nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
-        fine = nn.functional.pixel_shuffle(self._as_picture(four), 2)  # (B, F', rows, columns)
+        coarse = self._to_grid(self.last_layer(last))
+        upsampled = nn.functional.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+        fine = nn.functional.pixel_shuffle(self._to_grid(four), 2)  # (B, F', rows, columns)
         own = self.fine_layer(fine.flatten(2).transpose(1, 2))  # (B, L, D)
-        annotations: Tensor = self.norm(blended.flatten(2).transpose(1, 2) + own)
+        annotations: Tensor = self.norm(upsampled.flatten(2).transpose(1, 2) + own)
         return annotations
 
-    def _as_picture(self, cells: Tensor) -> Tensor:
+    def _to_grid(self, cells: Tensor) -> Tensor:
         """(B, L / 4, C) to (B, C, rows / 2, columns / 2)."""
         return cells.transpose(1, 2).reshape(len(cells), -1, *self.shape)
 
 
 class GridLayers(nn.Module):
-    """Layers in which every location gathers from all others: Vaswani et al. 2017 (1706.03762), section 3.1.
+    """Transformer encoder layers over the grid: Vaswani et al. 2017 (arXiv 1706.03762), section 3.1.
 
-    Each layer normalizes first (Xiong et al. 2020, arXiv 2002.04745), which trains without a long warm-up.
-    A map over annotations that went through such layers says less of where the evidence was: each holds
-    some of the others.
+    Pre-norm (Xiong et al. 2020, arXiv 2002.04745), which trains without a long warm-up. Attention maps after
+    such layers say less about where the evidence was, since each annotation mixes in others.
     """
 
     position_code: Tensor
@@ -151,15 +147,15 @@ class GridLayers(nn.Module):
         self.register_buffer("position_code", position_code(rows, columns, width), persistent=False)
 
     def forward(self, annotations: Tensor) -> Tensor:
-        """Annotations (B, L, D) as annotations (B, L, D)."""
-        gathered: Tensor = self.layers(annotations + self.position_code)
-        return gathered
+        """Annotations (B, L, D) to annotations (B, L, D)."""
+        mixed: Tensor = self.layers(annotations + self.position_code)
+        return mixed
 
 
 def position_code(rows: int, columns: int, width: int) -> Tensor:
-    """Where every location is, (L, width): half of the code the row in sines and cosines, half the column."""
+    """Sinusoidal positional encoding of a grid, (L, width): one half encodes the row, one half the column."""
     assert width % 4 == 0, width
-    waves = LONGEST_WAVE ** -torch.linspace(0, 1, width // 4)  # (width / 4,)
+    waves = MAX_WAVELENGTH ** -torch.linspace(0, 1, width // 4)  # (width / 4,)
     row, column = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).unbind(1)  # (L,) each
     angles = [side.unsqueeze(1) * waves for side in (row, column)]  # (L, width / 4) each
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)

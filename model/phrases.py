@@ -1,13 +1,13 @@
-"""Which phrases people would say of a photo: what the best of several captions is chosen by.
+"""The phrase head: predicts which phrases people would use of an image, to rerank the captions in the beam.
 
-The decoder finds a good caption among its first few far more often than it puts it first. A second, much
-smaller reader of the same features predicts, of each of some thousand phrases of one to four words, how
-many of the people who describe the photo would use it: detectors as in Fang et al. 2015, "From Captions
-to Visual Concepts and Back" (arXiv 1411.4952), of whole n-grams. The caption that says what most would say is
-then taken, as a consensus is in Devlin et al. 2015 (arXiv 1505.04467), there with what was said of similar
-photos, which this program cannot carry with it.
+The decoder has a good caption among its first few far more often than it ranks it first. A much smaller head
+on the same features predicts, for each of some thousand phrases of one to four words, the share of people
+describing the image who would use it: detectors as in Fang et al. 2015, "From Captions to Visual Concepts and
+Back" (arXiv 1411.4952), of whole n-grams. Captions are then scored by their expected CIDEr against those
+people, a consensus as in Devlin et al. 2015 (arXiv 1505.04467), but without the captions of similar training
+images, which this program does not store.
 
-Dimension key: B photos, L locations, F features of one, P phrases.
+Dimension key: B images, L locations, F features of one, P phrases.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from model.vocabulary import MAX_NGRAM, Ngram, Vocabulary, count_ngrams
 
 
 class PhraseHead(nn.Module):
-    """From the features of a photo to the share of people who would use each phrase.
+    """From the features of an image to the share of people who would use each phrase.
 
-    It sees the mean over the grid: what is on the photo, not where.
+    It uses the mean over the grid: what is in the image, not where.
     """
 
-    ids: Tensor  # (P, MAX_NGRAM), int32, a phrase a row, filled up with Vocabulary.pad_id
-    idf: Tensor  # (P,), the weight of a phrase in CIDEr: log of how rare it is among the training photos
+    ids: Tensor  # (P, MAX_NGRAM), int32, a phrase a row, padded with Vocabulary.pad_id
+    idf: Tensor  # (P,), weight of each phrase in CIDEr: log of its inverse document frequency in training
 
     def __init__(self, feature_dim: int, phrases: int, width: int) -> None:
-        """``feature_dim`` F, ``phrases`` P; a layer of ``width`` between them."""
+        """``feature_dim`` F, ``phrases`` P; ``width`` of the hidden layer."""
         super().__init__()
         self.hidden = nn.Linear(feature_dim, width)
         self.norm = nn.LayerNorm(width)
@@ -40,39 +40,39 @@ class PhraseHead(nn.Module):
         self.register_buffer("idf", torch.zeros(phrases))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, L, F), as the encoder gives them, to shares (B, P), 0 to 1."""
+        """The encoder's features (B, L, F) to shares (B, P), 0 to 1."""
         return self.logits(features.mean(dim=1)).sigmoid()
 
     def logits(self, pooled: Tensor, dropout: float = 0.0) -> Tensor:
-        """Of the shares, (B, P), float32, from mean features (B, F); ``dropout`` of hidden units."""
+        """Logits of the shares, (B, P), float32, from mean features (B, F); ``dropout`` of hidden units."""
         hidden = nn.functional.gelu(self.norm(self.hidden(pooled)))
         logits: Tensor = self.output(nn.functional.dropout(hidden, dropout)).float()
         return logits
 
 
-class PhraseJudge:
-    """How much of what people would say a caption says; reads the table of a ``PhraseHead`` once."""
+class PhraseScorer:
+    """Scores captions by the phrases of a ``PhraseHead``, whose table it reads once."""
 
     def __init__(self, head: PhraseHead) -> None:
-        """``head``: trained; later changes of its table are not seen."""
+        """``head``: trained; later changes to its table have no effect."""
         self._idf = head.idf.tolist()
         self._places: dict[Ngram, int] = {
             tuple(index for index in row if index != Vocabulary.pad_id): place
             for place, row in enumerate(head.ids.tolist())
         }
-        self._largest = max(self._idf, default=0.0)  # of phrases the table lacks: they are rarer still
+        self._max_idf = max(self._idf, default=0.0)  # of phrases not in the table, which are rarer still
 
-    def agreement(self, ids: Sequence[int], shares: Sequence[float]) -> float:
-        """What CIDEr against people's captions would be, as far as it depends on the caption.
+    def score(self, ids: Sequence[int], shares: Sequence[float]) -> float:
+        """The expected CIDEr against people's captions, as far as it depends on the caption.
 
-        The mean over n of the expected product of the caption's n-grams, as a vector of length 1, with those
-        of a person's: CIDEr (Vedantam et al. 2015, eq. 2) without the length of the person's vector, which
-        nobody knows.
+        The mean over n of the expected dot product of the caption's n-gram vector, of length 1, with that of
+        a person: CIDEr (Vedantam et al. 2015, eq. 2) without the length of the person's vector, which
+        is unknown.
 
         Args:
-            ids: of a beginning, or of a caption with its end token, which counts as a word: without that a
-                caption gains by stopping before its last noun ("on top of a white").
-            shares: (P,), of its photo, as the head gives them.
+            ids: of a partial caption, or of a caption with its end token, which counts as a word: otherwise
+                a caption would gain by stopping before its last noun ("on top of a white").
+            shares: (P,), of its image, as the head predicts them.
 
         Returns:
             0 or more, usually below 3.
@@ -80,7 +80,7 @@ class PhraseJudge:
         squares, products = [0.0] * MAX_NGRAM, [0.0] * MAX_NGRAM
         for ngram, count in count_ngrams(ids).items():
             place = self._places.get(ngram)
-            weight = count * (self._largest if place is None else self._idf[place])
+            weight = count * (self._max_idf if place is None else self._idf[place])
             squares[len(ngram) - 1] += weight**2
             if place is not None:
                 products[len(ngram) - 1] += weight * self._idf[place] * shares[place]

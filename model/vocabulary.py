@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from model.config import CAPTION_LENGTH, MOST_TOKENS
+from model.config import CAPTION_LENGTH, MAX_TOKENS
 from model.errors import CheckpointError
 from model.tokenizer import WORDS, Characters, Pieces, Tokens, Words, learn_tokens
 
@@ -106,7 +106,7 @@ class Vocabulary:
         if isinstance(self.tokens, Words):
             return CAPTION_LENGTH
         lengths = sorted(len(self.tokens.cut(words)) for words in captions)
-        return min(lengths[(99 * len(lengths) - 1) // 100], MOST_TOKENS)
+        return min(lengths[(99 * len(lengths) - 1) // 100], MAX_TOKENS)
 
 
 def count_ngrams(ids: Sequence[int]) -> Counter[Ngram]:

@@ -161,7 +161,10 @@ class Worker:
 
     def _infer(self, image: Image.Image, options: DecodingOptions, timings: Timings) -> list[Caption]:
         try:
-            [captions] = self.captioner.caption([image], options, timings.measure)
+            with timings.measure("encode"):
+                encoded = self.captioner.encode([image])
+            with timings.measure("text"):
+                [captions] = self.captioner.decode(encoded, options)
         except (ImageError, OptionsError):  # the fault of the request
             raise
         except Exception as error:

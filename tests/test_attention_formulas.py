@@ -189,16 +189,16 @@ FORMULAS: dict[str, Callable[[Weights, Question], Seen]] = {
 def test_attention_equals_formula(kind: str, query: str, is_masked: bool) -> None:
     mask = small.make_mask() if is_masked else None
     attention = small.make_attention(kind, query)
-    attended = small.look_at(kind, query, mask)
+    attended = small.attend_as(kind, query, mask)
     weights = {name: value.double().numpy() for name, value in attention.state_dict().items()}
     for row in range(N):
         question = Question(row, query, small.make_annotations(kind, query), mask)
         alpha, context = FORMULAS[kind](weights, question)
         np.testing.assert_allclose(attended.context[row].numpy(), context, atol=1e-5, rtol=1e-5)
         if alpha is None:
-            assert attended.look.alpha is None
+            assert attended.maps.alpha is None
         else:
-            np.testing.assert_allclose(attended.look.alpha[row].numpy(), alpha, atol=1e-5)
+            np.testing.assert_allclose(attended.maps.alpha[row].numpy(), alpha, atol=1e-5)
 
 
 @pytest.mark.parametrize("position", [0, 1, 11, 12])
@@ -206,16 +206,18 @@ def test_scheduled_window_equals_formula(position: int) -> None:
     attention = small.make_attention("local_m")
     annotations = small.make_annotations("local_m")
     with torch.no_grad():
-        look = attention(small.make_query(position=position), small.remember(attention, annotations)).look
+        maps = small.attend(
+            attention, small.make_query(position=position), small.prepare(attention, annotations)
+        ).maps
     question = Question(0, "state", annotations, None)
     question.t = position
     alpha, _ = local_m({"key_layer.weight": attention.key_layer.weight.detach().double().numpy()}, question)
-    np.testing.assert_allclose(look.alpha[0].numpy(), alpha, atol=1e-5)
+    np.testing.assert_allclose(maps.alpha[0].numpy(), alpha, atol=1e-5)
 
 
 def test_sentinel_share_equals_softmax_term() -> None:
     """beta of Lu et al., eq. 12, found by what it does to the context."""
-    look = small.look_at("sentinel").look
+    maps = small.attend_as("sentinel").maps
     attention = small.make_attention("sentinel")
     w = {name: value.double().numpy() for name, value in attention.state_dict().items()}
     annotations = small.make_annotations("sentinel")
@@ -224,7 +226,7 @@ def test_sentinel_share_equals_softmax_term() -> None:
         _, with_sentinel = sentinel(w, x)
         _, without = additive(w, x)
         s = sigmoid(linear(w, "word_gate", x.y) + linear(w, "state_gate", x.h)) * np.tanh(x.m)
-        beta = float(look.sentinel[row])
+        beta = float(maps.sentinel[row])
         mixed = beta * linear(w, "sentinel_value", s) + (1 - beta) * without
         assert 0 < beta < 1
         np.testing.assert_allclose(with_sentinel, mixed, atol=1e-5)
@@ -232,7 +234,7 @@ def test_sentinel_share_equals_softmax_term() -> None:
 
 def test_heads_have_their_own_weights() -> None:
     """The mean alone would hide heads that are mixed up."""
-    look = small.look_at("multi_head").look
+    maps = small.attend_as("multi_head").maps
     attention = small.make_attention("multi_head")
     w = {name: value.double().numpy() for name, value in attention.state_dict().items()}
     for row in range(N):
@@ -240,4 +242,4 @@ def test_heads_have_their_own_weights() -> None:
         for head, rows in enumerate(np.split(np.arange(small.A), M)):
             own = {name: value[rows] for name, value in w.items() if not name.startswith("output")}
             alpha, _ = scaled_dot(own, question)
-            np.testing.assert_allclose(look.heads[row, head].numpy(), alpha, atol=1e-5)
+            np.testing.assert_allclose(maps.heads[row, head].numpy(), alpha, atol=1e-5)

@@ -13,8 +13,8 @@ from support import attention_kinds as small
 from support.attention_kinds import COLUMNS, KINDS, ROWS, WITH_MAPS, A, D, E, H, L, M, N
 from torch import Tensor, nn
 
-from model.attention import Look, Memory, build_attention
-from model.attention.interface import even_weights, mean_annotation, weighted_sum
+from model.attention import AttentionMaps, Memory, build_attention
+from model.attention.interface import mean_annotation, uniform_weights, weighted_sum
 from model.attention.local import STOPS
 from model.errors import CheckpointError
 
@@ -30,8 +30,8 @@ WITHOUT_EFFECT = {"scaled_dot": {"key_layer.bias"}, "multi_head": {"key_layer.bi
 
 @pytest.mark.parametrize("kind", WITH_MAPS)
 def test_weights_are_nonnegative_and_sum_to_one(kind: str) -> None:
-    attended = small.look_at(kind)
-    alpha = attended.look.alpha
+    attended = small.attend_as(kind)
+    alpha = attended.maps.alpha
     assert alpha.shape == (N, L)
     assert attended.context.shape == (N, small.sizes_for(kind).annotation)
     assert (alpha >= 0).all()
@@ -39,20 +39,20 @@ def test_weights_are_nonnegative_and_sum_to_one(kind: str) -> None:
 
 
 def test_no_attention_has_context_but_no_map() -> None:
-    attended = small.look_at("none")
+    attended = small.attend_as("none")
     assert attended.context.shape == (N, D)
-    assert attended.look == Look()
+    assert attended.maps == AttentionMaps()
 
 
 @pytest.mark.parametrize("kind", WITH_MAPS)
 def test_masked_cells_get_no_weight(kind: str) -> None:
     mask = small.make_mask()
-    look = small.look_at(kind, mask=mask).look
-    for weights in [look.alpha] if look.heads is None else [look.alpha, *look.heads.unbind(1)]:
+    maps = small.attend_as(kind, mask=mask).maps
+    for weights in [maps.alpha] if maps.heads is None else [maps.alpha, *maps.heads.unbind(1)]:
         assert (weights[~mask] == 0).all()
         torch.testing.assert_close(weights.sum(1), torch.ones(N))
-    if look.chosen is not None:
-        assert mask.gather(1, look.chosen.unsqueeze(1)).all()
+    if maps.chosen is not None:
+        assert mask.gather(1, maps.chosen.unsqueeze(1)).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,33 +60,37 @@ def test_masked_annotations_have_no_effect(kind: str) -> None:
     attention, asked, mask = small.make_attention(kind), small.make_query(), small.make_mask()
     annotations = small.make_annotations(kind)
     other = annotations.masked_fill(~mask.unsqueeze(2), 7.0)
-    one, same = (attention(asked, small.remember(attention, a, mask)) for a in (annotations, other))
+    one, same = (
+        small.attend(attention, asked, small.prepare(attention, a, mask)) for a in (annotations, other)
+    )
     torch.testing.assert_close(one.context, same.context)
     if kind != "none":
-        torch.testing.assert_close(one.look.alpha, same.look.alpha)
+        torch.testing.assert_close(one.maps.alpha, same.maps.alpha)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (*QUERY_INDEPENDENT, "local_m")])
 def test_weights_depend_on_query(kind: str) -> None:
     attention = small.make_attention(kind)
-    memory = small.remember(attention, small.make_annotations(kind))
-    one, other = (attention(small.make_query(seed=seed), memory).look.alpha for seed in (1, 11))
+    memory = small.prepare(attention, small.make_annotations(kind))
+    one, other = (small.attend(attention, small.make_query(seed=seed), memory).maps.alpha for seed in (1, 11))
     assert ((one - other).abs().sum(1) > 1e-2).all()
 
 
 def test_scheduled_window_depends_on_query_and_position() -> None:
     attention = small.make_attention("local_m")
-    memory = small.remember(attention, small.make_annotations("local_m"))
-    look = attention(small.make_query(), memory).look.alpha
+    memory = small.prepare(attention, small.make_annotations("local_m"))
+    maps = small.attend(attention, small.make_query(), memory).maps.alpha
     for asked in (small.make_query(seed=11), small.make_query(position=5)):
-        assert ((attention(asked, memory).look.alpha - look).abs().sum(1) > 1e-2).all()
+        assert ((small.attend(attention, asked, memory).maps.alpha - maps).abs().sum(1) > 1e-2).all()
 
 
 @pytest.mark.parametrize("kind", QUERY_INDEPENDENT)
 def test_query_independent_kinds_ignore_query(kind: str) -> None:
     attention = small.make_attention(kind)
-    memory = small.remember(attention, small.make_annotations(kind))
-    one, other = (attention(small.make_query(seed=seed, position=seed), memory) for seed in (1, 11))
+    memory = small.prepare(attention, small.make_annotations(kind))
+    one, other = (
+        small.attend(attention, small.make_query(seed=seed, position=seed), memory) for seed in (1, 11)
+    )
     assert torch.equal(one.context, other.context)
 
 
@@ -94,11 +98,14 @@ def test_query_independent_kinds_ignore_query(kind: str) -> None:
 def test_previous_word_matters_only_if_in_query(kind: str) -> None:
     for query, has_word in (("state", False), ("state_and_word", True)):
         attention = small.make_attention(kind, query)
-        memory = small.remember(attention, small.make_annotations(kind, query))
+        memory = small.prepare(attention, small.make_annotations(kind, query))
         asked, other = small.make_query(query), small.make_query(query, seed=11)
         vector = asked.hidden if query == "state" else torch.cat((asked.hidden, other.word), dim=1)
         changed = asked._replace(word=other.word, vector=vector)
-        same = torch.equal(attention(asked, memory).look.alpha, attention(changed, memory).look.alpha)
+        same = torch.equal(
+            small.attend(attention, asked, memory).maps.alpha,
+            small.attend(attention, changed, memory).maps.alpha,
+        )
         assert same is not has_word
 
 
@@ -107,26 +114,26 @@ def test_attention_is_permutation_equivariant(kind: str) -> None:
     attention, asked, mask = small.make_attention(kind), small.make_query(), small.make_mask()
     annotations = small.make_annotations(kind)
     order = torch.randperm(L, generator=torch.Generator().manual_seed(9))
-    straight = attention(asked, small.remember(attention, annotations, mask))
-    permuted = attention(asked, small.remember(attention, annotations[:, order], mask[:, order]))
+    straight = small.attend(attention, asked, small.prepare(attention, annotations, mask))
+    permuted = small.attend(attention, asked, small.prepare(attention, annotations[:, order], mask[:, order]))
     torch.testing.assert_close(permuted.context, straight.context)
     if kind != "none":
-        torch.testing.assert_close(permuted.look.alpha, straight.look.alpha[:, order])
-    if straight.look.chosen is not None:
-        assert torch.equal(order[permuted.look.chosen], straight.look.chosen)
+        torch.testing.assert_close(permuted.maps.alpha, straight.maps.alpha[:, order])
+    if straight.maps.chosen is not None:
+        assert torch.equal(order[permuted.maps.chosen], straight.maps.chosen)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_is_batch_invariant(kind: str) -> None:
     attention, asked = small.make_attention(kind), small.make_query()
     annotations, mask = small.make_annotations(kind), small.make_mask()
-    together = attention(asked, small.remember(attention, annotations, mask))
+    together = small.attend(attention, asked, small.prepare(attention, annotations, mask))
     for row in range(N):
         only = slice(row, row + 1)
-        memory = small.remember(attention, annotations[only], mask[only])
+        memory = small.prepare(attention, annotations[only], mask[only])
         alone = attention(small.select_query(asked, only), memory)
         torch.testing.assert_close(alone.context, together.context[only])
-        for one, all_of_them in zip(alone.look, together.look, strict=True):
+        for one, all_of_them in zip(alone.maps, together.maps, strict=True):
             assert (one is None) == (all_of_them is None)
             if one is not None:
                 torch.testing.assert_close(one, all_of_them[only])
@@ -137,10 +144,10 @@ def test_gradients_reach_parameters_and_annotations(kind: str) -> None:
     torch.manual_seed(8)
     attention = small.make_attention(kind).train()
     annotations = small.make_annotations(kind).requires_grad_()
-    attended = attention(small.make_query(), small.remember(attention, annotations))
+    attended = small.attend(attention, small.make_query(), small.prepare(attention, annotations))
     loss = attended.context.square().sum()
     if kind == "hard":  # a drawn cell passes no gradient to its weight; REINFORCE does, through log alpha
-        loss = loss + attended.look.alpha.log().square().sum()
+        loss = loss + attended.maps.alpha.log().square().sum()
     loss.backward()
     assert annotations.grad.abs().sum() > 0
     largest = {name: float(p.grad.abs().max()) for name, p in attention.named_parameters()}
@@ -151,14 +158,14 @@ def test_gradients_reach_parameters_and_annotations(kind: str) -> None:
 def test_softmax_is_float32_under_autocast(kind: str) -> None:
     attention = small.make_attention(kind, scale=1.0)
     annotations, asked = small.make_annotations(kind), small.make_query()
-    exact = attention(asked, small.remember(attention, annotations))
+    exact = small.attend(attention, asked, small.prepare(attention, annotations))
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = attention(asked, small.remember(attention, annotations))
-    for weights in filter(lambda seen: seen is not None, (mixed.look.alpha, mixed.look.heads)):
+        mixed = small.attend(attention, asked, small.prepare(attention, annotations))
+    for weights in filter(lambda seen: seen is not None, (mixed.maps.alpha, mixed.maps.heads)):
         assert weights.dtype == torch.float32
         # bfloat16 would be off by a hundredth
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(mixed.look.alpha, exact.look.alpha, atol=0.02, rtol=0.1)
+    torch.testing.assert_close(mixed.maps.alpha, exact.maps.alpha, atol=0.02, rtol=0.1)
     assert mixed.context.isfinite().all()
 
 
@@ -166,7 +173,7 @@ def test_softmax_is_float32_under_autocast(kind: str) -> None:
 def test_scaled_dot_attention_equals_torch(is_masked: bool) -> None:
     attention, asked = small.make_attention("scaled_dot"), small.make_query()
     annotations, mask = small.make_annotations("scaled_dot"), small.make_mask() if is_masked else None
-    found = attention(asked, small.remember(attention, annotations, mask))
+    found = small.attend(attention, asked, small.prepare(attention, annotations, mask))
     expected = nn.functional.scaled_dot_product_attention(
         attention.query_layer(asked.vector).unsqueeze(1),
         attention.key_layer(annotations),
@@ -195,7 +202,7 @@ def test_multi_head_attention_equals_torch(heads: int, is_masked: bool) -> None:
     annotations, hidden = torch.randn(N, L, width), torch.randn(N, width)
     mask = small.make_mask() if is_masked else None
     asked = small.make_query()._replace(vector=hidden)
-    found = ours(asked, small.remember(ours, annotations, mask))
+    found = small.attend(ours, asked, small.prepare(ours, annotations, mask))
 
     def expected(*, average: bool) -> tuple[Tensor, Tensor]:
         blocked = None if mask is None else ~mask
@@ -206,8 +213,8 @@ def test_multi_head_attention_equals_torch(heads: int, is_masked: bool) -> None:
 
     context, weights = expected(average=False)
     torch.testing.assert_close(found.context, context)
-    torch.testing.assert_close(found.look.heads, weights)
-    torch.testing.assert_close(found.look.alpha, expected(average=True)[1])
+    torch.testing.assert_close(found.maps.heads, weights)
+    torch.testing.assert_close(found.maps.alpha, expected(average=True)[1])
 
 
 def test_one_head_equals_scaled_dot_attention() -> None:
@@ -216,44 +223,48 @@ def test_one_head_equals_scaled_dot_attention() -> None:
     for name in ("query_layer", "key_layer"):
         getattr(plain, name).load_state_dict(getattr(one_head, name).state_dict())
     annotations, asked = small.make_annotations("multi_head"), small.make_query()
-    look = one_head(asked, small.remember(one_head, annotations)).look
-    torch.testing.assert_close(look.alpha, plain(asked, small.remember(plain, annotations)).look.alpha)
-    torch.testing.assert_close(look.heads, look.alpha.unsqueeze(1))
+    maps = small.attend(one_head, asked, small.prepare(one_head, annotations)).maps
+    torch.testing.assert_close(
+        maps.alpha, small.attend(plain, asked, small.prepare(plain, annotations)).maps.alpha
+    )
+    torch.testing.assert_close(maps.heads, maps.alpha.unsqueeze(1))
 
 
 def test_multi_head_map_is_mean_of_different_heads() -> None:
-    look = small.look_at("multi_head").look
-    assert look.heads.shape == (N, M, L)
-    torch.testing.assert_close(look.heads.sum(2), torch.ones(N, M))
-    torch.testing.assert_close(look.heads.mean(1), look.alpha)
-    assert ((look.heads[:, 0] - look.heads[:, 1]).abs().sum(1) > 1e-2).all()
+    maps = small.attend_as("multi_head").maps
+    assert maps.heads.shape == (N, M, L)
+    torch.testing.assert_close(maps.heads.sum(2), torch.ones(N, M))
+    torch.testing.assert_close(maps.heads.mean(1), maps.alpha)
+    assert ((maps.heads[:, 0] - maps.heads[:, 1]).abs().sum(1) > 1e-2).all()
 
 
 def test_additive_sum_is_additive_with_unit_energy_weights() -> None:
     summed, weighted = small.make_attention("additive_sum"), small.make_attention("additive")
     weighted.load_state_dict({**summed.state_dict(), "energy_layer.weight": torch.ones(1, A)})
     annotations, asked = small.make_annotations("additive"), small.make_query()
-    one, other = (kind(asked, small.remember(kind, annotations)) for kind in (summed, weighted))
-    torch.testing.assert_close(one.look.alpha, other.look.alpha)
+    one, other = (small.attend(kind, asked, small.prepare(kind, annotations)) for kind in (summed, weighted))
+    torch.testing.assert_close(one.maps.alpha, other.maps.alpha)
     torch.testing.assert_close(one.context, other.context)
 
 
 def test_location_attention_ignores_annotations() -> None:
     attention, asked = small.make_attention("location"), small.make_query()
     one, other = (
-        attention(asked, small.remember(attention, small.make_annotations("location", seed=seed)))
+        small.attend(
+            attention, asked, small.prepare(attention, small.make_annotations("location", seed=seed))
+        )
         for seed in (2, 12)
     )
-    assert torch.equal(one.look.alpha, other.look.alpha)
+    assert torch.equal(one.maps.alpha, other.maps.alpha)
     assert not torch.allclose(one.context, other.context)
 
 
 @pytest.mark.parametrize("changed", ["word", "hidden"])
 def test_location_attention_depends_on_word_and_state(changed: str) -> None:
     attention, asked = small.make_attention("location"), small.make_query()
-    memory = small.remember(attention, small.make_annotations("location"))
+    memory = small.prepare(attention, small.make_annotations("location"))
     other = asked._replace(**{changed: getattr(small.make_query(seed=11), changed)})
-    one, another = (attention(q, memory).look.alpha for q in (asked, other))
+    one, another = (small.attend(attention, q, memory).maps.alpha for q in (asked, other))
     assert ((one - another).abs().sum(1) > 1e-2).all()
 
 
@@ -276,8 +287,8 @@ def cells_within(row: float, column: float) -> Tensor:
 @pytest.mark.parametrize("shares", [(0.02, 0.03), (0.35, 0.9), (0.99, 0.98)])
 def test_weights_outside_predicted_window_are_zero(shares: tuple[float, float]) -> None:
     attention = centred_at(*shares)
-    memory = small.remember(attention, small.make_annotations("local_p"))
-    alpha = attention(small.make_query(), memory).look.alpha
+    memory = small.prepare(attention, small.make_annotations("local_p"))
+    alpha = small.attend(attention, small.make_query(), memory).maps.alpha
     inside = cells_within(shares[0] * (ROWS - 1), shares[1] * (COLUMNS - 1))
     assert 0 < inside.sum() < L
     assert (alpha[:, ~inside] == 0).all()
@@ -287,8 +298,8 @@ def test_weights_outside_predicted_window_are_zero(shares: tuple[float, float]) 
 @pytest.mark.parametrize("position", [0, 6, 14])
 def test_weights_outside_scheduled_window_are_zero(position: int) -> None:
     attention = small.make_attention("local_m")
-    memory = small.remember(attention, small.make_annotations("local_m"))
-    alpha = attention(small.make_query(position=position), memory).look.alpha
+    memory = small.prepare(attention, small.make_annotations("local_m"))
+    alpha = small.attend(attention, small.make_query(position=position), memory).maps.alpha
     [centre] = attention.centre(small.make_query(position=position))
     inside = cells_within(*centre.tolist())
     assert (alpha[:, ~inside] == 0).all()
@@ -301,24 +312,24 @@ def test_fully_masked_window_still_has_weights(kind: str) -> None:
     mask = torch.zeros(N, ROWS, COLUMNS, dtype=torch.bool)
     mask[:, :, 4:] = True  # the window is about the first cell
     mask = mask.flatten(1)
-    memory = small.remember(attention, small.make_annotations(kind), mask)
-    attended = attention(small.make_query(position=0), memory)
-    assert (attended.look.alpha[~mask] == 0).all()
-    torch.testing.assert_close(attended.look.alpha.sum(1), torch.ones(N))
+    memory = small.prepare(attention, small.make_annotations(kind), mask)
+    attended = small.attend(attention, small.make_query(position=0), memory)
+    assert (attended.maps.alpha[~mask] == 0).all()
+    torch.testing.assert_close(attended.maps.alpha.sum(1), torch.ones(N))
     assert attended.context.isfinite().all()
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (3, 4), (7, 7), (8, 16), (14, 12)])
 def test_scheduled_window_sweeps_whole_grid(rows: int, columns: int) -> None:
     attention = build_attention("local_m", small.sizes_for("local_m", rows=rows, columns=columns))
-    memory = small.remember(attention, torch.randn(1, rows * columns, D))
+    memory = small.prepare(attention, torch.randn(1, rows * columns, D))
 
-    def look(position: int) -> Tensor:
-        return attention(small.make_query(count=1, position=position), memory).look.alpha
+    def alpha_at(position: int) -> Tensor:
+        return small.attend(attention, small.make_query(count=1, position=position), memory).maps.alpha
 
-    sweep = torch.cat([look(position) for position in range(SWEEP)])
+    sweep = torch.cat([alpha_at(position) for position in range(SWEEP)])
     assert (sweep > 0).any(dim=0).all()
-    assert torch.equal(look(SWEEP), look(0))
+    assert torch.equal(alpha_at(SWEEP), alpha_at(0))
 
 
 def test_scheduled_window_moves_in_reading_order() -> None:
@@ -352,42 +363,42 @@ def driven(sign: float) -> tuple[nn.Module, nn.Module]:
 def test_sentinel_without_weight_is_additive_attention() -> None:
     sentinel, plain = driven(-1)
     annotations, asked = small.make_annotations("sentinel"), small.make_query()
-    found = sentinel(asked, small.remember(sentinel, annotations))
-    expected = plain(asked, small.remember(plain, annotations))
-    assert (found.look.sentinel < 1e-6).all()
+    found = sentinel(asked, small.prepare(sentinel, annotations))
+    expected = small.attend(plain, asked, small.prepare(plain, annotations))
+    assert (found.maps.sentinel < 1e-6).all()
     torch.testing.assert_close(found.context, expected.context)
-    torch.testing.assert_close(found.look.alpha, expected.look.alpha)
+    torch.testing.assert_close(found.maps.alpha, expected.maps.alpha)
 
 
 def test_sentinel_with_all_weight_is_context() -> None:
     sentinel, plain = driven(+1)
     annotations, asked = small.make_annotations("sentinel"), small.make_query()
-    found = sentinel(asked, small.remember(sentinel, annotations))
+    found = sentinel(asked, small.prepare(sentinel, annotations))
     known = (
         torch.sigmoid(sentinel.word_gate(asked.word) + sentinel.state_gate(asked.hidden)) * asked.cell.tanh()
     )
-    assert (found.look.sentinel > 1 - 1e-5).all()
+    assert (found.maps.sentinel > 1 - 1e-5).all()
     torch.testing.assert_close(found.context, sentinel.sentinel_value(known), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.look.alpha.sum(1), torch.ones(N))
-    expected = plain(asked, small.remember(plain, annotations)).look.alpha
-    torch.testing.assert_close(found.look.alpha, expected)
+    torch.testing.assert_close(found.maps.alpha.sum(1), torch.ones(N))
+    expected = small.attend(plain, asked, small.prepare(plain, annotations)).maps.alpha
+    torch.testing.assert_close(found.maps.alpha, expected)
 
 
 def test_mask_leaves_sentinel() -> None:
     one_cell = torch.zeros(N, L, dtype=torch.bool)
     one_cell[:, 3] = True
-    look = small.look_at("sentinel", mask=one_cell).look
-    assert ((look.sentinel > 0) & (look.sentinel < 1)).all()
-    assert (look.alpha[:, 3] == 1).all()
+    maps = small.attend_as("sentinel", mask=one_cell).maps
+    assert ((maps.sentinel > 0) & (maps.sentinel < 1)).all()
+    assert (maps.alpha[:, 3] == 1).all()
 
 
 def test_uniform_weights_give_mean_annotation() -> None:
     annotations, mask = small.make_annotations("uniform"), small.make_mask()
-    everywhere = weighted_sum(even_weights(annotations, None), annotations)
+    everywhere = weighted_sum(uniform_weights(annotations, None), annotations)
     torch.testing.assert_close(everywhere, annotations.mean(1))
     torch.testing.assert_close(mean_annotation(annotations, None), annotations.mean(1))
     by_hand = torch.stack([row[allowed].mean(0) for row, allowed in zip(annotations, mask, strict=True)])
-    torch.testing.assert_close(weighted_sum(even_weights(annotations, mask), annotations), by_hand)
+    torch.testing.assert_close(weighted_sum(uniform_weights(annotations, mask), annotations), by_hand)
     torch.testing.assert_close(mean_annotation(annotations, mask), by_hand)
 
 
@@ -395,8 +406,8 @@ def test_uniform_weights_give_mean_annotation() -> None:
 def test_memory_select_equals_memory_of_selected_rows(kind: str) -> None:
     attention, annotations, mask = small.make_attention(kind), small.make_annotations(kind), small.make_mask()
     rows = torch.tensor([2, 0, 0, 3, 2, 2])
-    selected = small.remember(attention, annotations, mask, draw_seed=5).select(rows)
-    anew = small.remember(attention, annotations[rows], mask[rows], draw_seed=5)
+    selected = small.prepare(attention, annotations, mask, draw_seed=5).select(rows)
+    anew = small.prepare(attention, annotations[rows], mask[rows], draw_seed=5)
     torch.testing.assert_close(selected, anew)
     assert isinstance(selected, Memory)
 
@@ -407,35 +418,37 @@ def test_memory_select_without_mask() -> None:
     assert len(memory.select(slice(2)).annotations) == 2
 
 
-def make_look(rows: int, seed: int) -> Look:
+def make_maps(rows: int, seed: int) -> AttentionMaps:
     generator = torch.Generator().manual_seed(seed)
     heads = torch.rand(rows, M, L, generator=generator)
     chosen = torch.randint(0, L, (rows,), generator=generator)
-    return Look(alpha=heads.mean(1), heads=heads, chosen=chosen, beta=torch.rand(rows, generator=generator))
+    return AttentionMaps(
+        alpha=heads.mean(1), heads=heads, chosen=chosen, beta=torch.rand(rows, generator=generator)
+    )
 
 
 def test_stacked_looks_are_blank_after_caption_ends() -> None:
-    looks = [make_look(rows, seed) for seed, rows in enumerate((4, 3, 1))]
-    whole = Look.stack(looks, rows=5)
+    steps = [make_maps(rows, seed) for seed, rows in enumerate((4, 3, 1))]
+    whole = AttentionMaps.stack(steps, rows=5)
     assert whole.sentinel is None
     assert whole.alpha.shape == (5, 3, L)
     assert whole.heads.shape == (5, 3, M, L)
     assert whole.beta.shape == whole.chosen.shape == (5, 3)
-    for t, look in enumerate(looks):
-        count = len(look.beta)
+    for t, maps in enumerate(steps):
+        count = len(maps.beta)
         for name, blank in (("alpha", 0), ("heads", 0), ("beta", 0), ("chosen", -1)):
             stacked = getattr(whole, name)
-            assert torch.equal(stacked[:count, t], getattr(look, name))
+            assert torch.equal(stacked[:count, t], getattr(maps, name))
             assert (stacked[count:, t] == blank).all()
     assert whole.chosen.dtype == torch.long
 
 
 def test_look_select_by_rows_or_row() -> None:
-    look = make_look(4, 0)
-    some, one = look.select(torch.tensor([3, 3, 0])), look.select(2)
-    assert torch.equal(some.alpha, look.alpha[[3, 3, 0]])
+    maps = make_maps(4, 0)
+    some, one = maps.select(torch.tensor([3, 3, 0])), maps.select(2)
+    assert torch.equal(some.alpha, maps.alpha[[3, 3, 0]])
     assert some.sentinel is one.sentinel is None
-    assert torch.equal(one.heads, look.heads[2])
+    assert torch.equal(one.heads, maps.heads[2])
     assert one.beta.shape == one.chosen.shape == ()
 
 

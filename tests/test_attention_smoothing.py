@@ -9,15 +9,15 @@ from support.attention_kinds import COLUMNS, ROWS
 from torch import nn
 
 from model.attention import Sizes, build_attention
-from model.attention.smoothing import ScoreBlur
+from model.attention.smoothing import ScoreSmoothing
 
 L = ROWS * COLUMNS
 SCORED = sorted({"additive", "additive_sum", "location", "dot", "general", "scaled_dot", "multi_head"})
 WINDOWED = ["local_m", "local_p"]
 
 
-def blur(times: int, rows: int = ROWS, columns: int = COLUMNS) -> ScoreBlur:
-    return ScoreBlur(Sizes(1, 1, 1, 1, 1, 1, rows, columns, score_blur=times))
+def blur(times: int, rows: int = ROWS, columns: int = COLUMNS) -> ScoreSmoothing:
+    return ScoreSmoothing(Sizes(1, 1, 1, 1, 1, 1, rows, columns, score_blur=times))
 
 
 def random_scores(rows: int = 3) -> torch.Tensor:
@@ -74,15 +74,15 @@ def test_grids_smaller_than_kernel_are_smoothed(rows: int, columns: int) -> None
     assert found.max() <= scores.max()
 
 
-def look(kind: str, times: int):
+def maps_of(kind: str, times: int):
     sizes = small.sizes_for(kind)._replace(score_blur=times)
     torch.manual_seed(3)
     attention = build_attention(kind, sizes).eval()
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.mul_(4)
-        memory = small.remember(attention, small.make_annotations(kind))
-        return attention(small.make_query(), memory).look
+        memory = small.prepare(attention, small.make_annotations(kind))
+        return small.attend(attention, small.make_query(), memory).maps
 
 
 def roughness(alpha: torch.Tensor) -> float:
@@ -93,14 +93,14 @@ def roughness(alpha: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("kind", [*SCORED, "sentinel", "hard"])
 def test_smoothed_maps_are_smoother_and_sum_to_one(kind: str) -> None:
-    rough, smooth = look(kind, 0).alpha, look(kind, 2).alpha
+    rough, smooth = maps_of(kind, 0).alpha, maps_of(kind, 2).alpha
     torch.testing.assert_close(smooth.sum(1), torch.ones(len(smooth)))
     assert roughness(smooth) < 0.8 * roughness(rough)
 
 
 @pytest.mark.parametrize("kind", WINDOWED)
 def test_smoothing_keeps_window_edge(kind: str) -> None:
-    rough, smooth = look(kind, 0).alpha, look(kind, 2).alpha
+    rough, smooth = maps_of(kind, 0).alpha, maps_of(kind, 2).alpha
     assert torch.equal(rough == 0, smooth == 0)
     torch.testing.assert_close(smooth.sum(1), torch.ones(len(smooth)))
     assert not torch.allclose(rough, smooth)

@@ -21,7 +21,7 @@ from model import (
 )
 from model import captioner as module
 from model.attention import ATTENTION_KINDS
-from model.decoding.beam_search import BANNED_IDS
+from model.decoding.constraints import BANNED_IDS
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
 
@@ -122,7 +122,7 @@ def test_non_finite_output_is_an_error(captioner: Captioner, network: CaptionNet
     with pytest.raises(NonFiniteError, match="not finite"):
         captioner.caption([draw_photo(1)])
     with pytest.raises(NonFiniteError, match="not finite"):
-        captioner.read([draw_photo(1)], [[["a"]]])
+        captioner.force_decode([draw_photo(1)], [[["a"]]])
 
 
 def test_unknown_device_is_refused(checkpoint: Path) -> None:
@@ -186,7 +186,7 @@ def test_seed_does_not_change_soft_attention(config: ModelConfig, kind: str) -> 
 def test_forced_decoding_equals_generation(config: ModelConfig, kind: str) -> None:
     captioner, photos = captioner_of(config, kind), [draw_photo(seed) for seed in range(5)]
     said = [captions[0] for captions in captioner.caption(photos, DecodingOptions(beam_size=2))]
-    read = captioner.read(photos, [[caption.text.split()] for caption in said])
+    read = captioner.force_decode(photos, [[caption.text.split()] for caption in said])
     assert any(caption.is_finished for caption in said)
     for [again], caption in zip(read, said, strict=True):
         assert (again.text, again.grid) == (caption.text, caption.grid)
@@ -210,27 +210,27 @@ def test_forced_decoding_is_batch_invariant(captioner: Captioner, monkeypatch: p
         ["a zebra sits on a zebra"],
     ]
     captions = [[text.split() for text in of_photo] for of_photo in texts]
-    together = captioner.read(photos, captions)
+    together = captioner.force_decode(photos, captions)
     assert [[caption.text for caption in found] for found in together] == texts
     for photo, words, found in zip(photos, captions, together, strict=True):
         for own, caption in zip(words, found, strict=True):
-            [[alone]] = captioner.read([photo], [[own]])
+            [[alone]] = captioner.force_decode([photo], [[own]])
             assert alone.log_prob == pytest.approx(caption.log_prob, abs=1e-4)
             assert_same_words(alone, caption)
 
 
 def test_forced_caption_score_includes_end(captioner: Captioner) -> None:
-    [[caption]] = captioner.read([draw_photo(1)], [[["a", "dog"]]])
+    [[caption]] = captioner.force_decode([draw_photo(1)], [[["a", "dog"]]])
     words = sum(word.log_prob for word in caption.words)
     assert caption.log_prob < words < 0
     assert caption.is_finished
-    [[longer]] = captioner.read([draw_photo(1)], [[["a", "dog", "runs"]]])
+    [[longer]] = captioner.force_decode([draw_photo(1)], [[["a", "dog", "runs"]]])
     assert_same_words(replace(longer, words=longer.words[:2]), caption)
 
 
 def test_unknown_word_is_decoded_as_unk(captioner: Captioner) -> None:
     texts = ["a dog sits on", "a zebra sits on", "a quagga sits on"]
-    [[known, unknown, other]] = captioner.read([draw_photo(1)], [[text.split() for text in texts]])
+    [[known, unknown, other]] = captioner.force_decode([draw_photo(1)], [[text.split() for text in texts]])
     assert (unknown.text, unknown.words[1].word) == ("a zebra sits on", "zebra")
     assert unknown.log_prob == pytest.approx(other.log_prob, abs=1e-5)
     assert unknown.words[2].log_prob != pytest.approx(known.words[2].log_prob, abs=1e-3)
@@ -242,24 +242,24 @@ def test_unknown_word_is_decoded_as_unk(captioner: Captioner) -> None:
 
 def test_forced_decoding_matches_captions_to_images(captioner: Captioner) -> None:
     photos, words = [draw_photo(seed) for seed in range(3)], ["a", "dog"]
-    found = [captions[0].log_prob for captions in captioner.read(photos, [[words]] * 3)]
+    found = [captions[0].log_prob for captions in captioner.force_decode(photos, [[words]] * 3)]
     assert len({round(log_prob, 3) for log_prob in found}) == 3
-    turned = [captions[0].log_prob for captions in captioner.read(photos[::-1], [[words]] * 3)]
+    turned = [captions[0].log_prob for captions in captioner.force_decode(photos[::-1], [[words]] * 3)]
     assert turned[::-1] == pytest.approx(found, abs=1e-4)
 
 
 @pytest.mark.parametrize("captions", [[], [[]], [[], []]], ids=["no photos", "one", "two"])
 def test_forced_decoding_of_nothing_is_empty(captioner: Captioner, captions: list[list[list[str]]]) -> None:
-    assert captioner.read([draw_photo(seed) for seed in range(len(captions))], captions) == captions
+    assert captioner.force_decode([draw_photo(seed) for seed in range(len(captions))], captions) == captions
 
 
 def test_empty_caption_is_decoded_as_its_end(captioner: Captioner) -> None:
-    [[nothing, something]] = captioner.read([draw_photo(1)], [[[], ["a"]]])
+    [[nothing, something]] = captioner.force_decode([draw_photo(1)], [[[], ["a"]]])
     assert (nothing.text, nothing.words) == ("", ())
     assert nothing.log_prob < 0
     assert something.words
 
 
 def test_single_empty_caption_is_decoded(captioner: Captioner) -> None:
-    [[nothing]] = captioner.read([draw_photo(1)], [[[]]])
+    [[nothing]] = captioner.force_decode([draw_photo(1)], [[[]]])
     assert nothing.words == ()

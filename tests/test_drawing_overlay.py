@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 
 from model.caption import Caption, Grid, Word
 from model.drawing import overlay
-from model.drawing.contact_sheet import WALK_MIN_WIDTH, WALK_SIDE, contact_sheet, walk_gif
+from model.drawing.contact_sheet import ANIMATION_MIN_WIDTH, ANIMATION_SIDE, animated_gif, contact_sheet
 from model.drawing.overlay import WORD_SIDE, data_url, draw_overlay, encode_jpeg, encode_png, word_overlay
 from model.drawing.text import TITLE_HEIGHT, Text, titled
 from model.errors import OptionsError
@@ -180,7 +180,7 @@ def test_photo_is_not_modified() -> None:
     before = image.tobytes()
     contact_sheet(image, caption)
     word_overlay(image, caption, 1)
-    walk_gif(image, caption)
+    animated_gif(image, caption)
     assert image.tobytes() == before
 
 
@@ -303,7 +303,7 @@ def test_contact_sheet_without_maps_says_so(size: tuple[int, int], monkeypatch: 
 
 def test_animation_without_maps_shows_plain_photo() -> None:
     image = photo((320, 200))
-    frames = frames_of(walk_gif(image, caption_of("a dog runs", attention=None)))
+    frames = frames_of(animated_gif(image, caption_of("a dog runs", attention=None)))
     assert len(frames) == 4
     for frame in frames:
         assert np.abs(np.asarray(frame.crop((0, 0, 320, 200)), dtype=float) - np.asarray(image)).mean() < 16
@@ -362,7 +362,7 @@ def test_chosen_cell_is_outlined_in_every_drawing(monkeypatch: pytest.MonkeyPatc
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     image, caption = grey((400, 300)), caption_of("dog", chosen=(1, 2))
     contact_sheet(image, caption)
-    frame = frames_of(walk_gif(image, caption))[1]
+    frame = frames_of(animated_gif(image, caption))[1]
     for picture in (panels[1][0], word_overlay(image, caption, 0), frame.crop((0, 0, 400, 300))):
         corner = (round(picture.width / 2), round(picture.height / 3))
         assert min(picture.getpixel(corner)) > 240  # a GIF has only near-white
@@ -393,16 +393,16 @@ def test_contact_sheet_notes_mean_of_heads(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_animation_has_photo_and_one_frame_per_word(size: tuple[int, int], sentence: str) -> None:
-    gif = walk_gif(photo(size), caption_of(sentence))
+    gif = animated_gif(photo(size), caption_of(sentence))
     frames = frames_of(gif)
     assert len(frames) == len(sentence.split()) + 1
-    assert max(frames[0].width, WALK_MIN_WIDTH) <= WALK_SIDE
-    assert frames[0].height <= WALK_SIDE + 100
+    assert max(frames[0].width, ANIMATION_MIN_WIDTH) <= ANIMATION_SIDE
+    assert frames[0].height <= ANIMATION_SIDE + 100
 
 
 def test_animation_loops_over_overlays() -> None:
     image, caption = photo((320, 200)), caption_of("a dog runs")
-    gif = walk_gif(image, caption)
+    gif = animated_gif(image, caption)
     assert b"NETSCAPE2.0" in gif
     pictures = [image, *(word_overlay(image, caption, index) for index in range(3))]
     shown = [np.asarray(frame.crop((0, 0, 320, 200)), dtype=np.float64) for frame in frames_of(gif)]
@@ -419,7 +419,7 @@ def test_equal_words_have_separate_frames() -> None:
     words = tuple(Word(word="the", log_prob=-1.0, beta=0.5, attention=even) for _ in range(4))
     grid = Grid(rows=3, columns=4, box=WHOLE)
     caption = Caption(text="the the the the", log_prob=-4.0, words=words, grid=grid, is_finished=False)
-    assert len(frames_of(walk_gif(grey((64, 48)), caption))) == 5
+    assert len(frames_of(animated_gif(grey((64, 48)), caption))) == 5
 
 
 def test_written_images_have_no_metadata() -> None:
@@ -431,7 +431,7 @@ def test_written_images_have_no_metadata() -> None:
     sheet, single = contact_sheet(image, caption), word_overlay(image, caption, 0)
     assert sheet.info == single.info == {}
     files = [encode(picture) for encode in (encode_png, encode_jpeg) for picture in (image, sheet, single)]
-    for data in [*files, walk_gif(image, caption)]:
+    for data in [*files, animated_gif(image, caption)]:
         assert b"SECRET" not in data
         with Image.open(BytesIO(data)) as written:
             assert not written.getexif()

@@ -41,10 +41,10 @@ def test_loss_ignores_padding(network: CaptionNetwork, generator):
 
     def loss_of(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, int]:
         batch = collate([Example(photos[row], [captions[row]]) for row in rows])
-        memory = network.remember(batch.inputs).select(batch.owners)
-        reading = network.read(memory, batch.words, batch.lengths)
-        cross_entropy = smoothed_cross_entropy(reading.logits, batch.targets, label_smoothing=0.1)
-        penalty = doubly_stochastic_penalty(reading.looks.alpha)
+        memory = network.encode(batch.inputs).select(batch.owners)
+        forced = network.teacher_force(memory, batch.words, batch.lengths)
+        cross_entropy = smoothed_cross_entropy(forced.logits, batch.targets, label_smoothing=0.1)
+        penalty = doubly_stochastic_penalty(forced.maps.alpha)
         return cross_entropy, penalty, len(batch.targets)
 
     with torch.no_grad():

@@ -12,7 +12,7 @@ from conftest import config_of_kind
 from torch import Tensor, nn
 
 from model import ModelConfig
-from model.attention import Attended, Look, Memory, Query, hard
+from model.attention import AttentionMaps, Memory, Query, hard
 from model.attention.interface import masked_softmax
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
@@ -45,17 +45,17 @@ class Toy:
         self.targets = torch.tensor([1] * rows + [3] * rows)  # packed: the first words, then the second
         self.lengths = torch.full((rows,), WORDS)
 
-    def read(self, chosen: Tensor) -> tuple[Tensor, Look]:
-        """Logits (words, V), packed, and the looks of rows that chose ``chosen``, (rows, T)."""
+    def read(self, chosen: Tensor) -> tuple[Tensor, AttentionMaps]:
+        """Logits (words, V), packed, and the maps of rows that chose ``chosen``, (rows, T)."""
         rows, (first, second) = torch.arange(len(chosen)), chosen.T
-        first_look, second_look, first_word, second_word = self.parameters
-        alpha = torch.stack((first_look, second_look[rows, first]), dim=1).softmax(dim=2)
+        first_map, second_map, first_word, second_word = self.parameters
+        alpha = torch.stack((first_map, second_map[rows, first]), dim=1).softmax(dim=2)
         logits = torch.cat((first_word[rows, first], second_word[rows, first, second]))
-        return logits, Look(alpha, chosen=chosen)
+        return logits, AttentionMaps(alpha, chosen=chosen)
 
-    def probability(self, look: Look) -> Tensor:
+    def probability(self, maps: AttentionMaps) -> Tensor:
         """Of what each row chose, (rows,)."""
-        return look.alpha.gather(2, look.chosen.unsqueeze(2)).squeeze(2).prod(dim=1)
+        return maps.alpha.gather(2, maps.chosen.unsqueeze(2)).squeeze(2).prod(dim=1)
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """log p of the true words, (rows, T)."""
@@ -64,8 +64,8 @@ class Toy:
 
     def gradients(self, baseline: float, chosen: Tensor = PATHS, *, direct: bool = True) -> Tensor:
         """What every row teaches about all parameters, (rows, parameters): of the mean over its words."""
-        logits, look = self.read(chosen)
-        loss = reinforce(logits, self.targets, self.lengths, look, baseline).loss
+        logits, maps = self.read(chosen)
+        loss = reinforce(logits, self.targets, self.lengths, maps, baseline).loss
         if direct:
             loss = loss + smoothed_cross_entropy(logits, self.targets, label_smoothing=0.0)
         return flat_gradients(loss * len(chosen), self.parameters)
@@ -79,8 +79,8 @@ def flat_gradients(loss: Tensor, parameters: list[Tensor]) -> Tensor:
 def enumerated() -> tuple[Tensor, Tensor]:
     """The probability of every path, and the gradient of the expected loss with respect to everything."""
     toy = Toy(len(PATHS))
-    logits, look = toy.read(PATHS)
-    probability = toy.probability(look)
+    logits, maps = toy.read(PATHS)
+    probability = toy.probability(maps)
     expected = -(probability * toy.log_probs(logits).mean(dim=1)).sum()
     # The rows are copies of one network, so what they teach adds up.
     return probability.detach(), flat_gradients(expected, toy.parameters).sum(dim=0)
@@ -119,8 +119,8 @@ def test_sampled_gradient_matches_within_error(baseline: float) -> None:
 @pytest.mark.usefixtures("without_entropy")
 def test_baseline_reduces_gradient_variance() -> None:
     toy = Toy(len(PATHS))
-    logits, look = toy.read(PATHS)
-    probability = toy.probability(look).detach()
+    logits, maps = toy.read(PATHS)
+    probability = toy.probability(maps).detach()
     reward = (probability * toy.log_probs(logits).mean(dim=1)).sum().item()
 
     def variance(baseline: float) -> float:
@@ -140,8 +140,8 @@ def test_entropy_bonus_has_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ENTROPY_WEIGHT", 0.0)
     difference = with_entropy - Toy(len(PATHS)).gradients(0.0)
     toy = Toy(len(PATHS))
-    _, look = toy.read(PATHS)
-    entropy = entropy_of(look.alpha).mean(dim=1).sum()  # of a mean word, over the rows
+    _, maps = toy.read(PATHS)
+    entropy = entropy_of(maps.alpha).mean(dim=1).sum()  # of a mean word, over the rows
     torch.testing.assert_close(difference, flat_gradients(-ENTROPY_WEIGHT * entropy, toy.parameters))
     assert difference.abs().max() > 0
 
@@ -150,17 +150,17 @@ def test_entropy_term_evens_weights() -> None:
     scores = torch.tensor([[[2.0, 0.0, -1.0, 0.5]]], requires_grad=True)
     before = entropy_of(scores.softmax(2)).item()
     for _ in range(50):
-        look = Look(scores.softmax(2), chosen=torch.tensor([[0]]))
+        maps = AttentionMaps(scores.softmax(2), chosen=torch.tensor([[0]]))
         logits = torch.zeros(1, 2)  # with the baseline of its only reward, log 1/2, nothing else teaches
         baseline = float(torch.tensor(0.5).log())
-        loss = reinforce(logits, torch.tensor([0]), torch.tensor([1]), look, baseline).loss
+        loss = reinforce(logits, torch.tensor([0]), torch.tensor([1]), maps, baseline).loss
         [gradient] = torch.autograd.grad(loss, [scores])
         scores = (scores - 200 * gradient).detach().requires_grad_()
     assert entropy_of(scores.softmax(2)).item() > before + 0.05
 
 
-def make_looks(lengths: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Look]:
-    """Logits, targets, lengths and looks of captions, longest first, with nothing after their ends."""
+def make_maps(lengths: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor, AttentionMaps]:
+    """Logits, targets, lengths and maps of captions, longest first, with nothing after their ends."""
     generator = torch.Generator().manual_seed(seed)
     words, rows, longest = sum(lengths), len(lengths), lengths[0]
     is_word = torch.arange(longest) < torch.tensor(lengths).unsqueeze(1)  # (N, T)
@@ -168,7 +168,7 @@ def make_looks(lengths: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tenso
     chosen = torch.randint(0, CELLS, (rows, longest), generator=generator).masked_fill(~is_word, -1)
     logits = torch.randn(words, V, generator=generator)
     targets = torch.randint(0, V, (words,), generator=generator)
-    return logits, targets, torch.tensor(lengths), Look(alpha.requires_grad_(), chosen=chosen)
+    return logits, targets, torch.tensor(lengths), AttentionMaps(alpha.requires_grad_(), chosen=chosen)
 
 
 def of_row(row: int, lengths: list[int]) -> list[int]:
@@ -179,13 +179,13 @@ def of_row(row: int, lengths: list[int]) -> list[int]:
 
 def test_reinforce_is_batch_invariant() -> None:
     lengths = [5, 3, 3, 1]
-    logits, targets, _, looks = make_looks(lengths)
-    together = reinforce(logits, targets, torch.tensor(lengths), looks, -1.0)
+    logits, targets, _, maps = make_maps(lengths)
+    together = reinforce(logits, targets, torch.tensor(lengths), maps, -1.0)
     gain, reward = 0.0, 0.0
     for row, length in enumerate(lengths):
         own = of_row(row, lengths)
-        look = Look(looks.alpha[row : row + 1, :length], chosen=looks.chosen[row : row + 1, :length])
-        alone = reinforce(logits[own], targets[own], torch.tensor([length]), look, -1.0)
+        maps = AttentionMaps(maps.alpha[row : row + 1, :length], chosen=maps.chosen[row : row + 1, :length])
+        alone = reinforce(logits[own], targets[own], torch.tensor([length]), maps, -1.0)
         gain += alone.loss.item() * length
         reward += alone.reward * length
     assert together.loss.item() == pytest.approx(gain / sum(lengths), rel=1e-4)
@@ -195,33 +195,33 @@ def test_reinforce_is_batch_invariant() -> None:
 def test_reinforce_loss_equals_formula() -> None:
     """Written word by word: (words still to come, less the baseline) times log alpha, and the entropy."""
     lengths = [4, 2]
-    logits, targets, _, looks = make_looks(lengths)
+    logits, targets, _, maps = make_maps(lengths)
     baseline, gain = -1.3, 0.0
     for row, length in enumerate(lengths):
         own = of_row(row, lengths)
         rewards = [float(logits[at].log_softmax(0)[targets[at]]) - baseline for at in own]
         for t in range(length):
-            alpha = looks.alpha[row, t].detach()
-            gain += sum(rewards[t:]) * float(alpha[looks.chosen[row, t]].log())
+            alpha = maps.alpha[row, t].detach()
+            gain += sum(rewards[t:]) * float(alpha[maps.chosen[row, t]].log())
             gain += ENTROPY_WEIGHT * float(entropy_of(alpha))
-    found = reinforce(logits, targets, torch.tensor(lengths), looks, baseline).loss.item()
+    found = reinforce(logits, targets, torch.tensor(lengths), maps, baseline).loss.item()
     assert found == pytest.approx(-gain / sum(lengths), rel=1e-4)
 
 
 def test_padding_gets_no_gradient() -> None:
-    logits, targets, lengths, looks = make_looks([4, 2, 1])
-    reinforce(logits, targets, lengths, looks, -1.0).loss.backward()
-    is_word = looks.chosen >= 0
-    assert (looks.alpha.grad[~is_word] == 0).all()
-    assert looks.alpha.grad[is_word].abs().sum(1).all()
-    assert looks.alpha.grad.isfinite().all()
+    logits, targets, lengths, maps = make_maps([4, 2, 1])
+    reinforce(logits, targets, lengths, maps, -1.0).loss.backward()
+    is_word = maps.chosen >= 0
+    assert (maps.alpha.grad[~is_word] == 0).all()
+    assert maps.alpha.grad[is_word].abs().sum(1).all()
+    assert maps.alpha.grad.isfinite().all()
 
 
 def test_expectation_images_get_no_reinforce_gradient() -> None:
-    logits, targets, lengths, looks = make_looks([3, 3, 2])
-    chosen = looks.chosen.clone()
+    logits, targets, lengths, maps = make_maps([3, 3, 2])
+    chosen = maps.chosen.clone()
     chosen[1] = -1
-    drawn = Look(looks.alpha, chosen=chosen)
+    drawn = AttentionMaps(maps.alpha, chosen=chosen)
     one = reinforce(logits, targets, lengths, drawn, -1.0)
     changed = logits.clone()
     changed[of_row(1, [3, 3, 2])] += torch.randn(3, V, generator=torch.Generator().manual_seed(1))
@@ -229,25 +229,25 @@ def test_expectation_images_get_no_reinforce_gradient() -> None:
     assert one.loss.item() == pytest.approx(other.loss.item())
     assert one.reward != other.reward  # the baseline follows all words
     one.loss.backward()
-    assert (looks.alpha.grad[1] == 0).all()
-    assert looks.alpha.grad[0].any()
+    assert (maps.alpha.grad[1] == 0).all()
+    assert maps.alpha.grad[0].any()
 
 
 def test_reward_excludes_earlier_words() -> None:
     def gradient(shift: float) -> Tensor:
-        logits, targets, lengths, looks = make_looks([3])
+        logits, targets, lengths, maps = make_maps([3])
         logits[0, targets[0]] += shift
-        reinforce(logits, targets, lengths, looks, 0.0).loss.backward()
-        return looks.alpha.grad[0]
+        reinforce(logits, targets, lengths, maps, 0.0).loss.backward()
+        return maps.alpha.grad[0]
 
     assert not torch.allclose(gradient(0.0)[0], gradient(2.0)[0])
     torch.testing.assert_close(gradient(0.0)[1:], gradient(2.0)[1:])
 
 
 def test_zero_weights_are_finite() -> None:
-    logits, targets, lengths, _ = make_looks([2])
+    logits, targets, lengths, _ = make_maps([2])
     alpha = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]], requires_grad=True)
-    found = reinforce(logits, targets, lengths, Look(alpha, chosen=torch.tensor([[0, 1]])), 0.0)
+    found = reinforce(logits, targets, lengths, AttentionMaps(alpha, chosen=torch.tensor([[0, 1]])), 0.0)
     found.loss.backward()
     assert found.loss.isfinite()
     assert alpha.grad.isfinite().all()
@@ -267,10 +267,10 @@ class Forced(nn.Module):
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         return self.attention.prepare(annotations, mask)
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
+    def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         alpha = masked_softmax(self.attention.scores(query, memory), memory.mask)
         chosen = self.chosen[:, query.position]
-        return Attended(memory.annotations[torch.arange(len(chosen)), chosen], Look(alpha, chosen=chosen))
+        return memory.annotations[torch.arange(len(chosen)), chosen], AttentionMaps(alpha, chosen=chosen)
 
 
 @pytest.fixture
@@ -289,16 +289,16 @@ def make_network(config: ModelConfig) -> tuple[CaptionNetwork, Tensor]:
     return network, torch.randn(1, CELLS, network.encoder.feature_dim)
 
 
-def read_caption(network: CaptionNetwork, memory: Memory) -> tuple[Tensor, Tensor, Tensor, Look]:
+def read_caption(network: CaptionNetwork, memory: Memory) -> tuple[Tensor, Tensor, Tensor, AttentionMaps]:
     """A caption of two words, read by every row of ``memory``."""
     rows = len(memory.annotations)
     lengths = torch.full((rows,), WORDS)
-    reading = network.read(memory, torch.tensor([[1, 6]]).expand(rows, -1), lengths)
-    return reading.logits, torch.tensor([6] * rows + [2] * rows), lengths, reading.looks
+    forced = network.teacher_force(memory, torch.tensor([[1, 6]]).expand(rows, -1), lengths)
+    return forced.logits, torch.tensor([6] * rows + [2] * rows), lengths, forced.maps
 
 
 def gradient_of(loss: Tensor, network: CaptionNetwork) -> Tensor:
-    """With respect to everything that decides where the decoder looks."""
+    """With respect to everything that decides where the decoder maps."""
     found = torch.autograd.grad(loss, list(network.decoder.attention.parameters()), retain_graph=True)
     return torch.cat([gradient.flatten() for gradient in found])
 
@@ -307,10 +307,10 @@ def exact_gradient(network: CaptionNetwork, features: Tensor) -> Tensor:
     """Of the loss of a word expected over all sixteen paths."""
     attention = network.decoder.attention
     network.decoder.attention = Forced(attention, PATHS)
-    memory = network.remember_features(features).select(torch.zeros(len(PATHS), dtype=torch.long))
-    logits, targets, _, looks = read_caption(network, memory)
+    memory = network.encode_features(features).select(torch.zeros(len(PATHS), dtype=torch.long))
+    logits, targets, _, maps = read_caption(network, memory)
     network.decoder.attention = attention
-    probability = looks.alpha.gather(2, PATHS.unsqueeze(2)).squeeze(2).prod(dim=1)
+    probability = maps.alpha.gather(2, PATHS.unsqueeze(2)).squeeze(2).prod(dim=1)
     log_probs = logits.log_softmax(1).gather(1, targets.unsqueeze(1)).view(WORDS, -1)
     assert probability.sum().item() == pytest.approx(1, abs=1e-5)
     return gradient_of(-(probability * log_probs.mean(dim=0)).sum(), network)
@@ -324,7 +324,7 @@ def test_decoder_gradient_matches_enumeration(hard_config: ModelConfig, baseline
     torch.manual_seed(5)
     estimates, direct_alone = [], []
     for _ in range(40):
-        memory = network.remember_features(features)
+        memory = network.encode_features(features)
         keys, takes_expectation = memory.prepared
         all_drawn = memory._replace(prepared=(keys, torch.zeros_like(takes_expectation)))
         read = read_caption(network, all_drawn.select(torch.zeros(250, dtype=torch.long)))
@@ -412,10 +412,10 @@ def names_and_finds(network: CaptionNetwork) -> tuple[float, float]:
     """In how many of sixty new photos it names the thing, and looks at its cell."""
     features, places, things = hidden_objects(60, 999, network.encoder.feature_dim)
     with torch.no_grad():
-        memory = network.eval().remember_features(features)
+        memory = network.eval().encode_features(features)
         start = torch.full((60,), Vocabulary.start_id)
         step = network.decoder.step(start, network.decoder.initial_state(memory), memory)
-    is_named, is_found = step.logits.argmax(1) == 4 + things, step.look.chosen == places
+    is_named, is_found = step.logits.argmax(1) == 4 + things, step.maps.chosen == places
     return float(is_named.float().mean()), float(is_found.float().mean())
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import loud_network
 
-from model.decoding.beam_search import BANNED_IDS
+from model.decoding.constraints import BANNED_IDS
 from model.decoding.sampling import sample
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
@@ -42,7 +42,7 @@ def make_batch(image_size: int) -> Batch:
 
 
 def draw(network: CaptionNetwork, images: torch.Tensor, *, max_length: int, seed: int) -> list[list[int]]:
-    memory = network.remember(images)
+    memory = network.encode(images)
     decoder = network.decoder
     generator = torch.Generator().manual_seed(seed)
     start = decoder.initial_state(memory)
@@ -64,7 +64,7 @@ def test_sampled_captions_are_well_formed(network):
 def test_sampling_follows_decoder_probabilities(network):
     image = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)).expand(4000, -1, -1, -1)
     with torch.no_grad():
-        memory = network.remember(image[:1])
+        memory = network.encode(image[:1])
         start = torch.tensor([Vocabulary.start_id])
         logits = network.decoder.step(start, network.decoder.initial_state(memory), memory).logits[0]
     logits[[*BANNED_IDS, END]] = -torch.inf

@@ -174,7 +174,7 @@ def test_scores_record_decoding_options(world, checkpoint, capsys):
     scores = json.loads(capsys.readouterr().out)
     assert (scores["beam_size"], scores["length_penalty"]) == (3, 0.25)
     captioner = Captioner.load(checkpoint)
-    assert scores["max_length"] == captioner.settled(DecodingOptions()).max_length > 0
+    assert scores["max_length"] == captioner.resolve(DecodingOptions()).max_length > 0
 
 
 def test_length_penalty_is_used(world, checkpoint, monkeypatch):

@@ -34,7 +34,7 @@ class ColourCaptioner:
     def load(cls, folder):
         return cls()
 
-    def settled(self, options):
+    def resolve(self, options):
         return replace(options, max_length=20)
 
     def caption(self, images, options=None):

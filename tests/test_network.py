@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from model import ModelConfig
-from model.attention import ATTENTION_KINDS, Look
+from model.attention import ATTENTION_KINDS, AttentionMaps
 from model.decoder import DecoderState
 from model.network import CaptionNetwork
 from training.engine.losses import reinforce
@@ -50,8 +50,8 @@ def photos(count: int = B, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, 40, 40, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_same_look(one: Look, other: Look) -> None:
-    for name, seen, again in zip(Look._fields, one, other, strict=True):
+def assert_same_maps(one: AttentionMaps, other: AttentionMaps) -> None:
+    for name, seen, again in zip(AttentionMaps._fields, one, other, strict=True):
         assert (seen is None) == (again is None), name
         if seen is not None:
             torch.testing.assert_close(seen, again, rtol=1e-4, atol=1e-5, msg=name)
@@ -108,18 +108,18 @@ def sigmoid(x: Array) -> Array:
 def test_step_equals_equations(config: ModelConfig, cell: str, gate: str) -> None:
     network = loud_network(replace(config, cell=cell, gate=gate))
     equations = Equations(network)
-    memory = network.remember(photos(1))
+    memory = network.encode(photos(1))
     annotations = memory.annotations[0].double().numpy()
     h, c = equations.start(annotations.mean(0))
     state = network.decoder.initial_state(memory)
     for word in (6, 4, 8):
         step = network.decoder.step(torch.tensor([word]), state, memory)
-        z = step.look.alpha[0].double().numpy() @ annotations
+        z = step.maps.alpha[0].double().numpy() @ annotations
         if gate == "off":
-            assert step.look.beta is None
+            assert step.maps.beta is None
         else:
             beta = sigmoid(equations.linear("gate", h))
-            assert step.look.beta.item() == pytest.approx(beta.mean(), abs=1e-4)
+            assert step.maps.beta.item() == pytest.approx(beta.mean(), abs=1e-4)
             z = beta * z
         logits, h, c = equations.step(cell, equations.weights["embedding.weight"][word], z, h, c)
         np.testing.assert_allclose(step.logits[0].numpy(), logits, rtol=1e-3, atol=1e-3)
@@ -132,39 +132,39 @@ def test_step_equals_equations(config: ModelConfig, cell: str, gate: str) -> Non
 def test_query_includes_word_if_configured(config: ModelConfig) -> None:
     for query, is_other in (("state", False), ("state_and_word", True)):
         network = loud_network(replace(config, query=query))
-        memory = network.remember(photos(1))
+        memory = network.encode(photos(1))
         state = network.decoder.initial_state(memory)
-        one, other = (network.decoder.step(torch.tensor([id]), state, memory).look.alpha for id in (5, 6))
+        one, other = (network.decoder.step(torch.tensor([id]), state, memory).maps.alpha for id in (5, 6))
         assert torch.equal(one, other) is not is_other
 
 
 def assert_shapes(network: CaptionNetwork, config: ModelConfig, cells: int) -> None:
     """Of one step of three rows, and that it has what its kind computes and nothing else."""
-    memory = network.remember(photos())
+    memory = network.encode(photos())
     state = network.decoder.initial_state(memory)
     step = network.decoder.step(torch.tensor([1, 4, 5]), state, memory)
     assert memory.annotations.shape == (B, cells, config.annotation_dim)
     assert step.logits.shape == (B, config.vocabulary_size)
     assert step.state.hidden.shape == step.state.cell.shape == (B, config.hidden_dim)
     assert (state.position, step.state.position) == (0, 1)
-    look, kind = step.look, config.attention
-    assert (look.alpha is None) == (kind == "none")
-    assert look.alpha is None or look.alpha.shape == (B, cells)
-    assert (look.heads is not None) == (kind == "multi_head")
-    assert (look.sentinel is not None) == (kind == "sentinel")
-    assert (look.chosen is not None) == (kind == "hard")
-    assert (look.beta is None) == (config.gate == "off")
-    assert look.beta is None or (look.beta.shape == (B,) and ((look.beta > 0) & (look.beta < 1)).all())
+    maps, kind = step.maps, config.attention
+    assert (maps.alpha is None) == (kind == "none")
+    assert maps.alpha is None or maps.alpha.shape == (B, cells)
+    assert (maps.heads is not None) == (kind == "multi_head")
+    assert (maps.sentinel is not None) == (kind == "sentinel")
+    assert (maps.chosen is not None) == (kind == "hard")
+    assert (maps.beta is None) == (config.gate == "off")
+    assert maps.beta is None or (maps.beta.shape == (B,) and ((maps.beta > 0) & (maps.beta < 1)).all())
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_teacher_forcing_equals_stepping(any_network: CaptionNetwork, config: ModelConfig, name: str) -> None:
     assert_shapes(any_network, config_of(config, name), cells=100 if name == "joined grid" else 25)
-    memory = any_network.remember(photos())
+    memory = any_network.encode(photos())
     words = torch.tensor([[1, 4, 5, 6], [1, 7, 8, 0], [1, 9, 0, 0]])
     lengths = torch.tensor([4, 3, 2])
-    reading = any_network.read(memory, words, lengths)
+    forced = any_network.teacher_force(memory, words, lengths)
     expected = torch.zeros(B, T, any_network.decoder.output.out_features)
     for row in range(B):
         alone = memory.select(slice(row, row + 1))
@@ -173,12 +173,12 @@ def test_teacher_forcing_equals_stepping(any_network: CaptionNetwork, config: Mo
             step = any_network.decoder.step(words[row : row + 1, t], state, alone)
             state = step.state
             expected[row, t] = step.logits[0]
-            assert_same_look(reading.looks.select(row).select(t), step.look.select(0))
-        for field, seen in zip(Look._fields, reading.looks.select(row), strict=True):
+            assert_same_maps(forced.maps.select(row).select(t), step.maps.select(0))
+        for field, seen in zip(AttentionMaps._fields, forced.maps.select(row), strict=True):
             nothing = -1 if field == "chosen" else 0
             assert seen is None or (seen[int(lengths[row]) :] == nothing).all()
     packed = pack_padded_sequence(expected, lengths, batch_first=True).data
-    torch.testing.assert_close(reading.logits, packed, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(forced.logits, packed, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -195,35 +195,35 @@ def test_mask_applies_to_attention_and_initial_state(network: CaptionNetwork) ->
     decoder = network.decoder
     annotations, mask = torch.randn(2, 25, 6), torch.ones(2, 25, dtype=torch.bool)
     mask[:, 20:] = False
-    hidden = decoder.remember(annotations, mask=mask)
-    cropped = decoder.remember(annotations[:, :20])
+    hidden = decoder.prepare(annotations, mask=mask)
+    cropped = decoder.prepare(annotations[:, :20])
     one, other = (
         decoder.step(torch.tensor([4, 5]), decoder.initial_state(memory), memory)
         for memory in (hidden, cropped)
     )
     torch.testing.assert_close(one.logits, other.logits)
-    torch.testing.assert_close(one.look.alpha[:, :20], other.look.alpha)
+    torch.testing.assert_close(one.maps.alpha[:, :20], other.maps.alpha)
 
 
 @torch.no_grad()
 def test_padding_words_have_no_effect(network: CaptionNetwork) -> None:
-    memory = network.remember(photos())
+    memory = network.encode(photos())
     lengths = torch.tensor([4, 3, 2])
-    one = network.read(memory, torch.tensor([[1, 4, 5, 6], [1, 7, 8, 0], [1, 9, 0, 0]]), lengths)
-    other = network.read(memory, torch.tensor([[1, 4, 5, 6], [1, 7, 8, 3], [1, 9, 5, 5]]), lengths)
+    one = network.teacher_force(memory, torch.tensor([[1, 4, 5, 6], [1, 7, 8, 0], [1, 9, 0, 0]]), lengths)
+    other = network.teacher_force(memory, torch.tensor([[1, 4, 5, 6], [1, 7, 8, 3], [1, 9, 5, 5]]), lengths)
     torch.testing.assert_close(one.logits, other.logits)
 
 
 def test_finished_captions_do_not_affect_others(network: CaptionNetwork) -> None:
     """More captions than leave at once, so that the batch shrinks on the way."""
     count = 70
-    memory = network.remember(photos(1)).select(torch.zeros(count, dtype=torch.long))
+    memory = network.encode(photos(1)).select(torch.zeros(count, dtype=torch.long))
     words = torch.randint(4, 11, (count, T), generator=torch.Generator().manual_seed(4))
     lengths = torch.tensor([T] * 3 + [2] * 30 + [1] * (count - 33))
-    reading = network.read(memory, words, lengths)
-    alone = network.read(memory.select(slice(1)), words[:1], lengths[:1])
+    forced = network.teacher_force(memory, words, lengths)
+    alone = network.teacher_force(memory.select(slice(1)), words[:1], lengths[:1])
     first = pack_padded_sequence(torch.arange(count).repeat(T, 1).T, lengths, batch_first=True).data == 0
-    torch.testing.assert_close(reading.logits[first], alone.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(forced.logits[first], alone.logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -234,10 +234,10 @@ def test_gradients_reach_every_parameter(any_network: CaptionNetwork, name: str)
         torch.nn.init.normal_(network.project.fine_layer.weight)
     targets, lengths = torch.tensor([4] * 8 + [5] * 8 + [6] * 8 + [2] * 8), torch.full((8,), T)
     words = torch.tensor([[1, 4, 5, 6]]).expand(8, -1)
-    reading = network.read(network.remember(photos(8)), words, lengths)
-    loss = torch.nn.functional.cross_entropy(reading.logits, targets)
+    forced = network.teacher_force(network.encode(photos(8)), words, lengths)
+    loss = torch.nn.functional.cross_entropy(forced.logits, targets)
     if name == "hard":
-        loss = loss + reinforce(reading.logits, targets, lengths, reading.looks, -2.0).loss
+        loss = loss + reinforce(forced.logits, targets, lengths, forced.maps, -2.0).loss
     loss.backward()
     largest = {
         name: 0 if p.grad is None else float(p.grad.abs().max()) for name, p in network.named_parameters()

@@ -112,7 +112,7 @@ def test_network_attends_to_grid_layer_output(grid_config: ModelConfig) -> None:
     network = loud_network(grid_config)
     features = torch.randn(2, 25, network.encoder.feature_dim, generator=torch.Generator().manual_seed(0))
     expected = network.grid_layers(network.project(features))
-    torch.testing.assert_close(network.remember_features(features).annotations, expected)
+    torch.testing.assert_close(network.encode_features(features).annotations, expected)
     assert not torch.allclose(expected, network.project(features), atol=0.1)
 
 
@@ -148,7 +148,7 @@ def test_joined_grid_starts_as_upsampled_last_grid(joined_network: CaptionNetwor
         coarse.transpose(1, 2).unflatten(2, (5, 5)), scale_factor=2, mode="bilinear"
     )
     expected = project.norm(blended.flatten(2).transpose(1, 2))
-    torch.testing.assert_close(joined_network.remember_features(features).annotations, expected)
+    torch.testing.assert_close(joined_network.encode_features(features).annotations, expected)
 
 
 @torch.no_grad()
@@ -174,7 +174,7 @@ def test_joined_grid_cells_keep_their_features(joined_network: CaptionNetwork) -
 
 @torch.no_grad()
 def test_joined_grid_attention_covers_all_cells(joined_network: CaptionNetwork) -> None:
-    memory = joined_network.remember(torch.randn(2, 3, 40, 40))
+    memory = joined_network.encode(torch.randn(2, 3, 40, 40))
     decoder = joined_network.decoder
     step = decoder.step(torch.tensor([1, 1]), decoder.initial_state(memory), memory)
-    assert step.look.alpha.shape == (2, 100)
+    assert step.maps.alpha.shape == (2, 100)

@@ -15,7 +15,7 @@ from PIL import Image
 from model import Captioner, CheckpointInfo, DecodingOptions
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
-from model.phrases import PhraseHead, PhraseJudge
+from model.phrases import PhraseHead, PhraseScorer
 from model.vocabulary import Vocabulary
 from training import phrases
 from training.engine.cider_reward import CiderReward
@@ -42,11 +42,11 @@ def head_of(table: PhraseTable) -> PhraseHead:
 
 
 @pytest.fixture
-def told() -> tuple[PhraseTable, PhraseJudge, list[list[list[int]]]]:
-    """A table of everything that was said of some photos, and who judges by it."""
+def told() -> tuple[PhraseTable, PhraseScorer, list[list[list[int]]]]:
+    """A table of everything that was said of some photos, and who scorers by it."""
     references = random_references(0)
     table = PhraseTable(references, min_count=1)
-    return table, PhraseJudge(head_of(table)), references
+    return table, PhraseScorer(head_of(table)), references
 
 
 def shares_of(table: PhraseTable, *captions: list[int]) -> list[float]:
@@ -54,31 +54,31 @@ def shares_of(table: PhraseTable, *captions: list[int]) -> list[float]:
 
 
 def test_reference_scores_highest_against_itself(told):
-    table, judge, references = told
+    table, scorer, references = told
     everything = [ids for of_photo in references for ids in of_photo]
     once = [ids for ids in everything if len(set(ids)) == len(ids) > 3]
     assert len(once) >= 10
     for person in once:
         shares = shares_of(table, person)
-        best = max(everything, key=lambda ids: judge.agreement(ids, shares))
+        best = max(everything, key=lambda ids: scorer.score(ids, shares))
         assert best == person
 
 
 def test_score_is_mean_over_references(told):
-    table, judge, ((one, two, three), (caption, *_), *_) = told
-    alone = [judge.agreement(caption, shares_of(table, person)) for person in (one, two, three)]
-    together = judge.agreement(caption, shares_of(table, one, two, three))
+    table, scorer, ((one, two, three), (caption, *_), *_) = told
+    alone = [scorer.score(caption, shares_of(table, person)) for person in (one, two, three)]
+    together = scorer.score(caption, shares_of(table, one, two, three))
     assert together == pytest.approx(sum(alone) / 3, rel=1e-5)
     assert together > 0
 
 
 def test_repetition_does_not_raise_score(told):
-    table, judge, ((person, *_), *_) = told
+    table, scorer, ((person, *_), *_) = told
     shares = shares_of(table, person)
-    whole = judge.agreement(person, shares)
-    assert judge.agreement([*person, *person], shares) < whole
-    assert judge.agreement([*person, 99], shares) < whole  # a word of which nothing is known
-    assert judge.agreement([99, 98], shares) == 0
+    whole = scorer.score(person, shares)
+    assert scorer.score([*person, *person], shares) < whole
+    assert scorer.score([*person, 99], shares) < whole  # a word of which nothing is known
+    assert scorer.score([99, 98], shares) == 0
 
 
 def test_phrase_weights_equal_cider_weights(told):
@@ -139,7 +139,7 @@ def test_phrase_weight_changes_captions(knowing, config, vocabulary):
 def test_captions_are_ranked_by_probability_and_score(knowing):
     options = DecodingOptions(beam_size=4, num_captions=4, max_length=6, phrase_weight=3)
     head = knowing.network.phrases
-    judge = PhraseJudge(head)
+    scorer = PhraseScorer(head)
     changed = 0
     for image in PHOTOS:
         shares = head(knowing.network.encoder(knowing._preprocess(image)[None]))[0].tolist()
@@ -150,7 +150,7 @@ def test_captions_are_ranked_by_probability_and_score(knowing):
             ended = [*ids, *[Vocabulary.end_id] * caption.is_finished]
             likely = caption.log_prob / (len(ids) + caption.is_finished) ** options.length_penalty
             plain.append((caption.is_finished, likely))
-            ranks.append((caption.is_finished, likely + 3 * judge.agreement(ended, shares)))
+            ranks.append((caption.is_finished, likely + 3 * scorer.score(ended, shares)))
         assert ranks == sorted(ranks, reverse=True)
         changed += plain != sorted(plain, reverse=True)
     assert changed

@@ -15,7 +15,7 @@ from conftest import draw_photo, loud_network
 
 from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig
 from model.checkpoint import TOKENIZER, save_checkpoint
-from model.config import MOST_TOKENS, TOKENS
+from model.config import MAX_TOKENS, TOKENS
 from model.errors import CheckpointError
 from model.tokenizer import (
     CHARACTERS,
@@ -162,7 +162,7 @@ def test_caption_length_covers_nearly_all_captions() -> None:
     characters = Vocabulary.build(captions, min_count=1, tokens="characters")
     assert characters.caption_length(captions) == 99
     assert characters.caption_length([["一"]]) == 1
-    assert characters.caption_length([["一" * 1000]]) == MOST_TOKENS
+    assert characters.caption_length([["一" * 1000]]) == MAX_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_captioner_round_trips_with_every_tokenizer(tmp_path: Path, config: Mode
 @pytest.mark.parametrize("kind", TOKENS)
 def test_forced_decoding_is_token_by_token(config: ModelConfig, kind: str) -> None:
     captioner = tiny_captioner(config, kind)
-    [read] = captioner.read([draw_photo(0)], [CAPTIONS])
+    [read] = captioner.force_decode([draw_photo(0)], [CAPTIONS])
     for words, caption in zip(CAPTIONS, read, strict=True):
         assert caption.text == detokenize(words)
         assert [word.word for word in caption.words] == captioner.vocabulary.cut(words)
@@ -254,7 +254,7 @@ def test_max_length_defaults_to_caption_length(config: ModelConfig) -> None:
     [[own]] = captioner.caption([draw_photo(0)])
     [[asked]] = captioner.caption([draw_photo(0)], DecodingOptions(max_length=60))
     assert (len(own.words), len(asked.words)) == (captioner.config.caption_length, 60)
-    assert captioner.settled(DecodingOptions()).max_length == captioner.config.caption_length
+    assert captioner.resolve(DecodingOptions()).max_length == captioner.config.caption_length
 
 
 def test_saving_over_pieces_removes_tokenizer_file(tmp_path: Path, config: ModelConfig) -> None:

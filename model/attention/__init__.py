@@ -1,65 +1,39 @@
-"""The attention mechanisms: given what the decoder is about to say, where to look.
+"""The attention mechanisms. docs/attention.md explains the family.
 
-Each kind is one class under one name, with the one interface of ``model.attention.interface``; nothing
-outside this package knows which kind it deals with. docs/attention.md explains the family.
+Each is a class with the interface of ``model.attention.interface``, registered by ``attention_kind`` in a
+module of this package. All modules here are imported, so adding a mechanism is adding a class; nothing
+outside the package depends on which mechanism is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
 
-from model.attention.hard import HardAttention
-from model.attention.interface import Attended, Attention, Look, Memory, Query, Sizes
-from model.attention.local import MonotonicLocalAttention, PredictiveLocalAttention
-from model.attention.sentinel import SentinelAttention
-from model.attention.soft import (
-    AdditiveAttention,
-    AdditiveSumAttention,
-    DotAttention,
-    GeneralAttention,
-    LocationAttention,
-    MultiHeadAttention,
-    NoAttention,
-    ScaledDotAttention,
-    UniformAttention,
-)
+from model.attention.interface import ATTENTION_KINDS, Attention, AttentionMaps, Memory, Query, Sizes
 from model.errors import CheckpointError
 
 __all__ = [
     "ATTENTION_KINDS",
-    "Attended",
     "Attention",
-    "Look",
+    "AttentionMaps",
     "Memory",
     "Query",
     "Sizes",
     "build_attention",
 ]
 
-ATTENTION_KINDS: dict[str, Callable[[Sizes], Attention]] = {
-    "none": NoAttention,
-    "uniform": UniformAttention,
-    "additive": AdditiveAttention,
-    "additive_sum": AdditiveSumAttention,
-    "location": LocationAttention,
-    "dot": DotAttention,
-    "general": GeneralAttention,
-    "scaled_dot": ScaledDotAttention,
-    "multi_head": MultiHeadAttention,
-    "local_m": MonotonicLocalAttention,
-    "local_p": PredictiveLocalAttention,
-    "sentinel": SentinelAttention,
-    "hard": HardAttention,
-}
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 
 def build_attention(kind: str, sizes: Sizes) -> Attention:
-    """The attention of that name, with random weights.
+    """The attention mechanism of that name, with random weights.
 
     Raises:
-        CheckpointError: there is no such kind, or it cannot have these sizes.
+        CheckpointError: there is no such mechanism, or it cannot have these sizes.
     """
-    if kind not in tuple(ATTENTION_KINDS):  # a damaged file may hold what no dictionary can be asked for
+    if kind not in tuple(ATTENTION_KINDS):  # a damaged file may hold an unhashable value
         raise CheckpointError(
             f"There is no attention kind {kind!r}; choose one of {', '.join(ATTENTION_KINDS)}."
         )

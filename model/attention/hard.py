@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from model.attention.interface import Attended, Look, Memory, Query, weighted_sum
+from model.attention.interface import AttentionMaps, Memory, Query, attention_kind, weighted_sum
 from model.attention.soft import AdditiveAttention
 
 EXPECTATION_SHARE = 0.5  # of the photos of a training batch that get the expectation (Xu et al., 4.1)
 
 
+@attention_kind("hard")
 class HardAttention(AdditiveAttention):
     """s_t ~ alpha_t, z_t = a_(s_t) (eqs. 8 and 9), with the scores of additive attention.
 
@@ -27,17 +28,15 @@ class HardAttention(AdditiveAttention):
             takes_expectation = torch.rand(len(annotations), device=annotations.device) < EXPECTATION_SHARE
         return *super().prepare(annotations, mask), takes_expectation
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
-        """One look."""
+    def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
+        """The context vector, (N, D), and the map."""
         alpha = self.weights(query, memory)
         chosen = self._choose(alpha.detach(), query, memory)  # (N,)
         context = memory.annotations[torch.arange(len(chosen), device=chosen.device), chosen]  # (N, D)
         takes_expectation = memory.prepared[1]
         expected = weighted_sum(alpha, memory.annotations)
-        return Attended(
-            torch.where(takes_expectation.unsqueeze(1), expected, context),
-            Look(alpha, chosen=chosen.masked_fill(takes_expectation, -1)),
-        )
+        maps = AttentionMaps(alpha, chosen=chosen.masked_fill(takes_expectation, -1))
+        return torch.where(takes_expectation.unsqueeze(1), expected, context), maps
 
     def _choose(self, alpha: Tensor, query: Query, memory: Memory) -> Tensor:
         if self.training:

@@ -1,22 +1,23 @@
-"""What the decoder and every kind of attention say to each other.
+"""The interface of the attention mechanisms to the decoder, and the registry of their names.
 
-Before the first word a kind prepares what it needs of the photos; then every step turns a query into a
-context and a look. A kind keeps nothing between calls, so one network can serve several threads.
+Before the first word a mechanism precomputes what it needs of the images; every step then turns a query into
+a context vector and attention maps. A mechanism stores nothing between calls, so one network can serve
+several threads.
 Dimension key: N captions (rows), L locations, D annotation, Q query, H hidden, E embedding, A attention,
 M heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 
 class Sizes(NamedTuple):
-    """The sizes a kind is built for."""
+    """The sizes a mechanism is built for."""
 
     annotation: int  # D
     query: int  # Q, of Query.vector: H or H + E
@@ -26,31 +27,29 @@ class Sizes(NamedTuple):
     heads: int  # M
     rows: int  # of the grid; L = rows * columns, row by row
     columns: int
-    score_blur: int = 0  # see ScoreBlur
+    score_blur: int = 0  # see ScoreSmoothing
 
 
 class Query(NamedTuple):
-    """What the decoder knows when it is about to look for the next word."""
+    """The decoder's state at the time of attention."""
 
-    vector: Tensor  # (N, Q) what locations are compared with, q_t: h_(t-1), or [h_(t-1); E y_(t-1)]
-    hidden: Tensor  # (N, H) h_(t-1)
-    cell: (
-        Tensor  # (N, H) m_(t-1), the recurrent cell's memory; h_(t-1) again where a cell has none of its own
-    )
-    word: Tensor  # (N, E) embedding of the previous word, y_(t-1)
-    position: int  # t: words written so far
+    vector: Tensor  # (N, Q), q_t, which locations are compared with: h_(t-1), or [h_(t-1); E y_(t-1)]
+    hidden: Tensor  # (N, H), h_(t-1)
+    cell: Tensor  # (N, H), m_(t-1), the cell state of an LSTM; of other cells h_(t-1) again
+    word: Tensor  # (N, E), embedding of the previous word, y_(t-1)
+    position: int  # t: words so far
 
 
 class Memory(NamedTuple):
-    """What the decoder can look at, one row a caption."""
+    """What the decoder attends to, one row per caption."""
 
     annotations: Tensor  # (N, L, D)
-    prepared: tuple[Tensor, ...]  # what the kind made of them, once for all words; (N, ...) each
-    mask: Tensor | None  # (N, L), true where a location may be looked at; None: everywhere
-    draw_seed: int | None  # of what a kind draws while captioning; None: it draws nothing
+    prepared: tuple[Tensor, ...]  # what the mechanism computed from them once; (N, ...) each
+    mask: Tensor | None  # (N, L), true where attention may go; None: everywhere
+    draw_seed: int | None  # seed for hard attention to sample its locations; None: the most likely ones
 
     def select(self, rows: Tensor | slice) -> Memory:
-        """The memory of some of the rows; an index may repeat, as for five captions of a photo."""
+        """The memory of some of the rows; an index may repeat, as for five captions of an image."""
         return self._replace(
             annotations=self.annotations[rows],
             prepared=tuple(tensor[rows] for tensor in self.prepared),
@@ -58,55 +57,64 @@ class Memory(NamedTuple):
         )
 
 
-class Look(NamedTuple):
-    """What was seen at a step. None stands where a kind of attention, or the decoder, has no such thing."""
+class AttentionMaps(NamedTuple):
+    """Attention weights and gates of a step; None where the mechanism, or the decoder, has no such thing."""
 
     alpha: Tensor | None = None  # (N, L), never negative, sums to 1 over the locations
     heads: Tensor | None = None  # (N, M, L), the weights of each head; alpha is their mean
-    sentinel: Tensor | None = None  # (N,), share of attention that stayed off the photo, 0 to 1
+    sentinel: Tensor | None = None  # (N,), share of the attention on the visual sentinel, 0 to 1
     chosen: Tensor | None = None  # (N,), the one location used; -1: in training, the expectation instead
     beta: Tensor | None = None  # (N,), gate on the context, 0 to 1; of a vector gate the mean
 
-    def select(self, rows: Tensor | slice | int) -> Look:
-        """The look of some of the rows, or of one row, which then loses its first dimension."""
-        return Look(*(None if seen is None else seen[rows] for seen in self))
+    def select(self, rows: Tensor | slice | int) -> AttentionMaps:
+        """The maps of some of the rows, or of one row, which then loses its first dimension."""
+        return AttentionMaps(*(None if part is None else part[rows] for part in self))
 
     @classmethod
-    def stack(cls, looks: Sequence[Self], rows: int) -> Look:
-        """Successive looks, (N, ...) each with N never rising, as one of (rows, T, ...).
+    def stack(cls, steps: Sequence[Self], rows: int) -> AttentionMaps:
+        """The maps of successive steps, (N, ...) each with N never rising, as (rows, T, ...).
 
-        What ended captions did not see is 0, and -1 for ``chosen``.
+        Finished captions are padded with 0, ``chosen`` with -1.
         """
-        columns = zip(*looks, strict=True)
-        return Look(
+        columns = zip(*steps, strict=True)
+        return AttentionMaps(
             *(
-                None if seen[0] is None else _stack(seen, rows, fill=-1 if name == "chosen" else 0)
-                for name, seen in zip(cls._fields, columns, strict=True)
+                None if parts[0] is None else _stack(parts, rows, fill=-1 if name == "chosen" else 0)
+                for name, parts in zip(cls._fields, columns, strict=True)
             )
         )
 
 
-class Attended(NamedTuple):
-    """What one look at the photos gave."""
-
-    context: Tensor  # (N, D)
-    look: Look
-
-
 class Attention(Protocol):
-    """What the decoder asks of a kind of attention."""
+    """What the decoder needs of an attention mechanism."""
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """What is computed once a photo, of annotations (N, L, D); every tensor has N rows."""
+        """What is computed once per image, from annotations (N, L, D); every tensor has N rows."""
         ...
 
-    def __call__(self, query: Query, memory: Memory) -> Attended:
-        """One look."""
+    def __call__(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
+        """The context vector, (N, D), and the maps of one step."""
         ...
+
+
+ATTENTION_KINDS: dict[str, Callable[[Sizes], Attention]] = {}
+
+_Built = TypeVar("_Built", bound=Callable[[Sizes], Attention])
+
+
+def attention_kind(name: str) -> Callable[[_Built], _Built]:
+    """Class decorator: registers a mechanism under the ``name`` that ``ModelConfig.attention`` gives it."""
+
+    def register(built: _Built) -> _Built:
+        assert name not in ATTENTION_KINDS, name
+        ATTENTION_KINDS[name] = built
+        return built
+
+    return register
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Weights over the last dimension; in float32 under mixed precision too, 0 where ``mask`` is false."""
+    """Weights over the last dimension, 0 where ``mask`` is false; float32 even under mixed precision."""
     scores = scores.float()
     return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
 
@@ -117,18 +125,18 @@ def weighted_sum(alpha: Tensor, values: Tensor) -> Tensor:
 
 
 def mean_annotation(annotations: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean over the locations that may be looked at, (N, L, D) to (N, D)."""
+    """The mean over the locations of the mask, (N, L, D) to (N, D)."""
     if mask is None:
         return annotations.mean(dim=1)
-    return weighted_sum(even_weights(annotations, mask), annotations)
+    return weighted_sum(uniform_weights(annotations, mask), annotations)
 
 
-def even_weights(annotations: Tensor, mask: Tensor | None) -> Tensor:
-    """The same weight for every location that may be looked at, (N, L)."""
+def uniform_weights(annotations: Tensor, mask: Tensor | None) -> Tensor:
+    """The same weight for every location of the mask, (N, L)."""
     return masked_softmax(annotations.new_zeros(annotations.shape[:2]), mask)
 
 
-def _stack(seen: Sequence[Tensor], rows: int, *, fill: int) -> Tensor:
-    whole = seen[0].new_full((len(seen), rows, *seen[0].shape[1:]), fill)  # (T, rows, ...)
-    padded = [torch.cat((part, blank[len(part) :])) for part, blank in zip(seen, whole, strict=True)]
+def _stack(parts: Sequence[Tensor], rows: int, *, fill: int) -> Tensor:
+    whole = parts[0].new_full((len(parts), rows, *parts[0].shape[1:]), fill)  # (T, rows, ...)
+    padded = [torch.cat((part, blank[len(part) :])) for part, blank in zip(parts, whole, strict=True)]
     return torch.stack(padded, dim=1)

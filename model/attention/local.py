@@ -13,7 +13,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from model.attention.interface import Memory, Query, Sizes, masked_softmax
+from model.attention.interface import Memory, Query, Sizes, attention_kind, masked_softmax
 from model.attention.soft import GeneralAttention
 
 # Where the window of ``local_m`` stops, down and across, in one sweep over the photo of a word each:
@@ -49,10 +49,11 @@ class LocalAttention(GeneralAttention):
         distance = (self.places - self.centre(query).float().unsqueeze(1)) / self.reach  # (N, L, 2)
         gaussian = -2 * distance.square().sum(dim=2)  # sigma is half the reach
         outside = (distance.abs() > 1).any(dim=2) * OUTSIDE
-        scores = self.blur(self.scores(query, memory), memory.mask)
+        scores = self.smooth(self.scores(query, memory), memory.mask)
         return masked_softmax(scores + gaussian + outside, memory.mask)
 
 
+@attention_kind("local_m")
 class MonotonicLocalAttention(LocalAttention):
     """The centre moves on with every word, in reading order: Luong's local-m. It searches for nothing."""
 
@@ -65,6 +66,7 @@ class MonotonicLocalAttention(LocalAttention):
         return (share * sides - 0.5).unsqueeze(0)
 
 
+@attention_kind("local_p")
 class PredictiveLocalAttention(LocalAttention):
     """p_t = (rows - 1, columns - 1) * sigmoid(V tanh(W q_t)): Luong's local-p, eq. 9, for both sides."""
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from model.attention.interface import Attended, Look, Memory, Query, Sizes, masked_softmax, weighted_sum
+from model.attention.interface import (
+    AttentionMaps,
+    Memory,
+    Query,
+    Sizes,
+    attention_kind,
+    masked_softmax,
+    weighted_sum,
+)
 from model.attention.soft import AdditiveAttention
 
 
+@attention_kind("sentinel")
 class SentinelAttention(AdditiveAttention):
     """One place more than there are locations: s_t, what the decoder already knows.
 
@@ -28,14 +37,14 @@ class SentinelAttention(AdditiveAttention):
         self.sentinel_key = nn.Linear(sizes.hidden, sizes.attention)
         self.sentinel_value = nn.Linear(sizes.hidden, sizes.annotation)
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
-        """One look."""
+    def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
+        """The context vector, (N, D), and the map."""
         gate = torch.sigmoid(self.word_gate(query.word) + self.state_gate(query.hidden))
         sentinel = gate * torch.tanh(query.cell)  # (N, H)
-        scores = self.blur(self.scores(query, memory), memory.mask)  # (N, L)
+        scores = self.smooth(self.scores(query, memory), memory.mask)  # (N, L)
         own = self.compare(query, self.sentinel_key(sentinel).unsqueeze(1))  # (N, 1)
         mask = None if memory.mask is None else nn.functional.pad(memory.mask, (0, 1), value=True)
         everything = masked_softmax(torch.cat((scores, own), dim=1), mask)  # (N, L + 1)
         beta = everything[:, -1:]  # (N, 1)
         context = beta * self.sentinel_value(sentinel) + weighted_sum(everything[:, :-1], memory.annotations)
-        return Attended(context, Look(masked_softmax(scores, memory.mask), sentinel=beta.squeeze(1)))
+        return context, AttentionMaps(masked_softmax(scores, memory.mask), sentinel=beta.squeeze(1))

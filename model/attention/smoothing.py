@@ -10,7 +10,7 @@ from model.attention.interface import Sizes
 KERNEL = (0.25, 0.5, 0.25)  # binomial: applied n times it is nearly a Gaussian of sigma sqrt(n / 2) cells
 
 
-class ScoreBlur(nn.Module):
+class ScoreSmoothing(nn.Module):
     """e'_i = sum_j k_ij e_j over the grid, before the softmax; at the border over the cells there are.
 
     The things on a photo are larger than the cells of a fine grid, but every cell is scored for itself,

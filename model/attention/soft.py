@@ -9,20 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from model.attention.interface import (
-    Attended,
-    Look,
+    AttentionMaps,
     Memory,
     Query,
     Sizes,
-    even_weights,
+    attention_kind,
     masked_softmax,
     mean_annotation,
+    uniform_weights,
     weighted_sum,
 )
-from model.attention.smoothing import ScoreBlur
+from model.attention.smoothing import ScoreSmoothing
 from model.errors import CheckpointError
 
 
+@attention_kind("none")
 class NoAttention(nn.Module):
     """No attention: the same context for every word, z = W mean_i(a_i); there is no map.
 
@@ -37,11 +38,12 @@ class NoAttention(nn.Module):
         """The context itself, (N, D)."""
         return (self.context_layer(mean_annotation(annotations, mask)),)
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
+    def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         """The context, and nothing looked at."""
-        return Attended(memory.prepared[0], Look())
+        return memory.prepared[0], AttentionMaps()
 
 
+@attention_kind("uniform")
 class UniformAttention(nn.Module):
     """Every location alike, alpha_ti = 1 / L: the control that has attention's width but not its choice."""
 
@@ -50,12 +52,12 @@ class UniformAttention(nn.Module):
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """The weights, (N, L), and the mean annotation, (N, D)."""
-        return even_weights(annotations, mask), mean_annotation(annotations, mask)
+        return uniform_weights(annotations, mask), mean_annotation(annotations, mask)
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
+    def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         """The mean annotation."""
         alpha, context = memory.prepared
-        return Attended(context, Look(alpha))
+        return context, AttentionMaps(alpha)
 
 
 class SoftAttention(nn.Module, ABC):
@@ -63,7 +65,7 @@ class SoftAttention(nn.Module, ABC):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.blur = ScoreBlur(sizes)
+        self.smooth = ScoreSmoothing(sizes)
 
     @abstractmethod
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -75,18 +77,19 @@ class SoftAttention(nn.Module, ABC):
 
     def weights(self, query: Query, memory: Memory) -> Tensor:
         """alpha_t, (N, L)."""
-        return masked_softmax(self.blur(self.scores(query, memory), memory.mask), memory.mask)
+        return masked_softmax(self.smooth(self.scores(query, memory), memory.mask), memory.mask)
 
     def values(self, memory: Memory) -> Tensor:
         """What the weights are a mean of, (N, L, D): the annotations, unless a kind maps them first."""
         return memory.annotations
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
-        """One look."""
+    def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
+        """The context vector, (N, D), and the map."""
         alpha = self.weights(query, memory)
-        return Attended(weighted_sum(alpha, self.values(memory)), Look(alpha))
+        return weighted_sum(alpha, self.values(memory)), AttentionMaps(alpha)
 
 
+@attention_kind("additive")
 class AdditiveAttention(SoftAttention):
     """e_ti = v . tanh(W_q q_t + W_k a_i + b): Bahdanau et al. 2014 (1409.0473); Xu et al. 2015, eq. 4."""
 
@@ -110,6 +113,7 @@ class AdditiveAttention(SoftAttention):
         return energies.squeeze(2)
 
 
+@attention_kind("additive_sum")
 class AdditiveSumAttention(SoftAttention):
     """e_ti = sum over units of tanh(W [q_t; a_i] + b): additive attention with v fixed to ones.
 
@@ -130,6 +134,7 @@ class AdditiveSumAttention(SoftAttention):
         return torch.tanh(memory.prepared[0] + self.query_layer(query.vector).unsqueeze(1)).sum(dim=2)
 
 
+@attention_kind("location")
 class LocationAttention(SoftAttention):
     """e_t = W [E y_(t-1); h_(t-1)] + b, all L scores at once: Luong et al. 2015 (1508.04025), eq. 8.
 
@@ -150,6 +155,7 @@ class LocationAttention(SoftAttention):
         return scores
 
 
+@attention_kind("dot")
 class DotAttention(SoftAttention):
     """e_ti = q_t . a_i, for queries and annotations of one width: Luong et al. 2015, "dot"."""
 
@@ -171,6 +177,7 @@ class DotAttention(SoftAttention):
         return dot_products(query.vector, memory.annotations)
 
 
+@attention_kind("general")
 class GeneralAttention(SoftAttention):
     """e_ti = q_t . W a_i: Luong et al. 2015, "general"."""
 
@@ -187,6 +194,7 @@ class GeneralAttention(SoftAttention):
         return dot_products(query.vector, memory.prepared[0])
 
 
+@attention_kind("scaled_dot")
 class ScaledDotAttention(SoftAttention):
     """e_ti = (W_q q_t) . (W_k a_i) / sqrt(A), z_t = sum_i alpha_ti W_v a_i: Vaswani et al. 2017, eq. 1."""
 
@@ -210,6 +218,7 @@ class ScaledDotAttention(SoftAttention):
         return memory.prepared[1]
 
 
+@attention_kind("multi_head")
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention in M heads of A / M units, then a map: Vaswani et al. 2017, 3.2.2."""
 
@@ -220,7 +229,7 @@ class MultiHeadAttention(nn.Module):
                 f"Attention of {sizes.attention} units cannot be split into {sizes.heads} equal heads; "
                 "attention_dim must be a multiple of attention_heads."
             )
-        self.blur = ScoreBlur(sizes)
+        self.smooth = ScoreSmoothing(sizes)
         self.heads = sizes.heads
         self.query_layer = nn.Linear(sizes.query, sizes.attention)
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
@@ -231,15 +240,15 @@ class MultiHeadAttention(nn.Module):
         """The keys and the values of every head, (N, M, L, A / M) each."""
         return self._split(self.key_layer(annotations)), self._split(self.value_layer(annotations))
 
-    def forward(self, query: Query, memory: Memory) -> Attended:
-        """One look."""
+    def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
+        """The context vector, (N, D), and the map."""
         keys, values = memory.prepared
         queries = self._split(self.query_layer(query.vector).unsqueeze(1))  # (N, M, 1, A / M)
         scores = (queries @ keys.transpose(2, 3)).squeeze(2) / math.sqrt(keys.shape[3])  # (N, M, L)
         mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (N, 1, L)
-        heads = masked_softmax(self.blur(scores, mask), mask)
+        heads = masked_softmax(self.smooth(scores, mask), mask)
         joined = (heads.unsqueeze(2).to(values.dtype) @ values).flatten(1)  # (N, A)
-        return Attended(self.output_layer(joined), Look(heads.mean(dim=1), heads=heads))
+        return self.output_layer(joined), AttentionMaps(heads.mean(dim=1), heads=heads)
 
     def _split(self, whole: Tensor) -> Tensor:
         """(N, L, A) to (N, M, L, A / M)."""

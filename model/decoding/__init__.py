@@ -1,1 +1,1 @@
-"""Writing a caption with a trained decoder: options, beam search, sampling, constraints."""
+"""From the decoder's logits to captions: options, constraints, beam search, sampling."""

@@ -1,141 +1,146 @@
-"""Beam search over many photos at once.
+"""Beam search over a batch of images.
 
-Knows ids, rows and log-probabilities; not words, pictures or what the state of a decoder is made of.
+Knows ids, rows and log-probabilities, but neither words nor images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from model.attention import Look
-from model.decoder import DecoderState, DecoderStep
-from model.decoding.endings import without_dangling_ends
+from model.attention import AttentionMaps, Memory
+from model.decoder import DecoderState, Step
+from model.decoding.constraints import Constraint, allowed_log_probs
 from model.decoding.options import DecodingOptions
-from model.decoding.repeats import without_repeats
 from model.errors import NonFiniteError
 from model.vocabulary import Vocabulary
 
-StepFunction = Callable[[Tensor, DecoderState], DecoderStep]
-
-# What speaks for a caption with its end token, or a beginning, beside its probability: from the place of a
-# photo and the ids.
-JudgeFunction = Callable[[int, tuple[int, ...]], float]
-
-# Ids that say nothing in a caption and are never emitted.
-BANNED_IDS = (Vocabulary.pad_id, Vocabulary.start_id, Vocabulary.unk_id)
+# The score, added to the log-probability, of a partial caption or one with its end token: from the index of
+# its image and its ids.
+Scorer = Callable[[int, tuple[int, ...]], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """One caption the search found, as ids, with what the decoder saw at each of its words."""
+    """A caption found by the search, as ids."""
 
-    ids: tuple[int, ...]  # the end token left out
-    log_probs: tuple[float, ...]  # one a word
-    looks: tuple[Look, ...]  # one a word, without the dimension of rows
+    ids: tuple[int, ...]  # without the end token
+    log_probs: tuple[float, ...]  # of each word
+    maps: tuple[AttentionMaps, ...]  # of each word, without the dimension of rows
     log_prob: float  # of the words and, if finished, of the end token
-    is_finished: bool
-
-
-class _Move(NamedTuple):
-    """One step of all beams: which hypothesis each row continues, and with what."""
-
-    parents: Tensor  # (B, K) beam of the step before, 0 to K - 1
-    ids: Tensor  # (B, K) the word appended
-    log_probs: Tensor  # (B, K) of that word alone
-    look: Look  # of that word, B * K rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ending:
-    """Where a hypothesis stopped: enough to rank it, and to read it backwards."""
-
-    beam: int
-    length: int  # words
-    log_prob: float
-    score: float  # log_prob / tokens ** length_penalty, the end counted, plus what was judged
+    score: float  # log_prob / tokens ** length_penalty, the end token counted, plus what the scorer adds
     is_finished: bool
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Sorts finished before unfinished, then by score."""
+        """The higher, the better: finished before unfinished, then by score."""
         return self.is_finished, self.score
+
+
+class _Beams(NamedTuple):
+    """The hypotheses in the beams: row b * K + k is beam k of image b."""
+
+    ids: Tensor  # (B * K, 1 + T), the start token first
+    log_probs: Tensor  # (B * K, T), of each word
+    rows: Tensor  # (B * K, T), the row of each step's output that the word was chosen from
+
+    def extended(self, rows: Tensor, words: Tensor, log_probs: Tensor) -> _Beams:
+        """The hypotheses in ``rows``, each with a word more; (B * K,) each."""
+        new = (words, log_probs, rows)
+        return _Beams(
+            *(torch.cat((old[rows], last.unsqueeze(1)), dim=1) for old, last in zip(self, new, strict=True))
+        )
+
+    def hypothesis(
+        self, row: int, maps: Sequence[AttentionMaps], *, log_prob: float, score: float, is_finished: bool
+    ) -> Hypothesis:
+        """One row as the search returns it; ``maps``: of every step, B * K rows each."""
+        chosen_from = self.rows[row].tolist()
+        return Hypothesis(
+            ids=tuple(self.ids[row, 1:].tolist()),
+            log_probs=tuple(self.log_probs[row].tolist()),
+            maps=tuple(of_step.select(at) for of_step, at in zip(maps, chosen_from, strict=True)),
+            log_prob=log_prob,
+            score=score,
+            is_finished=is_finished,
+        )
 
 
 @torch.no_grad()
 def beam_search(
-    step: StepFunction,
+    step: Step,
     state: DecoderState,
-    photos: int,
+    memory: Memory,
+    images: int,
     options: DecodingOptions,
-    linking: frozenset[int] | None = None,
-    dangling: frozenset[int] = frozenset(),
-    judge: JudgeFunction | None = None,
+    *,
+    constraints: Sequence[Constraint] = (),
+    scorer: Scorer | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best captions of several photos, searched for at once.
+    """The best captions of each image of a batch.
 
-    A photo is done when ``beam_size`` hypotheses have ended; what the others of the batch still
-    do does not change its result. Hypotheses cut at ``max_length`` only fill up what is missing.
+    An image is done when ``beam_size`` of its hypotheses have ended; the rest of the batch does not change
+    its result. Hypotheses cut off at ``max_length`` are returned only where too few have ended.
 
     Args:
-        step: from the last ids (B * K,) and the state to the next logits; row b * K + k is beam k of
-            photo b.
-        state: of the B * K rows before the first word, equal within a photo.
-        photos: B.
-        options: sizes and limits of the search; they name a ``max_length``.
-        linking: ids of which pairs may come twice in a caption, where no other pair may; None: all may.
-        dangling: ids that no caption ends on.
-        judge: has a say in which beginnings go on and which captions are best; None: nothing has.
+        step: from the last ids (B * K,), the state and the memory to the next logits; row b * K + k is beam
+            k of image b.
+        state: of the B * K rows before the first word, the same for all beams of an image.
+        memory: of the B * K rows.
+        images: B.
+        options: beam size, limits and weights; ``max_length`` must be set.
+        constraints: rule out words at every step.
+        scorer: adds to the score of each hypothesis.
 
     Returns:
-        For each photo ``num_captions`` different hypotheses (fewer only if there are no more),
-        best first: finished before unfinished, then by log_prob / length ** length_penalty, where the
-        length counts the end token, plus what ``judge`` says.
+        For each image ``num_captions`` different hypotheses (fewer only if no more exist), best first: see
+        ``Hypothesis.rank``.
 
     Raises:
         NonFiniteError: a logit is NaN or infinite.
     """
-    assert options.max_length is not None  # Captioner.settled put the checkpoint's own there
-    beams, device = options.beam_size, state.hidden.device
-    ids = torch.full((photos * beams,), Vocabulary.start_id, device=device)
-    # All beams start equal: only the first is alive, or all of them would say the same.
-    totals = torch.full((photos, beams), -torch.inf, device=device)  # (B, K)
+    assert options.max_length is not None  # set by Captioner.resolve
+    size, device = options.beam_size, state.hidden.device
+    start = torch.full((images * size, 1), Vocabulary.start_id, device=device)
+    beams = _Beams(start, torch.empty(images * size, 0, device=device), start[:, :0])
+    # All beams start equal, so only the first is alive, or all would find the same.
+    totals = torch.full((images, size), -torch.inf, device=device)  # (B, K) log-probabilities
     totals[:, 0] = 0.0
-    kept = totals  # (B, K) scores of the beams
-    endings: list[list[_Ending]] = [[] for _ in range(photos)]
-    moves: list[_Move] = []
-    history = ids.unsqueeze(1)  # (B * K, 1 + words so far)
+    kept = totals  # (B, K) scores
+    found: list[list[Hypothesis]] = [[] for _ in range(images)]
+    maps: list[AttentionMaps] = []
     for length in range(options.max_length + 1):
-        out = step(ids, state)
+        out = step(beams.ids[:, -1], state, memory)
         check_finite(out.logits)
         log_probs = allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
-        if linking is not None:
-            log_probs = without_repeats(log_probs, history, linking)
-        if dangling:
-            log_probs = without_dangling_ends(log_probs, ids, dangling)
+        for constraint in constraints:
+            log_probs = constraint(log_probs, beams.ids)
         sums, parents, words = _candidates(totals, log_probs)  # (B, 2K) each
-        scores = sums / (length + 1) ** options.length_penalty + _judged(judge, history, sums, parents, words)
+        scores = sums / (length + 1) ** options.length_penalty
+        if scorer is not None:
+            scores = scores + _added_scores(scorer, beams.ids, parents, words).to(scores)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         sums, parents, words = (tensor.gather(1, order) for tensor in (sums, parents, words))
-        _note_endings(endings, scores, sums, parents, words, length, beams)
-        if length == options.max_length or all(len(found) >= beams for found in endings):
+        rows = parents + torch.arange(images, device=device).unsqueeze(1) * size  # (B, 2K)
+        _collect_finished(found, beams, maps, scores, sums, rows, words)
+        if length == options.max_length or all(len(ended) >= size for ended in found):
             break
-        kept, best = scores.masked_fill(words == Vocabulary.end_id, -torch.inf).topk(beams)  # (B, K)
-        totals, parents, words = (tensor.gather(1, best) for tensor in (sums, parents, words))
-        rows = (parents + torch.arange(photos, device=device).unsqueeze(1) * beams).flatten()
-        moves.append(_move(out, log_probs, parents, words, rows))
-        ids, state = words.flatten(), out.state.select(rows)
-        history = torch.cat((history[rows], ids.unsqueeze(1)), dim=1)
-    _note_unfinished(endings, kept, totals, len(moves))
-    return [_best(found, moves, photo, options) for photo, found in enumerate(endings)]
+        kept, best = scores.masked_fill(words == Vocabulary.end_id, -torch.inf).topk(size)  # (B, K)
+        totals, rows, words = (tensor.gather(1, best) for tensor in (sums, rows, words))
+        state = out.state.select(rows.flatten())
+        chosen = log_probs[rows.flatten(), words.flatten()]
+        beams = beams.extended(rows.flatten(), words.flatten(), chosen)
+        maps.append(out.maps)
+    _add_unfinished(found, beams, maps, kept, totals)
+    return [sorted(ended, key=lambda one: one.rank, reverse=True)[: options.num_captions] for ended in found]
 
 
 def check_finite(logits: Tensor) -> None:
-    """Refuse logits that nothing can be decoded from.
+    """Check that logits can be decoded.
 
     Raises:
         NonFiniteError: one is NaN or infinite.
@@ -144,102 +149,71 @@ def check_finite(logits: Tensor) -> None:
         raise NonFiniteError("The network's output is not finite (NaN or infinite); use another checkpoint.")
 
 
-def allowed_log_probs(logits: Tensor, *, is_first: bool) -> Tensor:
-    """Log-probabilities over what may be emitted; a caption has at least one word."""
-    banned = [*BANNED_IDS, Vocabulary.end_id] if is_first else [*BANNED_IDS]
-    logits = logits.float().index_fill(1, torch.tensor(banned, device=logits.device), -torch.inf)
-    return logits.log_softmax(dim=1)
-
-
 def _candidates(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The 2K best continuations of each photo, best first: score, beam they continue, word.
+    """The 2K best continuations of each image, best first: log-probability, parent beam, word; (B, 2K) each.
 
-    At most K of them can be ends, one a beam, so K that go on always remain.
+    At most K of them end a caption, one per beam, so at least K go on.
     """
-    photos, beams = totals.shape
+    images, size = totals.shape
     vocabulary = log_probs.shape[1]
-    scores = (totals.unsqueeze(2) + log_probs.view(photos, beams, vocabulary)).flatten(1)  # (B, K * V)
-    scores, index = scores.topk(2 * beams)
-    return scores, index // vocabulary, index % vocabulary
+    sums = (totals.unsqueeze(2) + log_probs.view(images, size, vocabulary)).flatten(1)  # (B, K * V)
+    sums, index = sums.topk(2 * size)
+    return sums, index // vocabulary, index % vocabulary
 
 
-def _judged(
-    judge: JudgeFunction | None, history: Tensor, sums: Tensor, parents: Tensor, words: Tensor
-) -> Tensor:
-    """What is said of each continuation, (B, 2K)."""
-    if judge is None:
-        return torch.zeros_like(sums)
-    said = history[:, 1:].tolist()  # B * K beginnings
-    beams = len(said) // len(sums)
+def _added_scores(scorer: Scorer, ids: Tensor, parents: Tensor, words: Tensor) -> Tensor:
+    """The scorer's score of each continuation, (B, 2K)."""
+    prefixes = ids[:, 1:].tolist()  # B * K
+    size = len(prefixes) // len(parents)
+    continuations = zip(parents.tolist(), words.tolist(), strict=True)
+    return torch.tensor(
+        [
+            [
+                scorer(image, (*prefixes[image * size + beam], word))
+                for beam, word in zip(*of_image, strict=True)
+            ]
+            for image, of_image in enumerate(continuations)
+        ]
+    )
 
-    def number(photo: int, beam: int, word: int) -> float:
-        return judge(photo, (*said[photo * beams + beam], word))
 
-    rows = enumerate(zip(parents.tolist(), words.tolist(), strict=True))
-    return sums.new_tensor([[number(photo, *pair) for pair in zip(*row, strict=True)] for photo, row in rows])
-
-
-def _note_endings(
-    endings: list[list[_Ending]],
+def _collect_finished(
+    found: list[list[Hypothesis]],
+    beams: _Beams,
+    maps: Sequence[AttentionMaps],
     scores: Tensor,
     sums: Tensor,
-    parents: Tensor,
+    rows: Tensor,
     words: Tensor,
-    length: int,
-    beams: int,
 ) -> None:
-    """Record the hypotheses that end here; an end counts only if it is among the K best."""
-    is_ending = (words[:, :beams] == Vocabulary.end_id) & scores[:, :beams].isfinite()
-    for photo, rank in is_ending.nonzero().tolist():
-        if len(endings[photo]) < beams:
-            ending = _Ending(
-                beam=int(parents[photo, rank]),
-                length=length,
-                log_prob=float(sums[photo, rank]),
-                score=float(scores[photo, rank]),
+    """Collect the hypotheses that end here; an end counts only if it is among the K best."""
+    size = len(beams.ids) // len(found)
+    is_end = (words[:, :size] == Vocabulary.end_id) & scores[:, :size].isfinite()
+    for image, place in is_end.nonzero().tolist():
+        if len(found[image]) < size:
+            hypothesis = beams.hypothesis(
+                int(rows[image, place]),
+                maps,
+                log_prob=float(sums[image, place]),
+                score=float(scores[image, place]),
                 is_finished=True,
             )
-            endings[photo].append(ending)
+            found[image].append(hypothesis)
 
 
-def _note_unfinished(endings: list[list[_Ending]], kept: Tensor, totals: Tensor, length: int) -> None:
-    """Let the hypotheses that are still running, best first, fill the places that no ending took."""
-    for found, of_beams, sums in zip(endings, kept.tolist(), totals.tolist(), strict=True):
-        ended = {ending.beam for ending in found if ending.length == length}  # they would be there twice
-        running = [
-            _Ending(beam=beam, length=length, log_prob=log_prob, score=score, is_finished=False)
-            for beam, (score, log_prob) in enumerate(zip(of_beams, sums, strict=True))
-            if score > -torch.inf and beam not in ended
-        ]
-        found += running[: len(sums) - len(found)]
-
-
-def _move(out: DecoderStep, log_probs: Tensor, parents: Tensor, words: Tensor, rows: Tensor) -> _Move:
-    chosen = log_probs[rows].gather(1, words.view(-1, 1)).view_as(parents)
-    return _Move(parents, words, chosen, out.look.select(rows))
-
-
-def _best(
-    endings: list[_Ending], moves: list[_Move], photo: int, options: DecodingOptions
-) -> list[Hypothesis]:
-    ranked = sorted(endings, key=lambda ending: ending.rank, reverse=True)
-    return [_read_back(ending, moves, photo) for ending in ranked[: options.num_captions]]
-
-
-def _read_back(ending: _Ending, moves: list[_Move], photo: int) -> Hypothesis:
-    """Follow a hypothesis from its end to its beginning."""
-    words = []
-    beam = ending.beam
-    for move in reversed(moves[: ending.length]):
-        at = (photo, beam)
-        look = move.look.select(photo * move.ids.shape[1] + beam)
-        words.append((int(move.ids[at]), float(move.log_probs[at]), look))
-        beam = int(move.parents[at])
-    ids, log_probs, looks = zip(*reversed(words), strict=True)
-    return Hypothesis(
-        ids=ids,
-        log_probs=log_probs,
-        looks=looks,
-        log_prob=ending.log_prob,
-        is_finished=ending.is_finished,
-    )
+def _add_unfinished(
+    found: list[list[Hypothesis]],
+    beams: _Beams,
+    maps: Sequence[AttentionMaps],
+    kept: Tensor,
+    totals: Tensor,
+) -> None:
+    """Fill up each image's hypotheses with those still in the beam, best first."""
+    size = kept.shape[1]
+    for image, (ended, scores, sums) in enumerate(zip(found, kept.tolist(), totals.tolist(), strict=True)):
+        finished = {one.ids for one in ended}
+        for beam, (score, log_prob) in enumerate(zip(scores, sums, strict=True)):
+            if len(ended) < size and score > -torch.inf:
+                row = image * size + beam
+                one = beams.hypothesis(row, maps, log_prob=log_prob, score=score, is_finished=False)
+                ended += [one] if one.ids not in finished else []

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, Self
 
-from model.config import MOST_TOKENS
+from model.config import MAX_TOKENS
 from model.errors import OptionsError
 
 MAX_BEAM_SIZE = 10
@@ -36,7 +36,7 @@ class DecodingOptions:
     beam_size: int = _option(int, 3, 1, MAX_BEAM_SIZE, "hypotheses in the beam; 1 is greedy decoding")
     num_captions: int = _option(int, 1, 1, MAX_BEAM_SIZE, "captions per photo, at most the beam size")
     max_length: int | None = _option(
-        int, None, 1, MOST_TOKENS, "maximum length of a caption in tokens (default: the model's own)"
+        int, None, 1, MAX_TOKENS, "maximum length of a caption in tokens (default: the model's own)"
     )
     length_penalty: float = _option(float, 0.7, 0, 2, "captions rank by log-probability / length ** X")
     phrase_weight: float = _option(

@@ -32,10 +32,10 @@ LONE_AREA = 640 * 480  # of the photo when there is nothing beside it
 GAP = 12
 CAPTION_SIZE, NOTE_SIZE, MIN_TEXT_WIDTH = 26, 16, 480
 
-WALK_SIDE = 480  # pixels, longest side of the photo in the animation
-WALK_TEXT_SIZE, WALK_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photo can still be read
-WALK_MILLISECONDS = 800  # a word
-WALK_REST_MILLISECONDS = 1600  # the photo, which starts the walk over
+ANIMATION_SIDE = 480  # pixels, longest side of the photo in the animation
+ANIMATION_TEXT_SIZE, ANIMATION_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photo can still be read
+ANIMATION_MILLISECONDS = 800  # a word
+ANIMATION_REST_MILLISECONDS = 1600  # the photo, which starts the walk over
 
 
 def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
@@ -66,13 +66,13 @@ def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
     return sheet
 
 
-def walk_gif(image: Image.Image, caption: Caption) -> bytes:
+def animated_gif(image: Image.Image, caption: Caption) -> bytes:
     """An endless GIF: the photo, then the overlay of every word, over the caption written so far.
 
     A word without a map is written under the photo as it is. The photo, upright RGB of any
-    size, is shown at most ``WALK_SIDE`` pixels long and is not changed.
+    size, is shown at most ``ANIMATION_SIDE`` pixels long and is not changed.
     """
-    small = bounded(image, WALK_SIDE)
+    small = bounded(image, ANIMATION_SIDE)
     canvas = Canvas(small, caption.grid)
     pictures = [small]
     for word in caption.words:
@@ -81,7 +81,7 @@ def walk_gif(image: Image.Image, caption: Caption) -> bytes:
     frames = [_walk_frame(picture, words, place) for place, picture in enumerate(pictures)]
     palette = _shared_palette(frames)
     first, *others = (frame.quantize(palette=palette) for frame in frames)
-    durations = [WALK_REST_MILLISECONDS, *[WALK_MILLISECONDS] * len(words)]
+    durations = [ANIMATION_REST_MILLISECONDS, *[ANIMATION_MILLISECONDS] * len(words)]
     stream = BytesIO()
     first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return stream.getvalue()
@@ -124,8 +124,8 @@ def _arrangement(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, in
 
 def _walk_frame(picture: Image.Image, words: Sequence[str], place: int) -> Image.Image:
     """The picture over the caption, with ``place`` words written, the last of them in the accent."""
-    width = max(picture.width, WALK_MIN_WIDTH)
-    text = Text(words, width - 2 * GAP, WALK_TEXT_SIZE)
+    width = max(picture.width, ANIMATION_MIN_WIDTH)
+    text = Text(words, width - 2 * GAP, ANIMATION_TEXT_SIZE)
     frame = Image.new("RGB", (width, picture.height + text.height + 2 * GAP), PAPER)
     frame.paste(picture, ((width - picture.width) // 2, 0))
     inks = [INK if i < place - 1 else ACCENT_INK if i == place - 1 else FAINT_INK for i in range(len(words))]

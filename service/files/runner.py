@@ -48,7 +48,7 @@ class BatchOptions:
     def settings(self, captioner: Captioner) -> dict[str, Any]:
         """What decides the content of the output, beside the checkpoint."""
         formats = {name: name in self.formats for name in WRITERS}
-        return asdict(captioner.settled(self.decoding)) | {"attention": self.attention} | formats
+        return asdict(captioner.resolve(self.decoding)) | {"attention": self.attention} | formats
 
 
 @dataclass

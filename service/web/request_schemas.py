@@ -10,7 +10,7 @@ from typing import Any
 from flask_smorest.fields import Upload
 from marshmallow import Schema, ValidationError, fields, validate
 
-from model import MOST_TOKENS, DecodingOptions
+from model import MAX_TOKENS, DecodingOptions
 
 IMAGE_FIELD = "image"
 MAX_IMAGES = 16  # in a request
@@ -101,7 +101,7 @@ class CaptionFields(DecodingFields):
 class OverlayFields(DecodingFields):
     """Options of /v1/overlays."""
 
-    word = WholeNumber(0, MOST_TOKENS, "index of the only word to draw, from 0; default all")
+    word = WholeNumber(0, MAX_TOKENS, "index of the only word to draw, from 0; default all")
     format = Choice(FORMATS, "png, or gif for an animation word by word; default png")
 
 

@@ -9,11 +9,11 @@ from model import (
     Captioner,
     ImageLimits,
     Photo,
+    animated_gif,
     contact_sheet,
     data_url,
     encode_png,
     photo_record,
-    walk_gif,
     word_overlay,
     word_overlays,
 )
@@ -57,7 +57,7 @@ def overlay_image(result: Captioned, kind: str, word: int | None) -> bytes:
     """
     image, caption = result.photo.image, result.captions[0]
     if kind == "gif":
-        return walk_gif(image, caption)
+        return animated_gif(image, caption)
     return encode_png(contact_sheet(image, caption) if word is None else word_overlay(image, caption, word))
 
 

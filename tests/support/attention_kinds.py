@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from model.attention import ATTENTION_KINDS, Attended, Attention, Memory, Query, Sizes, build_attention
+from model.attention import ATTENTION_KINDS, Attention, AttentionMaps, Memory, Query, Sizes, build_attention
 
 N, D, H, E, A, M = 4, 6, 9, 5, 8, 2
 ROWS, COLUMNS = 3, 7
@@ -53,20 +55,30 @@ def make_mask(seed: int = 5, count: int = N) -> Tensor:
     return mask.flatten(1)
 
 
-def remember(
+def prepare(
     attention: Attention, annotations: Tensor, mask: Tensor | None = None, draw_seed: int | None = None
 ) -> Memory:
-    """What the decoder would have the kind look at."""
+    """What the decoder would have the kind attend to."""
     return Memory(annotations, attention.prepare(annotations, mask), mask, draw_seed)
 
 
+class Attended(NamedTuple):
+    """What a kind returns."""
+
+    context: Tensor
+    maps: AttentionMaps
+
+
+def attend(attention: Attention, query: Query, memory: Memory) -> Attended:
+    """One step of a kind."""
+    return Attended(*attention(query, memory))
+
+
 @torch.no_grad()
-def look_at(kind: str, query: str = "state", mask: Tensor | None = None) -> Attended:
-    """One look of a kind at the usual photos with the usual query."""
+def attend_as(kind: str, query: str = "state", mask: Tensor | None = None) -> Attended:
+    """One step of a kind on the usual images with the usual query."""
     attention = make_attention(kind, query)
-    memory = remember(attention, make_annotations(kind, query), mask)
-    attended: Attended = attention(make_query(query), memory)
-    return attended
+    return attend(attention, make_query(query), prepare(attention, make_annotations(kind, query), mask))
 
 
 def select_query(query: Query, rows: slice) -> Query:

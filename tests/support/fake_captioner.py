@@ -13,7 +13,6 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from model import Caption, DecodingOptions, Grid, Word
-from model.captioner import Measure, unmeasured
 
 PROBLEM = "application/problem+json"
 ROWS = COLUMNS = 3
@@ -30,14 +29,18 @@ class FakeCaptioner:
     vocabulary = range(11)
 
     def caption(
-        self,
-        images: Sequence[Image.Image],
-        options: DecodingOptions | None = None,
-        measure: Measure = unmeasured,
+        self, images: Sequence[Image.Image], options: DecodingOptions | None = None
     ) -> list[list[Caption]]:
         count = (options or DecodingOptions()).num_captions
-        with measure("encode"), measure("text"):
-            return [[_caption(image, place) for place in range(count)] for image in images]
+        return [[_caption(image, place) for place in range(count)] for image in images]
+
+    def encode(self, images: Sequence[Image.Image]) -> Sequence[Image.Image]:
+        return images
+
+    def decode(
+        self, encoded: Sequence[Image.Image], options: DecodingOptions | None = None
+    ) -> list[list[Caption]]:
+        return self.caption(encoded, options)
 
 
 def _caption(image: Image.Image, place: int) -> Caption:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from model import ModelConfig
-from model.config import MOST_TOKENS
+from model.config import MAX_TOKENS
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
 from training.data.caption_files import CaptionedPhoto
@@ -139,7 +139,7 @@ def encode_captions(photo: CaptionedPhoto, vocabulary: Vocabulary, is_mirrored: 
     """The captions as ids, of the photo or of its mirror image."""
     captions = [mirror_words(words) if is_mirrored else words for words in photo.captions]
     # Without spaces a caption is one word, however long: of that, what no search can write is not learnt.
-    return [vocabulary.encode(words[:LONGEST_CAPTION])[:MOST_TOKENS] for words in captions]
+    return [vocabulary.encode(words[:LONGEST_CAPTION])[:MAX_TOKENS] for words in captions]
 
 
 class EpochSampler:

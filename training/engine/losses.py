@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from model.attention import Look
+from model.attention import AttentionMaps
 
 ENTROPY_WEIGHT = 0.002  # lambda_e of hard attention, as in the authors' code
 BASELINE_DECAY = 0.9  # of the moving-average baseline of hard attention (Xu et al. 2015, eq. 12)
@@ -47,7 +47,7 @@ class Reinforcement(NamedTuple):
 
 
 def reinforce(
-    logits: Tensor, targets: Tensor, lengths: Tensor, looks: Look, baseline: float
+    logits: Tensor, targets: Tensor, lengths: Tensor, maps: AttentionMaps, baseline: float
 ) -> Reinforcement:
     """REINFORCE for sampled locations: Xu et al. 2015, eqs. 10 to 12; Williams 1992.
 
@@ -60,21 +60,21 @@ def reinforce(
         logits: (words, V), packed as ``CaptionNetwork.read`` packs them.
         targets: (words,) true ids.
         lengths: (N,) words of each caption, on the CPU.
-        looks: (N, T, ...), with ``chosen`` -1 where nothing was sampled.
+        maps: (N, T, ...), with ``chosen`` -1 where nothing was sampled.
         baseline: moving average of log p(word), in nats, over earlier batches.
     """
-    assert looks.alpha is not None
-    assert looks.chosen is not None
+    assert maps.alpha is not None
+    assert maps.chosen is not None
     log_probs = (
         logits.detach().float().log_softmax(dim=1).gather(1, targets.unsqueeze(1)).squeeze(1)
     )  # (words,)
-    layout = pack_padded_sequence(looks.chosen, lengths, batch_first=True)
+    layout = pack_padded_sequence(maps.chosen, lengths, batch_first=True)
     rewards, _ = pad_packed_sequence(layout._replace(data=log_probs - baseline), batch_first=True)  # (N, T)
     advantage = rewards.flip(1).cumsum(1).flip(1)  # (N, T), over the words from this one on
-    is_sampled = looks.chosen >= 0  # (N, T)
-    log_alpha = looks.alpha.clamp_min(torch.finfo(torch.float32).tiny).log()  # (N, T, L)
-    log_chosen = log_alpha.gather(2, looks.chosen.clamp_min(0).unsqueeze(2)).squeeze(2)  # (N, T)
-    entropy = -(looks.alpha * log_alpha).sum(dim=2)  # (N, T), 0 after the end of a caption
+    is_sampled = maps.chosen >= 0  # (N, T)
+    log_alpha = maps.alpha.clamp_min(torch.finfo(torch.float32).tiny).log()  # (N, T, L)
+    log_chosen = log_alpha.gather(2, maps.chosen.clamp_min(0).unsqueeze(2)).squeeze(2)  # (N, T)
+    entropy = -(maps.alpha * log_alpha).sum(dim=2)  # (N, T), 0 after the end of a caption
     gain = (advantage * log_chosen + ENTROPY_WEIGHT * entropy) * is_sampled
     return Reinforcement(-gain.sum() / len(targets), float(log_probs.mean()))
 

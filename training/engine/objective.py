@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from model import OptionsError
 from model.attention import Memory
 from model.attention.hard import HardAttention
-from model.decoding.beam_search import allowed_log_probs
+from model.decoding.constraints import allowed_log_probs
 from model.decoding.sampling import sample
-from model.network import CaptionNetwork, Reading
+from model.network import CaptionNetwork, TeacherForced
 from training.data.batches import Batch, as_batch
 from training.engine.cider_reward import CiderReward
 from training.engine.config import TrainConfig
@@ -108,15 +108,15 @@ class Objective(nn.Module):
         self, batch: Batch, features: Tensor, share: StepShare, baseline: float
     ) -> LossTerms:
         """Teacher forcing with the reference captions."""
-        reading = self._read(batch, self.network.remember_features(features))
+        forced = self._teacher_force(batch, self.network.encode_features(features))
         cross_entropy = smoothed_cross_entropy(
-            reading.logits, batch.targets, label_smoothing=self._config.label_smoothing
+            forced.logits, batch.targets, label_smoothing=self._config.label_smoothing
         )
-        penalty = doubly_stochastic_penalty(reading.looks.alpha)
+        penalty = doubly_stochastic_penalty(forced.maps.alpha)
         total = share.words * cross_entropy + share.captions * self._config.doubly_stochastic * penalty
         likelihood = torch.zeros(())
-        if reading.looks.chosen is not None:
-            found = reinforce(reading.logits, batch.targets, batch.lengths, reading.looks, baseline)
+        if forced.maps.chosen is not None:
+            found = reinforce(forced.logits, batch.targets, batch.lengths, forced.maps, baseline)
             total = total + share.words * found.loss
             likelihood = torch.tensor(share.words * found.reward)
         return LossTerms(
@@ -130,23 +130,23 @@ class Objective(nn.Module):
         order = sorted(range(len(sampled)), key=lambda row: -len(sampled[row]))
         captions = [(row // self._config.samples, sampled[row]) for row in order]
         samples = as_batch(batch.inputs, captions).to(features.device)
-        reading = self._read(samples, self.network.remember_features(features))
+        forced = self._teacher_force(samples, self.network.encode_features(features))
         advantages = leave_one_out(rewards).flatten()[order].to(features.device)
-        log_probs = self._log_probs(reading.logits, len(samples.lengths))
+        log_probs = self._log_probs(forced.logits, len(samples.lengths))
         loss = self_critical(log_probs, samples.targets, samples.lengths, advantages)
-        penalty = doubly_stochastic_penalty(reading.looks.alpha)
+        penalty = doubly_stochastic_penalty(forced.maps.alpha)
         total = share.images * (loss + self._config.doubly_stochastic * penalty)
         zero = torch.zeros(())
         return LossTerms(total, zero, share.images * penalty, share.images * rewards.mean(), zero)
 
-    def _read(self, batch: Batch, memory: Memory) -> Reading:
+    def _teacher_force(self, batch: Batch, memory: Memory) -> TeacherForced:
         """Teacher-force the captions of a batch; ``memory`` has one row an image."""
-        return self.network.read(memory.select(batch.owners), batch.words, batch.lengths)
+        return self.network.teacher_force(memory.select(batch.owners), batch.words, batch.lengths)
 
     @torch.no_grad()
     def _sample(self, features: Tensor) -> list[list[int]]:
         """``samples`` captions of each image, sampled from the current network in evaluation mode."""
-        memory = self.network.remember_features(features)
+        memory = self.network.encode_features(features)
         rows = torch.arange(len(features), device=features.device).repeat_interleave(self._config.samples)
         memory = memory.select(rows)
         decoder = self.network.decoder

@@ -89,7 +89,7 @@ class Evaluation:
         """
         captions = caption_photos(captioner, photos, options)
         tally = Tally.of([caption.text for caption in captions], references_of(photos))
-        return cls(photos, captions, captioner.settled(options), tally)
+        return cls(photos, captions, captioner.resolve(options), tally)
 
     def scores(self) -> dict[str, Any]:
         """What ``Tally.scores`` says, how many ``images`` it is of, and how they were captioned.

@@ -124,7 +124,7 @@ def _read_references(captioner: Captioner, photos: Sequence[AnnotatedPhoto]) -> 
         for start in range(0, len(photos), BATCH_SIZE):
             batch = photos[start : start + BATCH_SIZE]
             references = [photo.captions for photo in batch]
-            captions += captioner.read([photo.read() for photo in batch], references)
+            captions += captioner.force_decode([photo.read() for photo in batch], references)
             bar.update(len(batch))
     return captions
 

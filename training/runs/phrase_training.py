@@ -171,7 +171,7 @@ def _fit_head(head: PhraseHead, examples: _Examples, recipe: PhraseRecipe) -> No
         targets = torch.stack([examples.shares[one][side] for one, side in pairs]).to_dense().to(device)
         logits = head.logits(nn.functional.dropout(features, FEATURE_DROPOUT), HIDDEN_DROPOUT)
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        loss = (losses * head.idf**2).sum(dim=1).mean()  # as PhraseJudge weighs what is predicted
+        loss = (losses * head.idf**2).sum(dim=1).mean()  # as PhraseScorer weighs what is predicted
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
