@@ -22,7 +22,6 @@ from model import Caption, DecodingOptions, NonFiniteError
 from model.drawing import overlay
 from service.app import create_app
 from service.config import ServiceConfig
-from service.errors import ConfigError
 
 STATIC = Path(__file__).parents[1] / "service" / "web" / "static"
 
@@ -268,13 +267,6 @@ def test_non_finite_output_does_not_lose_the_batch() -> None:
     assert [result.get("status", 200) for result in results] == [200, 500, 200]
 
 
-def test_not_ready_if_captioning_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    captioner = FakeCaptioner()
-    monkeypatch.setattr(captioner, "caption", lambda *_: 1 / 0, raising=False)
-    client = create_app(ServiceConfig(), captioner).test_client()
-    assert all(client.get("/readyz").status_code == 503 for _ in range(5))
-
-
 def waiting(seconds: float = 60) -> Iterator[None]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -307,21 +299,6 @@ def test_page_privacy_note_is_true_on_any_host(client: FlaskClient) -> None:
 
 
 # Settings
-
-
-def test_settings_come_from_environment() -> None:
-    config = ServiceConfig.from_env(
-        {"CAPTION_CHECKPOINT": "runs/mine", "CAPTION_MAX_PIXELS": "9000", "HOME": "/"}
-    )
-    assert config == ServiceConfig(checkpoint="runs/mine", max_pixels=9000)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("CAPTION_WORKERS", "-1"), ("CAPTION_MAX_BYTES", "20MB"), ("CAPTION_DEVICE", "")]
-)
-def test_invalid_setting_is_named(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=name):
-        ServiceConfig.from_env({name: value})
 
 
 def test_missing_checkpoint_exits_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
