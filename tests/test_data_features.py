@@ -139,6 +139,18 @@ def test_partial_features_are_recomputed(path, encoder, config, photos, encoded)
     assert np.abs(np.array(features)).max(axis=(1, 2, 3)).min() > 0
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_interrupted_encoding_leaves_no_file(path, encoder, config, photos, monkeypatch, error):
+    def stop(*arguments):
+        raise error
+
+    before = set(path.parent.iterdir())
+    monkeypatch.setattr(Encoder, "forward", stop)
+    with pytest.raises(error):
+        cached_features(path, encoder, config, photos)
+    assert set(path.parent.iterdir()) == before
+
+
 def test_interrupted_replace_recomputes_features(path, encoder, config, photos, monkeypatch):
     first = np.array(cached_features(path, encoder, config, photos))
     weights = {name: value.clone() for name, value in encoder.state_dict().items()}

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from model import ModelConfig
 from model.captioner import BATCH_SIZE
 from model.encoder import Encoder
+from model.files import temporary_path
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
 from training.data.batches import Draw, Example, encode_captions, is_mirrored_draw
@@ -56,16 +57,19 @@ def cached_features(
     label = path.with_suffix(".sha256")  # what the features are of; written last, removed first
     if path.exists() and label.exists() and label.read_text(errors="replace").strip() == fingerprint:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-    temporary = path.with_suffix(".tmp")
+    temporary = temporary_path(path)
     shape = (len(photos), 2, *encoder.feature_shape)
-    features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-    filled = 0
-    for pairs in encoded_pairs(encoder.eval(), Preprocess(config), photos):
-        features[filled : filled + len(pairs)] = pairs.half().numpy()
-        filled += len(pairs)
-    features.flush()
-    label.unlink(missing_ok=True)
-    os.replace(temporary, path)
+    try:
+        features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        filled = 0
+        for pairs in encoded_pairs(encoder.eval(), Preprocess(config), photos):
+            features[filled : filled + len(pairs)] = pairs.half().numpy()
+            filled += len(pairs)
+        features.flush()
+        label.unlink(missing_ok=True)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # large: after Ctrl-C or an error it would fill the disk
     label.write_text(f"{fingerprint}\n")
     return features
 
