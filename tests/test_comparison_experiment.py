@@ -1,6 +1,5 @@
 """Kinds of attention trained alike: nothing is lost or done twice, and the table says what was found."""
 
-import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from model import Captioner
+from model.files import locked
 from training import compare
 from training.comparison.table import as_markdown
 from training.comparison.table import compare as compare_results
 from training.data.dataset import load_photos
 from training.data.shapes import write_world
+from training.engine.config import RunOptions
 from training.errors import DivergedError
 from training.runs.run import Run
 
@@ -50,6 +51,34 @@ def found_in(output: Path) -> dict[str, dict[str, object]]:
     rows = json.loads((output / "comparison.json").read_text())["kinds"]
     clock = ("train_seconds", "captions_per_second")
     return {row["kind"]: {name: row[name] for name in row if name not in clock} for row in rows}
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The options of runs, which are not trained."""
+    runs: list[RunOptions] = []
+
+    def note(run: Run) -> None:
+        runs.append(run._options)
+        raise DivergedError("not trained")
+
+    monkeypatch.setattr(Run, "start", note)
+    return runs
+
+
+def test_every_option_reaches_the_runs(world, tmp_path, started):
+    more = ("--accumulate", "4", "--precision", "bf16", "--skip-problems", "--min-count", "2")
+    assert compare.main(command(world, tmp_path / "out", "--kinds", "none", "uniform", *more)) == 2
+    for options in started:
+        assert (options.accumulate, options.precision, options.min_count) == (4, "bf16", 2)
+        assert options.skip_problems
+    assert [options.output.name for options in started] == ["none-0", "uniform-0"]
+
+
+def test_help_offers_no_self_critical_options(capsys):
+    with pytest.raises(SystemExit):
+        compare.main(["--help"])
+    assert "self-critical" not in capsys.readouterr().out
 
 
 def test_every_kind_has_a_row(whole):
@@ -160,9 +189,11 @@ def test_results_of_other_data_are_refused(world, finished, tmp_path, capsys, ch
     assert f"different {named}; continue it" in capsys.readouterr().err
 
 
-def test_comparison_from_before_a_config_field_resumes(world, finished):
+def test_comparison_of_an_older_version_resumes(world, finished):
     settings = json.loads((finished / "settings.json").read_text())
     del settings["network"]["score_blur"]
+    del settings["decoding"]
+    settings["recipe"]["doubly_stochastic_target"] = "1"  # an option that was removed
     (finished / "settings.json").write_text(json.dumps(settings))
     assert compare.main(command(world, finished, "--kinds", "none")) == 0
     del settings["network"]["hidden_dim"]  # 24 here, and so not the default
@@ -243,8 +274,7 @@ def test_all_kinds_failing_exits_2(world, tmp_path, capsys):
 
 
 def test_second_process_on_the_folder_is_refused(world, finished, capsys):
-    with (finished / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(finished):
         assert compare.main(command(world, finished, "--kinds", "none")) == 2
     assert "Another run is writing to" in capsys.readouterr().err
     assert compare.main(command(world, finished, "--kinds", "none")) == 0

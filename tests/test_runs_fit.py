@@ -1,6 +1,7 @@
 """One command trains a captioner, and a run that was stopped ends where it would have ended."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,8 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from model import Captioner, ModelConfig
 from model.checkpoint import load_checkpoint
+from model.files import locked
 from model.network import CaptionNetwork
-from training import fit
+from training import average, compare, fit, phrases
 from training.data.shapes import write_world
 from training.engine.config import TrainConfig
 from training.engine.trainer import Trainer
@@ -276,10 +278,73 @@ def test_divergence_in_last_step_is_reported(world, tmp_path, capsys):
     assert sentence.startswith("fit: The network's output is not finite")
 
 
-def test_output_that_is_a_file_is_named(world, tmp_path, capsys):
-    (tmp_path / "run").write_text("not a folder")
-    assert fit.main(command(world, tmp_path / "run")) == 2
-    assert str(tmp_path / "run") in one_line(capsys.readouterr().err)
+@pytest.mark.parametrize("output", ["file", "file/run"])
+@pytest.mark.parametrize("main", [fit.main, compare.main, phrases.main, average.main])
+def test_unusable_output_is_refused_before_photos(tmp_path, capsys, main, output):
+    (tmp_path / "file").write_text("not a folder")
+    if main is average.main:
+        arguments = ["nowhere", "nowhere"]
+    else:
+        arguments = ["--captions", "nowhere.json", "--images", "nowhere"]
+    if main is phrases.main:
+        arguments += ["--checkpoint", "nowhere"]
+    assert main([*arguments, "--output", str(tmp_path / output)]) == 2
+    line = one_line(capsys.readouterr().err)
+    assert f"Cannot write to {tmp_path / output}: {tmp_path / 'file'} is not a folder" in line
+
+
+def test_read_only_output_is_refused_before_photos(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    assert fit.main(command(world, tmp_path / "run", "--captions", "nowhere.json")) == 2
+    assert f"{tmp_path} is not writable" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [(["--hidden-dim", "0"], "hidden_dim"), (["--encoder-weights", "none.pth"], "none.pth")],
+)
+def test_network_is_checked_before_photos(world, tmp_path, capsys, more, named):
+    assert fit.main(command(world, tmp_path / "run", "--captions", "nowhere.json", *more)) == 2
+    assert named in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"]])
+def test_second_run_on_one_output_is_refused(world, whole, tmp_path, capsys, more):
+    run = tmp_path / "run"
+    if more:
+        shutil.copytree(whole, run)
+    with locked(run):
+        assert fit.main(command(world, run, "--captions", "nowhere.json", *more)) == 2
+    assert f"Another run is writing to {run}" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("damage", ["oops}", "7", "{}", "[" * 100_000])
+def test_damaged_log_line_is_named(world, whole, tmp_path, capsys, damage):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    with (run / "log.jsonl").open("a") as log:
+        log.write(f"{damage}\n")
+    assert fit.main(command(world, run, "--resume")) == 2
+    assert f"{run / 'log.jsonl'}, line 3, is damaged" in one_line(capsys.readouterr().err)
+
+
+def test_log_line_cut_off_by_a_crash_is_dropped(world, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"epoch": 3, "cross_en')
+    assert fit.main(command(world, run, "--resume")) == 0
+    assert log_of(run) == log_of(whole)
+
+
+@pytest.mark.parametrize(
+    "option", [("--doubly-stochastic-target", "T/L"), ("--self-critical-encoder-learning-rate", "1e-5")]
+)
+def test_removed_option_is_explained(world, tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as caught:
+        fit.main(command(world, tmp_path / "run", "--resume", *option))
+    assert caught.value.code == 2
+    assert f"{option[0]} was removed" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
