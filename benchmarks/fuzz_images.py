@@ -1,16 +1,15 @@
-"""Damaged pictures against the service: each must be captioned or refused, and nothing else may happen.
+"""Fuzzes the service with corrupt images, each of which must be captioned or refused.
 
     python -m benchmarks.fuzz_images --count 10000
 
-damages valid files of every accepted type in many ways, the same for the same seed, uploads each to the
-service with ``checkpoints/default``, and prints one JSON object: how many were answered with which status, by
-type, the slowest answer in ms and which one it was, and how much memory the process gained. A picture that is
-answered in any other way is written to a file that the output names, and the exit status is 1.
+corrupts valid files of every accepted format, reproducibly for a seed, uploads each to the service with
+``checkpoints/default``, and prints one JSON object: status codes by format, the slowest response and which
+file caused it, and the growth of memory. Files with an unexpected status code are written to the working
+directory and named in the output; the exit status is then 1.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import random
@@ -31,21 +30,22 @@ from tqdm import tqdm
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
+from benchmarks.harness.report import benchmark_parser
 from service.app import create_app
 
 EXPECTED = (200, 400, 413, 415, 422)
 SIZE = (96, 64)
 SHORT = {"beam_size": "1", "max_length": "1", "overlays": "none"}
-LEAST_BYTES = 16  # of a file that is damaged once more
-WARM_UP = 100  # answers before the memory is looked at for the first time
-# What lengths and sizes in a file may claim: nothing, one, the signed and unsigned ends of their range.
+MIN_BYTES = 16  # of a file that is mutated again
+WARM_UP = 100  # responses before the first reading of the memory
+# Lengths and sizes to write into a file: zero, one, and the ends of the signed and unsigned ranges.
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 Mutation = Callable[[random.Random, bytes, bytes], bytes]
 
 
-def drawn(seed: int) -> Image.Image:
-    """A picture of boxes, the same for the same seed."""
+def draw_boxes(seed: int) -> Image.Image:
+    """An image of coloured boxes."""
     rng = random.Random(seed)
     image = Image.new("RGB", SIZE, (90, 120, 60))
     pen = ImageDraw.Draw(image)
@@ -63,14 +63,14 @@ def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
 
 
 def valid_files() -> dict[str, list[bytes]]:
-    """Files of every accepted type, in the variants that their decoders tell apart."""
-    image, others = drawn(0), [drawn(seed) for seed in range(1, 4)]
+    """Files of every accepted format, in the variants that its decoder distinguishes."""
+    image, others = draw_boxes(0), [draw_boxes(seed) for seed in range(1, 4)]
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010E: "boxes"})
-    clear = image.convert("RGBA")
-    clear.putalpha(image.convert("L"))
-    moving = {"save_all": True, "append_images": others, "duration": 50}
-    few = image.quantize(16)
+    translucent = image.convert("RGBA")
+    translucent.putalpha(image.convert("L"))
+    animated = {"save_all": True, "append_images": others, "duration": 50}
+    palette = image.quantize(16)
     return {
         "JPEG": [
             encoded(image, "JPEG", exif=exif),
@@ -81,39 +81,39 @@ def valid_files() -> dict[str, list[bytes]]:
         ],
         "PNG": [
             encoded(image, "PNG", exif=exif),
-            encoded(few, "PNG", transparency=0),
+            encoded(palette, "PNG", transparency=0),
             encoded(image.convert("I;16"), "PNG"),
             encoded(image.convert("1"), "PNG"),
-            encoded(clear, "PNG", **moving),
+            encoded(translucent, "PNG", **animated),
         ],
         "WEBP": [
             encoded(image, "WEBP", exif=exif),
             encoded(image, "WEBP", lossless=True),
-            encoded(clear, "WEBP"),
-            encoded(image, "WEBP", **moving),
+            encoded(translucent, "WEBP"),
+            encoded(image, "WEBP", **animated),
         ],
         "GIF": [
             encoded(image, "GIF", comment=b"boxes"),
-            encoded(few, "GIF", transparency=0, interlace=0),
-            encoded(image, "GIF", **moving),
+            encoded(palette, "GIF", transparency=0, interlace=0),
+            encoded(image, "GIF", **animated),
         ],
         "BMP": [
             encoded(image, "BMP"),
-            encoded(few, "BMP"),
+            encoded(palette, "BMP"),
             encoded(image.convert("1"), "BMP"),
-            encoded(clear, "BMP"),
+            encoded(translucent, "BMP"),
         ],
     }
 
 
-# Ways to damage a file. ``other`` is another valid one.
+# Mutations of a file; ``other`` is another valid file.
 
 
 def flip_bits(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    damaged = bytearray(data)
+    mutated = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 5, 30))):
-        damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    return bytes(damaged)
+        mutated[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(mutated)
 
 
 def overwrite(rng: random.Random, data: bytes, other: bytes) -> bytes:
@@ -132,22 +132,22 @@ def cut_out(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 
 def repeat(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    """A stretch of the file again, there or elsewhere, up to a hundred times."""
+    """Repeat a part of the file, in place or elsewhere, up to a hundred times."""
     start, end = sorted(rng.randrange(len(data)) for _ in range(2))
     at = rng.choice((end, rng.randrange(len(data))))
     return data[:at] + data[start:end] * rng.choice((1, 1, 2, 100)) + data[at:]
 
 
-def claim(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    """Extreme numbers, where lengths and sizes may be; most of those stand near the beginning."""
-    damaged = bytearray(data)
+def set_extremes(rng: random.Random, data: bytes, other: bytes) -> bytes:
+    """Write extreme numbers where lengths and sizes may be, mostly near the beginning."""
+    mutated = bytearray(data)
     for _ in range(rng.randrange(1, 4)):
         form = rng.choice((">H", "<H", ">I", "<I"))
         value = rng.choice(EXTREMES) & (0xFFFF if form.endswith("H") else 0xFFFFFFFF)
         within = rng.choice((40, 200, len(data)))
         at = rng.randrange(min(within, len(data) - 4))
-        struct.pack_into(form, damaged, at, value)
-    return bytes(damaged)
+        struct.pack_into(form, mutated, at, value)
+    return bytes(mutated)
 
 
 def splice(rng: random.Random, data: bytes, other: bytes) -> bytes:
@@ -155,7 +155,7 @@ def splice(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 
 def keep_header(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    """Noise behind an intact beginning."""
+    """Replace all but the beginning with noise."""
     start = min(rng.choice((32, 64, 200, 700)), len(data) // 2)
     return data[:start] + rng.randbytes(len(data) - start)
 
@@ -166,14 +166,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     truncate,
     cut_out,
     repeat,
-    claim,
+    set_extremes,
     splice,
     keep_header,
 )
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG whose checksums are right again, so that the damage gets past them."""
+    """A PNG with its checksums repaired, so that decoders get past them."""
     repaired, at = data[:8], 8
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -183,73 +183,69 @@ def with_checksums(data: bytes) -> bytes:
     return repaired
 
 
-def damaged_files(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """``count`` damaged files with the type they were, each damaged once to three times."""
+def corrupt_files(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """``count`` files, each mutated one to three times, with the format they had."""
     rng, files = random.Random(seed), valid_files()
     everything = [data for variants in files.values() for data in variants]
     for number in range(count):
         kind = list(files)[number % len(files)]
         data = rng.choice(files[kind])
         for _ in range(rng.choice((1, 1, 2, 3))):
-            if len(data) > LEAST_BYTES:
+            if len(data) > MIN_BYTES:
                 data = rng.choice(MUTATIONS)(rng, data, rng.choice(everything))
         yield kind, with_checksums(data) if kind == "PNG" and rng.random() < 0.7 else data
 
 
 def upload(client: FlaskClient, data: bytes) -> int:
-    """The status that a file is answered with. It is the decoding that counts, so the caption is short."""
+    """The status code for a file. The caption is short, because decoding the file is what is tested."""
     boundary, body = encode_multipart({"image": FileStorage(io.BytesIO(data), "a.jpg"), **SHORT})
     content_type = f"multipart/form-data; boundary={boundary}"
     return client.post("/v1/captions", data=body, content_type=content_type).status_code
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory now."""
+    """Resident memory of this process, in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def fuzz(client: FlaskClient, count: int, seed: int) -> tuple[dict[str, Any], list[bytes]]:
-    """The report on ``count`` files, and those that were answered in no right way."""
+    """The report on ``count`` files, and the files with an unexpected status code."""
     statuses: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    slowest, wrong, before = (0.0, -1), [], 0
-    for number, (kind, data) in enumerate(tqdm(damaged_files(count, seed), total=count, disable=None)):
+    slowest, unexpected, before = (0.0, -1), [], 0
+    for number, (kind, data) in enumerate(tqdm(corrupt_files(count, seed), total=count, disable=None)):
         if number == min(WARM_UP, count // 2):
             before = memory()
-        clock = time.perf_counter()
+        start = time.perf_counter()
         status = upload(client, data)
-        slowest = max(slowest, (1000 * (time.perf_counter() - clock), number))
+        slowest = max(slowest, (1000 * (time.perf_counter() - start), number))
         statuses[kind][status] += 1
         if status not in EXPECTED:
-            wrong.append(data)
+            unexpected.append(data)
     report = {
         "files": count,
         "seed": seed,
         "statuses": {kind: dict(sorted(found.items())) for kind, found in statuses.items()},
         "slowest_ms": round(slowest[0]),
         "slowest_file": slowest[1],
-        "memory_gained_mb": round((memory() - before) / 1e6, 1),
-        "wrong": len(wrong),
+        "memory_growth_mb": round((memory() - before) / 1e6, 1),
+        "unexpected": len(unexpected),
     }
-    return report, wrong
+    return report, unexpected
 
 
 def main() -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.fuzz_images",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--count", type=int, default=10_000, metavar="N", help="files, default 10000")
-    parser.add_argument("--seed", type=int, default=1, help="of the damage, default 1")
-    chosen = parser.parse_args()
-    warnings.filterwarnings("ignore", module="PIL")  # it tells of every damaged bit of metadata
-    report, wrong = fuzz(create_app().test_client(), chosen.count, chosen.seed)
-    files = [Path(f"fuzz_{chosen.seed}_{number}.bin") for number in range(len(wrong))]
-    for path, data in zip(files, wrong, strict=True):
+    """Run the command line; returns the exit status."""
+    parser = benchmark_parser("fuzz_images", __doc__)
+    parser.add_argument("--count", type=int, default=10_000, metavar="N", help="files (default: 10000)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default: 1)")
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", module="PIL")  # of corrupt metadata
+    report, unexpected = fuzz(create_app().test_client(), args.count, args.seed)
+    files = [Path(f"fuzz_{args.seed}_{number}.bin") for number in range(len(unexpected))]
+    for path, data in zip(files, unexpected, strict=True):
         path.write_bytes(data)
     print(json.dumps(report | {"files_written": [str(path) for path in files]}, indent=1))
-    return 1 if wrong else 0
+    return 1 if unexpected else 0
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""A captioner of one's own: what fine-tuning the shipped model on a few hundred captioned pictures gives.
+"""Measures what fine-tuning the shipped model on a few hundred captioned images gains.
 
     python -m benchmarks.own_photographs
 
-draws a world the shipped model has never seen (coloured shapes with true captions, see
-training/shapes.py), writes its captions as CSV with one caption a picture for training, fine-tunes
+draws images unlike any that the shipped model was trained on (coloured shapes with true captions, see
+training/shapes.py), writes their captions as CSV, with one caption per training image, fine-tunes
 ``checkpoints/default`` with the command of the README and prints one JSON object: seconds, and the scores of
-the shipped and of the fine-tuned captioner on pictures that neither was trained on, with the paired
-difference and its 95 % bootstrap interval.
+the shipped and the fine-tuned model on held-out images, with the paired difference and its 95 % bootstrap
+interval.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import sys
@@ -21,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness.report import benchmark_parser
 from model import Captioner, DecodingOptions
 from training import fit
 from training.data.dataset import load_photos
@@ -28,18 +28,18 @@ from training.data.shapes import draw_world
 from training.evaluation.evaluator import Evaluation
 
 SHIPPED = Path("checkpoints/default")
-SIDE = 224  # pixels
-HELD_OUT = 200  # pictures to compare on
+IMAGE_SIZE = 224  # pixels
+HELD_OUT = 200  # images
 
 
 def split_of(number: int, training: int) -> str:
-    """Of a picture: every tenth of those to train on is for val."""
+    """The split of an image: every tenth of the training images is for validation."""
     return "test" if number >= training else "val" if number % 10 == 9 else "train"
 
 
-def write_pictures(folder: Path, training: int, seed: int) -> Path:
-    """Pictures and their captions as a CSV file: one for training pictures, all five for held-out ones."""
-    scenes = draw_world(training + HELD_OUT, SIDE, seed)
+def write_images(folder: Path, training: int, seed: int) -> Path:
+    """Write images and a CSV file of captions: one per training image, five per held-out image."""
+    scenes = draw_world(training + HELD_OUT, IMAGE_SIZE, seed)
     captions = folder / "mine.csv"
     with captions.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -54,14 +54,14 @@ def write_pictures(folder: Path, training: int, seed: int) -> Path:
 
 
 def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
-    """Draw, fine-tune, compare."""
-    with tempfile.TemporaryDirectory() as own:
-        folder = Path(own)
-        captions = write_pictures(folder, training, seed)
+    """Draw images, fine-tune, and compare on held-out images; ``more`` are options of training.fit."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        captions = write_images(folder, training, seed)
         arguments = ["--captions", str(captions), "--images", str(folder), "--start-from", str(SHIPPED)]
-        clock = time.monotonic()
+        start = time.monotonic()
         status = fit.main([*arguments, "--output", str(folder / "run"), *more])
-        seconds = time.monotonic() - clock
+        seconds = time.monotonic() - start
         if status:
             sys.exit(status)
         held_out = load_photos([(captions, folder)], splits=("test",))
@@ -70,7 +70,7 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
             for checkpoint in (SHIPPED, folder / "run")
         )
     return {
-        "pictures": Counter(split_of(number, training) for number in range(training + HELD_OUT)),
+        "images": Counter(split_of(number, training) for number in range(training + HELD_OUT)),
         "seconds": round(seconds),
         "shipped": before.scores(),
         "fine_tuned": after.scores(),
@@ -83,17 +83,15 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.own_photographs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="What else is given goes to training.fit, such as --precision bf16.",
+    """Run the command line; returns the exit status."""
+    parser = benchmark_parser("own_photographs", __doc__)
+    parser.epilog = "Other options, such as --precision bf16, are passed on to training.fit."
+    parser.add_argument(
+        "--pictures", type=int, default=300, metavar="N", help="training images (default: 300)"
     )
-    parser.add_argument("--pictures", type=int, default=300, metavar="N", help="to train on, default 300")
-    parser.add_argument("--seed", type=int, default=1, help="of the pictures, default 1")
-    chosen, more = parser.parse_known_args()
-    print(json.dumps(measure(chosen.pictures, chosen.seed, more), indent=1))
+    parser.add_argument("--seed", type=int, default=1, help="random seed of the images (default: 1)")
+    args, more = parser.parse_known_args()
+    print(json.dumps(measure(args.pictures, args.seed, more), indent=1))
     return 0
 
 

@@ -1,17 +1,16 @@
-"""What HTTP costs, and what the overlays of a default answer cost.
+"""Measures the overhead of HTTP, and of the overlays of a default response.
 
     python -m benchmarks.service_cost
 
-measures in turns, with the same photos and as many processes: the service with 16 clients, and the
-captioner in a bare loop that opens, captions and writes JSON. Then, in turns again, the same request with
-and without a picture for every word.
-It promises: over HTTP at least 85 % of the captions a second of the bare loop; a default answer takes at
-most 1.3 times the one without overlays. It prints JSON, and ends with 1 if a promise is broken.
+alternates between the service with 16 clients and as many processes without HTTP that open, caption and
+serialize the same photos in a loop; then between the same request with and without an overlay per word.
+
+Guarantees: throughput over HTTP is at least 85 % of that of the loop; a default response takes at most
+1.3 times as long as one without overlays. Prints JSON; the exit status is 1 if a guarantee does not hold.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -24,44 +23,44 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from benchmarks.harness.client import Upload, ask, crowd, settle_in
+from benchmarks.harness.client import Upload, post
+from benchmarks.harness.load import WARM_UP, load
 from benchmarks.harness.photos import examples
-from benchmarks.harness.report import Report
+from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import ROOT, Service, serving
 from model import Captioner, DecodingOptions, open_image
-from service.web.responses import caption_record
+from service.web.responses import caption_response
+from service.worker import Captioned
 
 WORKERS = 2
 CLIENTS = 16
-SETTLING = 1.5  # seconds of every round that do not count
 
 
-def caption_when_told(orders: Connection) -> None:
-    """Caption the examples for as many seconds as is ordered, and answer how many a second; None ends it."""
+def caption_in_loop(pipe: Connection) -> None:
+    """Receive seconds, caption the examples for that long, and send captions per second; stop at None."""
     torch.set_num_threads(1)
-    captioner, images = Captioner.load(ROOT / "checkpoints" / "default"), examples()
-    orders.send("ready")
-    while (seconds := orders.recv()) is not None:
-        done, began = 0, time.monotonic()
-        while time.monotonic() - began < seconds:
-            data = images[done % len(images)]
-            photo = open_image(data)
+    captioner, uploads = Captioner.load(ROOT / "checkpoints" / "default"), examples()
+    pipe.send("ready")
+    while (seconds := pipe.recv()) is not None:
+        done, start = 0, time.monotonic()
+        while time.monotonic() - start < seconds:
+            photo = open_image(uploads[done % len(uploads)])
             [captions] = captioner.caption([photo.image], DecodingOptions())
-            json.dumps(caption_record(data, photo, captions, overlays="none"))
+            json.dumps(caption_response(Captioned(photo, captions, photo.sha256), overlays="none"))
             done += 1
-        orders.send(done / (time.monotonic() - began))
+        pipe.send(done / (time.monotonic() - start))
 
 
 @contextmanager
-def bare_processes() -> Iterator[list[Connection]]:
-    """As many processes as the service has, each with one torch thread, that caption when they are told."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when they load torch
+def loop_processes() -> Iterator[list[Connection]]:
+    """Processes of ``caption_in_loop``, as many as the service has, each with one torch thread."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when they import torch
     context = multiprocessing.get_context("spawn")
-    ends = [context.Pipe() for _ in range(WORKERS)]
-    processes = [context.Process(target=caption_when_told, args=(theirs,)) for _, theirs in ends]
+    pipes = [context.Pipe() for _ in range(WORKERS)]
+    processes = [context.Process(target=caption_in_loop, args=(theirs,)) for _, theirs in pipes]
     for process in processes:
         process.start()
-    connections = [ours for ours, _ in ends]
+    connections = [ours for ours, _ in pipes]
     assert [connection.recv() for connection in connections] == ["ready"] * WORKERS
     try:
         yield connections
@@ -72,91 +71,91 @@ def bare_processes() -> Iterator[list[Connection]]:
             process.join()
 
 
-def bare_rate(connections: list[Connection], seconds: float) -> float:
-    """Captions a second of all processes together."""
+def loop_rate(connections: list[Connection], seconds: float) -> float:
+    """Captions per second of all processes together."""
     for connection in connections:
         connection.send(seconds)
     return float(sum(connection.recv() for connection in connections))
 
 
-def cost_of_http(report: Report, service: Service, rounds: int, seconds: float) -> None:
-    """The service and the bare loop, in turns; the first turn of each is not counted."""
+def measure_http(report: Report, service: Service, rounds: int, seconds: float) -> None:
+    """Alternate between the service and the loop, each after a warm-up."""
     uploads = [Upload.of(photo, overlays="none") for photo in examples()]
-    over_http, bare, cpu = [], [], []
-    with bare_processes() as connections:
-        bare_rate(connections, SETTLING)
+    over_http, in_loop, cpu = [], [], []
+    with loop_processes() as connections:
+        loop_rate(connections, WARM_UP)
         for _ in range(rounds):
-            with crowd(service.port, uploads, CLIENTS) as result:
-                settle_in(result, SETTLING)
+            with load(service.port, uploads, CLIENTS) as result:
+                time.sleep(WARM_UP)
+                result.started = time.monotonic()
                 time.sleep(seconds)
             over_http.append(result.rate())
-            cpu.append(result.cpu_seconds / len(result.answers))
-            bare.append(bare_rate(connections, seconds))
-    ratio = statistics.median(http / loop for http, loop in zip(over_http, bare, strict=True))
+            cpu.append(result.cpu_seconds / len(result.responses))
+            in_loop.append(loop_rate(connections, seconds))
+    ratio = statistics.median(http / loop for http, loop in zip(over_http, in_loop, strict=True))
     report.add(
         "http",
         {
             "clients": CLIENTS,
             "captions_per_second_over_http": [round(rate, 2) for rate in over_http],
-            "captions_per_second_bare": [round(rate, 2) for rate in bare],
+            "captions_per_second_in_loop": [round(rate, 2) for rate in in_loop],
             "ratio": round(ratio, 3),
             "client_cpu_ms_per_request": round(1000 * statistics.median(cpu), 2),
         },
     )
-    report.promise("captions a second over HTTP against a bare loop", ratio, at_least=0.85)
+    report.guarantee("throughput over HTTP relative to a loop", ratio, at_least=0.85)
 
 
-def cost_of_overlays(report: Report, service: Service, pairs: int) -> None:
-    """A client alone sends all photos with and without overlays, in turns; the first turns warm up."""
+def measure_overlays(report: Report, service: Service, pairs: int) -> None:
+    """Alternate between all photos with and without overlays, from a single client, after a warm-up."""
     uploads = {kind: [Upload.of(each, overlays=kind) for each in examples()] for kind in ("none", "words")}
-    taken: dict[str, list[list[float]]] = {kind: [] for kind in uploads}
+    latencies: dict[str, list[list[float]]] = {kind: [] for kind in uploads}
     cpu = dict.fromkeys(uploads, 0.0)
     for number in range(pairs + 1):
-        for kind, those in uploads.items():
+        for kind, photos in uploads.items():
             before = service.cpu_seconds()
-            milliseconds = [_milliseconds(service, upload) for upload in those]
+            milliseconds = [_latency_ms(service, upload) for upload in photos]
             if number:
-                taken[kind].append(milliseconds)
+                latencies[kind].append(milliseconds)
                 cpu[kind] += service.cpu_seconds() - before
-    medians = {kind: [statistics.median(each) for each in zip(*taken[kind], strict=True)] for kind in taken}
+    medians = {
+        kind: [statistics.median(photo) for photo in zip(*rounds, strict=True)]
+        for kind, rounds in latencies.items()
+    }
     ratios = [words / none for words, none in zip(medians["words"], medians["none"], strict=True)]
     ratio = statistics.median(ratios)
     report.add(
         "overlays",
         {
-            "milliseconds_of_each_photograph": {
+            "milliseconds_per_photo": {
                 kind: [round(value, 1) for value in values] for kind, values in medians.items()
             },
             "ratios": [round(each, 3) for each in ratios],
             "ratio": round(ratio, 3),
-            "ratio_of_computing": round(cpu["words"] / cpu["none"], 3),
+            "cpu_ratio": round(cpu["words"] / cpu["none"], 3),
         },
     )
-    report.promise("time of a default answer against one without overlays", ratio, at_most=1.3)
+    report.guarantee("latency of a default response relative to one without overlays", ratio, at_most=1.3)
 
 
-def _milliseconds(service: Service, upload: Upload) -> float:
-    answer = ask(service.port, upload)
-    if answer.status != 200:
-        raise RuntimeError(f"A photo alone was answered with {answer.status}: {answer.body!r}")
-    return 1000 * answer.seconds
+def _latency_ms(service: Service, upload: Upload) -> float:
+    response = post(service.port, upload)
+    if response.status != 200:
+        raise RuntimeError(f"A single photo got status {response.status}: {response.body!r}")
+    return 1000 * response.seconds
 
 
 def main() -> int:
-    """The command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.service_cost",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="of HTTP and bare, default 7")
-    parser.add_argument("--seconds", type=float, default=5, help="a round counts, default 5")
-    parser.add_argument("--pairs", type=int, default=20, help="a photo, for overlays; default 20")
-    chosen = parser.parse_args()
-    report = Report(workers=WORKERS, rounds=chosen.rounds, seconds=chosen.seconds, pairs=chosen.pairs)
+    """Run the command line; returns the exit status."""
+    parser = benchmark_parser("service_cost", __doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of HTTP and loop (default: 7)")
+    parser.add_argument("--seconds", type=float, default=5, help="measured per round (default: 5)")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs per photo for overlays (default: 20)")
+    args = parser.parse_args()
+    report = Report(workers=WORKERS, rounds=args.rounds, seconds=args.seconds, pairs=args.pairs)
     with serving({"workers": WORKERS}) as service:
-        cost_of_overlays(report, service, chosen.pairs)
-        cost_of_http(report, service, chosen.rounds, chosen.seconds)
+        measure_overlays(report, service, args.pairs)
+        measure_http(report, service, args.rounds, args.seconds)
     return report.finish()
 
 

@@ -1,4 +1,4 @@
-"""Damaged pictures against the service; ``benchmarks.fuzz_images`` does the same with many more."""
+"""Corrupt images against the service; ``benchmarks.fuzz_images`` does the same with many more."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import pytest
 from flask import Response
 from support.fake_captioner import FakeCaptioner
 
-from benchmarks.fuzz_images import EXPECTED, MUTATIONS, damaged_files, fuzz, valid_files, with_checksums
+from benchmarks.fuzz_images import EXPECTED, MUTATIONS, corrupt_files, fuzz, valid_files, with_checksums
 from model import open_image
 from service.app import create_app
 from service.config import ServiceConfig
 
-# Pillow warns of damaged metadata; the pixels are all that is wanted.
+# Pillow warns of corrupt metadata, which is not used.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 COUNT = 500
-MOST_GAINED_MB = 50
+MAX_GROWTH_MB = 50
 
 
 def test_fuzzed_images_never_fail_or_leak() -> None:
     client = create_app(ServiceConfig(), FakeCaptioner()).test_client()
-    report, wrong = fuzz(client, COUNT, seed=7)
-    assert wrong == []
-    assert report["memory_gained_mb"] < MOST_GAINED_MB
+    report, unexpected = fuzz(client, COUNT, seed=7)
+    assert unexpected == []
+    assert report["memory_growth_mb"] < MAX_GROWTH_MB
     statuses = {status for found in report["statuses"].values() for status in found}
     assert {200, 415, 422} <= statuses <= set(EXPECTED)
     assert set(report["statuses"]) == set(valid_files())
@@ -33,12 +33,12 @@ def test_fuzzed_images_never_fail_or_leak() -> None:
 def test_fuzz_reports_failing_service() -> None:
     app = create_app(ServiceConfig(), FakeCaptioner())
     app.view_functions["captions.captions"] = lambda: Response("broken", 500)
-    report, wrong = fuzz(app.test_client(), 10, seed=7)
-    assert report["wrong"] == len(wrong) == 10
+    report, unexpected = fuzz(app.test_client(), 10, seed=7)
+    assert report["unexpected"] == len(unexpected) == 10
 
 
-def test_fuzzed_files_are_seeded_and_damaged() -> None:
-    first, again, other = (list(damaged_files(60, seed)) for seed in (3, 3, 4))
+def test_fuzzed_files_are_seeded_and_corrupt() -> None:
+    first, again, other = (list(corrupt_files(60, seed)) for seed in (3, 3, 4))
     assert first == again != other
     untouched = {data for variants in valid_files().values() for data in variants}
     assert sum(data in untouched for _, data in first) < 6
@@ -58,6 +58,6 @@ def test_every_mutation_changes_the_file() -> None:
 
 def test_png_checksums_are_repaired() -> None:
     for data in valid_files()["PNG"]:
-        damaged = data[:45] + bytes([data[45] ^ 1]) + data[46:]
+        corrupt = data[:45] + bytes([data[45] ^ 1]) + data[46:]
         assert with_checksums(data) == data
-        assert with_checksums(damaged)[45] == damaged[45]
+        assert with_checksums(corrupt)[45] == corrupt[45]

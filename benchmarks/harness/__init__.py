@@ -1,1 +1,1 @@
-"""What the benchmarks share: client, server, health probe, photos, report."""
+"""What the benchmarks share: server, client, load, health probe, photos, report."""

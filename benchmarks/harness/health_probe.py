@@ -1,9 +1,9 @@
-"""Asks whether the service lives, 50 times a second, and how long it takes to say so.
+"""Measures the latency of ``/healthz``, 50 times a second.
 
     python -m benchmarks.harness.health_probe PORT
 
-prints, once its standard input is closed, a JSON list: seconds for every time it asked, null where there was
-no good answer. It is a process of its own, as a probe is: in that of the clients it would wait for them too.
+prints a JSON list once its standard input is closed: the seconds of each response, null for a wrong one or
+none. It is a process of its own, because in the process of the clients it would wait for them too.
 """
 
 from __future__ import annotations
@@ -12,43 +12,40 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.harness.client import get
+from benchmarks.harness.client import TIMEOUT, get
 
-PAUSE = 0.02  # seconds
-PATIENCE = 60.0  # seconds, to count an answer that never came
+INTERVAL = 0.02  # seconds
 
 
 @contextmanager
-def watching_health(port: int) -> Iterator[list[float]]:
-    """A list that has, afterwards, the seconds each answer of /healthz took; ``PATIENCE`` for a bad one."""
+def probing_health(port: int) -> Iterator[list[float]]:
+    """A list that holds, after the block, the seconds of each response; ``TIMEOUT`` for a wrong one."""
     command = [sys.executable, "-m", "benchmarks.harness.health_probe", str(port)]
     seconds: list[float] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as probe:
         try:
             yield seconds
         finally:
-            said, _ = probe.communicate()
-            seconds += [PATIENCE if took is None else took for took in json.loads(said)]
+            output, _ = probe.communicate()
+            seconds += [TIMEOUT if each is None else each for each in json.loads(output)]
 
 
 def main() -> None:
-    """The command line."""
-    port, taken, is_over = int(sys.argv[1]), [], threading.Event()
+    """Probe until standard input is closed."""
+    port, seconds, stop = int(sys.argv[1]), [], threading.Event()
 
-    def wait_for_the_end() -> None:
+    def wait_for_end() -> None:
         sys.stdin.read()
-        is_over.set()
+        stop.set()
 
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
-    while not is_over.is_set():
-        answer = get(port, "/healthz")
-        taken.append(answer.seconds if answer.status == 200 else None)
-        time.sleep(PAUSE)
-    print(json.dumps(taken))
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    while not stop.wait(INTERVAL):
+        response = get(port, "/healthz")
+        seconds.append(response.seconds if response.status == 200 else None)
+    print(json.dumps(seconds))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What a benchmark ends with: its figures and promises as JSON, a table for people, and an exit status."""
+"""The command line and the output of a benchmark: figures and guarantees as JSON, and an exit status."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -16,38 +17,52 @@ from service.config import usable_cores
 
 
 class Report:
-    """Collects figures and promises as they come."""
+    """Collects figures and guarantees."""
 
     def __init__(self, **settings: Any) -> None:
-        """``settings`` are what the figures hold for."""
-        self._figures: dict[str, Any] = {"machine": machine(), "settings": settings}
-        self._promises: list[dict[str, Any]] = []
+        """``settings`` are those that the figures depend on."""
+        self._figures: dict[str, Any] = {"machine": _machine(), "settings": settings}
+        self._guarantees: list[dict[str, Any]] = []
 
     def add(self, name: str, figures: Any) -> None:
-        """Keep ``figures`` under ``name``, and show them."""
+        """Add figures, and print them to standard error."""
         self._figures[name] = figures
         print(f"{name}: {json.dumps(figures)}", file=sys.stderr)
 
-    def promise(
+    def guarantee(
         self, text: str, value: float, *, at_least: float = -math.inf, at_most: float = math.inf
     ) -> None:
-        """Hold ``value`` against what was promised; nothing holds of a value that is not a number."""
+        """Check ``value`` against its limits; NaN fails."""
         holds = at_least <= value <= at_most
-        self._promises.append({"promise": text, "value": round(value, 4), "holds": holds})
+        self._guarantees.append({"guarantee": text, "value": round(value, 4), "holds": holds})
 
     def finish(self) -> int:
-        """Print everything; 1 if a promise does not hold, else 0."""
-        print(json.dumps({**self._figures, "promises": self._promises}, indent=1))
-        for promise in self._promises:
-            print(
-                f"{'holds' if promise['holds'] else 'BROKEN':7}{promise['value']:>10g}  {promise['promise']}",
-                file=sys.stderr,
-            )
-        return int(not all(promise["holds"] for promise in self._promises))
+        """Print everything; returns the exit status, 1 if a guarantee does not hold."""
+        print(json.dumps({**self._figures, "guarantees": self._guarantees}, indent=1))
+        for each in self._guarantees:
+            verdict = "holds" if each["holds"] else "FAILS"
+            print(f"{verdict:6}{each['value']:>10g}  {each['guarantee']}", file=sys.stderr)
+        return int(not all(each["holds"] for each in self._guarantees))
 
 
-def machine() -> dict[str, Any]:
-    """What was measured on, and how busy it was when that began."""
+def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser for ``python -m benchmarks.NAME``, with the docstring of the module as its description."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows with the same keys to standard error."""
+    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), file=sys.stderr)
+
+
+def _machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
@@ -57,12 +72,3 @@ def machine() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "torch": torch.__version__,
     }
-
-
-def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Show rows with the same columns, for people."""
-    columns = list(rows[0])
-    cells = [columns, *([f"{row[name]}" for name in columns] for row in rows)]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    for line in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), file=sys.stderr)

@@ -1,8 +1,9 @@
-"""The service as a process of its own, to be measured or mistreated: gunicorn as it ships."""
+"""Runs the service, as it ships, under gunicorn in a process of its own."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,42 +24,79 @@ START_SECONDS = 120
 STOP_SECONDS = 60
 
 
+_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
+_READ_ONLY = "mount -o remount,bind,ro /"
+
+
+def full_disks(*kept: Path | str) -> tuple[str, ...]:
+    """A command to put before another: file systems are read-only, and folders for temporary files full.
+
+    ``kept`` are folders that stay visible, read-only, even if they are in /tmp.
+    """
+    script = f"""
+        {_READ_ONLY}
+        mount --rbind /tmp /mnt
+        for folder in /tmp /var/tmp; do
+            mount -t tmpfs -o size=4k tmpfs $folder
+            head -c 4096 /dev/zero > $folder/all
+        done
+        for path in {shlex.join(map(str, kept))}; do
+            case $path in /tmp/*)
+                mkdir -p "$path"
+                mount --bind "/mnt${{path#/tmp}}" "$path"
+                mount -o remount,bind,ro "$path"
+            esac
+        done
+        cd {shlex.quote(str(ROOT))}
+        exec "$@"
+    """
+    return (*_NAMESPACE, script, "sh")
+
+
+# By what they break, commands to run the service in; most need permission to mount in a namespace.
+BROKEN_DISKS = {
+    "full_log": ("sh", "-ec", 'exec "$@" 2> /dev/full', "sh"),
+    "read_only": (*_NAMESPACE, f'{_READ_ONLY}; exec "$@"', "sh"),
+    "full": full_disks(ROOT, sys.prefix, sys.base_prefix),
+}
+
+
 class NotReadyError(Exception):
-    """The service does not caption; the message has what it said."""
+    """The service did not become ready; the message is its log."""
 
 
 class Service:
     """A running gunicorn and its workers."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        """``log`` has what it wrote to standard error."""
+        """``log`` is the file of its output."""
         self.process = process
         self.port = port
         self.log = log
 
     def workers(self) -> list[int]:
-        """The numbers of the processes that caption."""
+        """The process ids of the workers."""
         return [child.pid for child in psutil.Process(self.process.pid).children()]
 
     def stop(self) -> int:
-        """Ask it to finish and stop, as systemd and Docker do; the exit status."""
+        """Send SIGTERM, as systemd and Docker do, and wait; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)
 
     def metric(self, name: str) -> float:
-        """The sum over the labels of a metric, as GET /metrics has it."""
+        """A metric from GET /metrics, summed over its labels."""
         lines = get(self.port, "/metrics").body.decode().splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.partition("{")[0].split()[:1] == [name])
 
     def connections(self, worker: int) -> int:
-        """How many clients are connected to a worker."""
+        """The number of open connections of a worker."""
         return sum(
             connection.laddr.port == self.port and connection.status == psutil.CONN_ESTABLISHED
             for connection in psutil.Process(worker).net_connections("tcp")
         )
 
     def cpu_seconds(self) -> float:
-        """What the workers that are alive have computed so far."""
+        """The CPU time of all workers that are running."""
         times = [psutil.Process(worker).cpu_times() for worker in self.workers()]
         return sum(each.user + each.system for each in times)
 
@@ -71,20 +109,20 @@ def serving(
     options: Sequence[str] = (),
     within: Sequence[str] = (),
 ) -> Iterator[Service]:
-    """A service that is ready, and is stopped in the end.
+    """A service that is ready, and is stopped when the block ends.
 
     Args:
-        settings: ``CAPTION_*`` variables without their prefix, in lower case, and what else is to be in the
-            environment, in upper case. Of the caller's variables only PATH and HOME are passed on.
-        application: what gunicorn is told to serve.
-        options: further ones of gunicorn.
-        within: a command to run it in.
+        settings: ``CAPTION_*`` variables in lower case and without their prefix, and other environment
+            variables in upper case. Only PATH and HOME are inherited.
+        application: WSGI application.
+        options: further options of gunicorn.
+        within: command to run it in, such as one of ``BROKEN_DISKS``.
 
     Raises:
-        NotReadyError: it does not caption.
+        NotReadyError: it does not become ready.
     """
     port = _free_port()
-    # The interpreter is named, for a namespace or another user may have no virtual environment in its PATH.
+    # Named by its path: in a namespace or as another user, PATH may lack the virtual environment.
     command = [sys.executable, "-m", "gunicorn", "-c", "service/gunicorn_config.py", *options, application]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "stderr"
@@ -106,7 +144,7 @@ def serving(
 
 
 def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    # Nothing else of ours: loading torch leaves variables behind that a service would not find elsewhere.
+    # Nothing else: importing torch sets variables that a service would not find elsewhere.
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     given = {name if name.isupper() else f"CAPTION_{name.upper()}": str(settings[name]) for name in settings}
     return kept | given
@@ -124,4 +162,4 @@ def _wait_until_ready(service: Service) -> None:
         if get(service.port, "/readyz").status == 200:
             return
         time.sleep(0.1)
-    raise NotReadyError(f"The service does not get ready. {service.log.read_text(errors='replace')}")
+    raise NotReadyError(f"The service did not become ready. {service.log.read_text(errors='replace')}")
