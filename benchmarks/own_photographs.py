@@ -74,7 +74,7 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
         "seconds": round(seconds),
         "shipped": before.scores(),
         "fine_tuned": after.scores(),
-        "gain": after.tally.differences(before.tally),
+        "gain": after.corpus.differences(before.corpus),
         "captions": [
             {"reference": " ".join(photo.captions[0]), "shipped": old.text, "fine_tuned": new.text}
             for photo, old, new in zip(held_out[:8], before.captions, after.captions, strict=False)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model import OptionsError
-from training.data import shapes
+from training import shapes
 from training.data.shapes import BACKGROUNDS, COLOURS, NOISE, SHAPES, draw_world, write_world
 
 # Words that may stand beside the things themselves.
@@ -175,10 +175,19 @@ def test_invalid_world_is_refused(arguments):
 def test_command_writes_dataset(tmp_path, capsys):
     assert shapes.main(["--output", str(tmp_path / "world"), "--photographs", "10", "--size", "32"]) == 0
     assert len(list((tmp_path / "world" / "images").glob("*.png"))) == 10
-    assert "10 pictures" in capsys.readouterr().out
+    assert "10 images" in capsys.readouterr().out
 
 
 def test_world_too_small_for_splits_exits_2(tmp_path, capsys):
     assert shapes.main(["--output", str(tmp_path / "world"), "--photographs", "9"]) == 2
     assert "at least 10" in capsys.readouterr().err
     assert not (tmp_path / "world").exists()
+
+
+def test_ctrl_c_is_one_line_and_exits_130(tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shapes, "write_world", interrupt)
+    assert shapes.main(["--output", str(tmp_path / "world")]) == 130
+    assert capsys.readouterr().err.strip() == "shapes: stopped"

@@ -17,7 +17,7 @@ from training.data.batches import Example, collate
 from training.data.shapes import COLOURS, SHAPES, Scene, Shape, draw_world
 from training.engine.config import TrainConfig
 from training.engine.trainer import Trainer
-from training.evaluation.metrics import Tally
+from training.evaluation.metrics import CorpusScores
 
 SCENES, HELD_OUT, SIZE, STEPS, BATCH = 5000, 200, 48, 900, 16
 
@@ -82,8 +82,8 @@ def train_captioner(scenes: list[Scene]) -> Captioner:
 def test_captions_fit_their_own_scenes(learned: Learned) -> None:
     captions = [caption.text for caption in learned.captions]
     references = [list(scene.captions) for scene in learned.scenes]
-    own = Tally.of(captions, references).scores()["cider"]
-    others = Tally.of(captions[1:] + captions[:1], references).scores()["cider"]
+    own = CorpusScores.of(captions, references).summary()["cider"]
+    others = CorpusScores.of(captions[1:] + captions[:1], references).summary()["cider"]
     assert own > 1.5 * others
 
 

@@ -18,7 +18,7 @@ from training.evaluation.breakdown import (
     repeats_around_and,
     repeats_bigram,
 )
-from training.evaluation.metrics import Tally
+from training.evaluation.metrics import CorpusScores
 from training.evaluation.object_words import CategoryWords
 
 SOUND = [
@@ -112,7 +112,7 @@ WORDS = [
 ]
 
 
-def world(seed: int, photos: int = 60) -> tuple[Tally, list[Caption], list[list[tuple[str, ...]]]]:
+def world(seed: int, photos: int = 60) -> tuple[CorpusScores, list[Caption], list[list[tuple[str, ...]]]]:
     rng = random.Random(seed)
 
     def sentence() -> tuple[str, ...]:
@@ -120,19 +120,19 @@ def world(seed: int, photos: int = 60) -> tuple[Tally, list[Caption], list[list[
 
     references = [[sentence() for _ in range(rng.randint(1, 5))] for _ in range(photos)]
     said = [" ".join(rng.choice([sentence(), rng.choice(texts)])) for texts in references]
-    tally = Tally.of(said, [[" ".join(text) for text in texts] for texts in references])
-    return tally, [caption_of(text) for text in said], references
+    corpus = CorpusScores.of(said, [[" ".join(text) for text in texts] for texts in references])
+    return corpus, [caption_of(text) for text in said], references
 
 
 @pytest.mark.parametrize("kind", ["length", "category"])
 def test_groups_partition_the_corpus(kind):
-    tally, captions, references = world(seed=0)
-    groups = by_length(tally, captions) if kind == "length" else by_category(tally, references)
+    corpus, captions, references = world(seed=0)
+    groups = by_length(corpus, captions) if kind == "length" else by_category(corpus, references)
     assert list(groups) == [name for name in (LENGTHS if kind == "length" else GROUPS) if name in groups]
     assert len(groups) > 2
     assert sum(group["photographs"] for group in groups.values()) == len(captions)
     mean = sum(group["photographs"] * group["cider"] for group in groups.values()) / len(captions)
-    assert mean == pytest.approx(tally.scores()["cider"], abs=0.01)
+    assert mean == pytest.approx(corpus.summary()["cider"], abs=0.01)
     for group in groups.values():
         assert group["photographs"] > 0
         for name, (low, high) in group["intervals"].items():
@@ -140,9 +140,9 @@ def test_groups_partition_the_corpus(kind):
 
 
 def test_single_group_has_corpus_scores():
-    tally, captions, _ = world(9)
+    corpus, captions, _ = world(9)
     short = [caption_of("a dog") for _ in captions]
-    found, whole = by_length(tally, short), tally.scores()
+    found, whole = by_length(corpus, short), corpus.summary()
     assert found == {
         "up_to_8": {
             "photographs": len(captions),
@@ -165,8 +165,8 @@ def test_single_group_has_corpus_scores():
     ],
 )
 def test_captions_are_grouped_by_word_count(words, group):
-    tally = Tally.of(["a dog"], [["a dog"]])
-    assert list(by_length(tally, [caption_of(" ".join(["dog"] * words))])) == [group]
+    corpus = CorpusScores.of(["a dog"], [["a dog"]])
+    assert list(by_length(corpus, [caption_of(" ".join(["dog"] * words))])) == [group]
 
 
 NAMES = CategoryWords(sorted(frozenset().union(*KINDS.values())))

@@ -10,9 +10,9 @@ import pytest
 from conftest import draw_photo
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
+from training import grounding
 from training.data.instances import AnnotatedPhoto, Instances, read_instances
 from training.data.shapes import draw_world, write_world
-from training.evaluation import grounding
 from training.evaluation.grounding import describe_grounding, ground, measure_maps
 from training.evaluation.object_words import CategoryWords
 
@@ -189,6 +189,38 @@ def test_intervals_are_over_photos():
     assert one["intervals"]["pointing_accuracy"] == [one["pointing_accuracy"]] * 2
 
 
+def spelled(*tokens: tuple[str, int], text: str) -> Caption:
+    """A caption of tokens, each with all its attention on one column of the first row."""
+    words = tuple(
+        Word(word=token, log_prob=-1.0, beta=0.5, attention=tuple(map(tuple, one_hot(0, column).tolist())))
+        for token, column in tokens
+    )
+    return Caption(text=text, log_prob=-1.0, words=words, grid=WHOLE, is_finished=True)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [("a", 3), (" ", 3), ("d", 0), ("o", 0), ("g", 1), (" ", 3), (" ", 3), ("c", 3)],
+        [("a", 3), ("do", 0), ("g", 1), ("c", 3)],
+    ],
+    ids=["characters", "pieces"],
+)
+def test_tokens_are_joined_into_words_with_their_mean_map(tokens):
+    known = instances(photo(dog=[(0.0, 0.0, 0.25, 1.0)]))
+    found = describe_grounding([[spelled(*tokens, text="a dog c")]], known)
+    assert (found["words"], found["absent"]) == (1, 0)
+    parts = [column for token, column in tokens if token in ("d", "o", "g", "do")]
+    assert found["attention_in_box"] == round(parts.count(0) / len(parts), 4)
+
+
+def test_words_without_spaces_match_category_names():
+    tokens = [("一", 3), ("只", 3), ("小狗", 0), ("在", 3), ("跑", 3)]
+    known = Instances(categories=("狗",), photos=(photo(**{"狗": [LEFT]}),))
+    found = describe_grounding([[spelled(*tokens, text="一只小狗在跑")]], known)
+    assert (found["words"], found["pointing_accuracy"]) == (1, 1)
+
+
 class Parrot:
     """Says every photo's caption with its eye on one cell, and reads references with it on another."""
 
@@ -282,6 +314,7 @@ def test_perfect_maps_score_one(world, checkpoint, capsys, monkeypatch):
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--instances", "nowhere.json"], "nowhere.json"),
         (["--instances", __file__], "is not JSON"),
+        (["--checkpoint", "nowhere", "--instances", "none.json"], "nowhere"),  # weights before photos
         (["--captions", "nowhere.json"], "nowhere.json"),
         (["--images", "nowhere"], "nowhere"),
         (["--beam-size", "11"], "beam_size is 11"),
@@ -295,3 +328,12 @@ def test_user_error_exits_2_with_one_line(world, checkpoint, capsys, more, named
     [line] = err.splitlines()
     assert line.startswith("grounding: ")
     assert named in line
+
+
+def test_ctrl_c_is_one_line_and_exits_130(world, checkpoint, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Captioner, "caption", interrupt)
+    assert grounding.main(command(world, checkpoint)) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "grounding: stopped"

@@ -8,7 +8,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from training.evaluation.metrics import Tally
+from training.evaluation.metrics import CorpusScores
 
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "grass", "the", "brown", "water", "over", "two"]
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
@@ -33,7 +33,7 @@ def write_corpus(seed: int, photos: int) -> tuple[list[str], list[list[str]]]:
 
 
 def score(candidates: list[str], references: list[list[str]]) -> dict[str, Any]:
-    return Tally.of(candidates, references).scores()
+    return CorpusScores.of(candidates, references).summary()
 
 
 def coco_scores(candidates: list[str], references: list[list[str]]) -> dict[str, float]:
@@ -47,7 +47,7 @@ def coco_scores(candidates: list[str], references: list[list[str]]) -> dict[str,
 
 
 def assert_equal_to_pycocoevalcap(candidates: list[str], references: list[list[str]]) -> None:
-    ours = Tally.of(candidates, references).fractions()
+    ours = CorpusScores.of(candidates, references).fractions()
     for name, value in coco_scores(candidates, references).items():
         assert ours[name] == pytest.approx(value, rel=0, abs=1e-6), name
 
@@ -85,27 +85,27 @@ def test_short_captions_score_like_pycocoevalcap():
 
 
 def test_scores_are_rounded_percentages():
-    tally = Tally.of(*write_corpus(10, photos=9))
-    scores = tally.scores()
+    corpus = CorpusScores.of(*write_corpus(10, photos=9))
+    scores = corpus.summary()
     assert {name: scores[name] for name in SCORES} == {
-        name: round(100 * value, 2) for name, value in tally.fractions().items()
+        name: round(100 * value, 2) for name, value in corpus.fractions().items()
     }
 
 
 def test_subset_keeps_document_frequencies():
     candidates, references = write_corpus(12, photos=24)
-    tally, rows = Tally.of(candidates, references), [1, 5, 6, 20]
-    part = tally.part(rows)
-    alone = Tally.of([candidates[row] for row in rows], [references[row] for row in rows])
+    corpus, rows = CorpusScores.of(candidates, references), [1, 5, 6, 20]
+    part = corpus.subset(rows)
+    alone = CorpusScores.of([candidates[row] for row in rows], [references[row] for row in rows])
     assert part.fractions()["bleu_4"] == alone.fractions()["bleu_4"]
     assert part.fractions()["rouge_l"] == alone.fractions()["rouge_l"]
-    assert part.fractions()["cider"] == pytest.approx(sum(tally.cider[rows]) / len(rows))
+    assert part.fractions()["cider"] == pytest.approx(sum(corpus.cider[rows]) / len(rows))
     assert part.fractions()["cider"] != pytest.approx(alone.fractions()["cider"], abs=1e-3)
 
 
 def test_subset_of_all_photos_is_the_whole():
-    tally = Tally.of(*write_corpus(13, photos=8))
-    assert tally.part(range(8)).scores() == tally.scores()
+    corpus = CorpusScores.of(*write_corpus(13, photos=8))
+    assert corpus.subset(range(8)).summary() == corpus.summary()
 
 
 def test_perfect_captions_score_bleu_100():
@@ -202,32 +202,32 @@ def test_scoring_prints_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def tallies() -> tuple[Tally, Tally]:
+def two_captioners() -> tuple[CorpusScores, CorpusScores]:
     references = [["a dog runs on grass", "the dog runs"], ["a cat sits", "a grey cat sits down"]] * 5
     good = ["a dog runs on grass", "a cat sits"] * 5
     bad = ["a cat sits", "a dog runs on grass"] * 5
-    return Tally.of(good, references), Tally.of(bad, references)
+    return CorpusScores.of(good, references), CorpusScores.of(bad, references)
 
 
 def test_difference_with_itself_is_zero():
-    good, _ = tallies()
+    good, _ = two_captioners()
     for found in good.differences(good).values():
         assert found == {"difference": 0, "interval": [0, 0]}
 
 
 def test_difference_lies_in_its_interval():
-    good, bad = tallies()
+    good, bad = two_captioners()
     forth, back = good.differences(bad), bad.differences(good)
-    assert forth.keys() == good.scores()["intervals"].keys()
+    assert forth.keys() == good.summary()["intervals"].keys()
     for name, found in forth.items():
-        assert found["difference"] == pytest.approx(good.scores()[name] - bad.scores()[name], abs=0.011)
+        assert found["difference"] == pytest.approx(good.summary()[name] - bad.summary()[name], abs=0.011)
         assert found["interval"][0] - 0.01 <= found["difference"] <= found["interval"][1] + 0.01
         assert back[name]["difference"] == -found["difference"]
     assert forth["cider"]["interval"][0] > 0
 
 
 def test_pooling_with_itself_changes_no_score():
-    good, bad = tallies()
-    assert Tally.pooled([good, good]).scores() == good.scores()
-    pooled, apart = Tally.pooled([good, bad]).scores(), [tally.scores() for tally in (good, bad)]
+    good, bad = two_captioners()
+    assert CorpusScores.pooled([good, good]).summary() == good.summary()
+    pooled, apart = CorpusScores.pooled([good, bad]).summary(), [corpus.summary() for corpus in (good, bad)]
     assert pooled["cider"] == pytest.approx((apart[0]["cider"] + apart[1]["cider"]) / 2, abs=0.01)

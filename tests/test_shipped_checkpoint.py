@@ -11,7 +11,8 @@ from PIL import Image
 
 from model import Caption, Captioner, DecodingOptions, contact_sheet, open_image
 from training.data.dataset import load_photos
-from training.evaluation.evaluator import describe_attention, evaluate_captioner
+from training.evaluation.attention_stats import describe_attention
+from training.evaluation.evaluator import evaluate_captioner
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "checkpoints" / "default"

@@ -1,8 +1,89 @@
-"""``python -m training.evaluate``; see training/evaluation/evaluator.py."""
+"""Score a captioner on one split of a data set.
 
+    python -m training.evaluate --checkpoint checkpoints/default --captions captions.json --images photos/
+
+captions every photo of the split and prints one JSON object: BLEU-1 to 4, ROUGE-L and CIDEr (all x 100) with
+95 % bootstrap intervals, and METEOR and SPICE if Java is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from training.evaluation.evaluator import main
+from model import Captioner, DecodingOptions, OptionsError
+from model.checkpoint import write_scores
+from model.command import run_command
+from model.files import write_whole
+from training.cli import add_captioner_options
+from training.data.caption_files import FORMAT_NAMES
+from training.data.dataset import load_photos
+from training.data.splits import SPLITS
+from training.errors import DataError, JavaError
+from training.evaluation.evaluator import Evaluation
+from training.evaluation.java_metrics import JAVA_METRICS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    chosen = _parser().parse_args(arguments)
+    return run_command("evaluate", lambda: _evaluate(chosen))
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    options = DecodingOptions.from_values(vars(chosen))
+    output: Path | None = chosen.write_captions
+    if output and (output.is_dir() or not output.parent.is_dir()):
+        raise OptionsError(f"--write-captions is {output}; it must be a file in an existing folder.")
+    captioner = Captioner.load(chosen.checkpoint, chosen.device)
+    photos = load_photos([(chosen.captions, chosen.images)], splits=(chosen.split,))
+    if not photos:
+        raise DataError(f"{chosen.captions} lists no photos of the split {chosen.split!r}.")
+    evaluation = Evaluation.of(captioner, photos, options)
+    scores = {"split": chosen.split, "checkpoint_sha256": captioner.info.sha256, **evaluation.scores()}
+    if chosen.breakdown:
+        scores |= evaluation.breakdown()
+    # Scores are saved before Java starts, and printed whatever happens to Java or to a file.
+    try:
+        if chosen.save:
+            write_scores(chosen.checkpoint, scores)
+        if output:
+            write_whole(output, "".join(f"{json.dumps(one)}\n" for one in evaluation.records(chosen.images)))
+        for name in JAVA_METRICS:
+            try:
+                scores[name] = evaluation.java_score(name)
+            except JavaError as error:
+                print(f"evaluate: {name.upper()} skipped: {error}", file=sys.stderr)
+        if chosen.save:
+            write_scores(chosen.checkpoint, scores)
+    finally:
+        print(json.dumps(scores, indent=1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_captioner_options(parser)
+    add = parser.add_argument
+    add("--captions", type=Path, required=True, metavar="FILE", help=FORMAT_NAMES)
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of the photos")
+    add("--split", choices=SPLITS, default="val", help="default val; use test only for final results")
+    add("--save", action="store_true", help="save the scores in the checkpoint's scores.json")
+    add("--breakdown", action="store_true", help="add scores by caption length and by photo content")
+    add(
+        "--write-captions",
+        type=Path,
+        metavar="FILE",
+        help="write the captions to a JSONL file: a record per photo, with its references and its CIDEr",
+    )
+    return parser
+
 
 if __name__ == "__main__":
     sys.exit(main())

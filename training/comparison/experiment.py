@@ -22,7 +22,8 @@ from training.data.dataset import load_photos, pair_sources
 from training.data.instances import Instances, read_instances
 from training.engine.config import RunOptions, TrainConfig
 from training.errors import DataError, DivergedError, TrainingError
-from training.evaluation.evaluator import caption_photos, describe_attention
+from training.evaluation.attention_stats import describe_attention
+from training.evaluation.evaluator import caption_photos
 from training.evaluation.grounding import ground
 from training.reporting.epoch_log import read_log
 from training.runs.initialization import Initialization

@@ -9,7 +9,7 @@ from typing import Any
 from model.tokenizer import detokenize
 from training.data.caption_files import CaptionedPhoto
 from training.engine.config import network_defaults
-from training.evaluation.metrics import Tally
+from training.evaluation.metrics import CorpusScores
 
 COMPARISON = "comparison"  # file name, without .json and .md
 REFERENCE = "additive"  # the kind that the others are compared to
@@ -28,7 +28,8 @@ def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto])
     kinds = list(dict.fromkeys(result["kind"] for result in results))
     runs = {kind: [result for result in results if result["kind"] == kind] for kind in kinds}
     tallies = {
-        kind: Tally.pooled([Tally.of(run["captions"], references) for run in runs[kind]]) for kind in kinds
+        kind: CorpusScores.pooled([CorpusScores.of(run["captions"], references) for run in runs[kind]])
+        for kind in kinds
     }
     return [
         {
@@ -37,7 +38,7 @@ def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto])
             "parameters": runs[kind][0]["parameters"],
             "train_seconds": round(fmean(run["train_seconds"] for run in runs[kind]), 1),
             "captions_per_second": round(fmean(run["captions_per_second"] for run in runs[kind]), 1),
-            **tallies[kind].scores(),
+            **tallies[kind].summary(),
             "distinct_captions": round(fmean(len(set(run["captions"])) for run in runs[kind])),
             f"above_{REFERENCE}": (
                 tallies[kind].differences(tallies[REFERENCE])

@@ -1,20 +1,12 @@
-"""A small synthetic world: coloured shapes at known places, with captions and boxes that are true.
+"""A synthetic data set: coloured shapes at known places, with true captions and boxes.
 
-It shows attention being learnt without any data set, and lets tests ask whether attention lands where the
-object is:
-
-    python -m training.shapes --output world --photographs 1000
-
-docs/training.md says how to train on it.
-
-Knows nothing of networks.
+It shows attention being learnt without downloading any data, and lets tests check that attention is on the
+object. docs/training.md shows how to train on it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from model import CaptioningError, OptionsError
+from model import OptionsError
 from model.tokenizer import tokenize
 
 COLOURS = {
@@ -37,15 +29,15 @@ COLOURS = {
 }
 BACKGROUNDS = {"black": (15, 15, 15), "grey": (125, 125, 125), "white": (240, 240, 240)}
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-RELATIONS = {"above": "below", "to the left of": "to the right of"}  # and how the other shape lies
+RELATIONS = {"above": "below", "to the left of": "to the right of"}  # and their inverses
 
 MIN_SIZE, MAX_SIZE = 32, 1024  # pixels a side
-SMALL, LARGE = 0.26, 0.42  # of the picture's side: up to here a shape is small, from here it is large
-NOISE = 30  # levels of 255, either way
+SMALL, LARGE = 0.26, 0.42  # of the image's side: the largest small shape, the smallest large shape
+NOISE = 30  # maximum change of a level, of 255
 CAPTIONS_PER_SCENE = 5
-SMOOTHING = 4  # shapes are drawn this many times larger and reduced, for smooth edges
+SMOOTHING = 4  # shapes are drawn this many times larger and scaled down, for smooth edges
 
-# By the last digit of a scene's number, so that a larger world keeps the splits of a smaller one.
+# By the last digit of the scene's number, so that a larger world keeps the splits of a smaller one.
 SPLITS = ("train",) * 8 + ("val", "test")
 
 
@@ -60,17 +52,17 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A picture of one or two shapes of different names, and everything that is known about it."""
+    """An image of one or two different shapes, and everything known about it."""
 
     image: Image.Image  # RGB, square
     background: str  # one of BACKGROUNDS
     shapes: tuple[Shape, ...]
-    relation: str | None  # how the first shape lies to the second, one of RELATIONS, if it is clear
-    captions: tuple[str, ...]  # CAPTIONS_PER_SCENE different sentences, all of them true
+    relation: str | None  # of the first shape to the second, one of RELATIONS, if it is clear
+    captions: tuple[str, ...]  # CAPTIONS_PER_SCENE different true sentences
 
 
 def draw_world(count: int, size: int = 64, seed: int = 0) -> list[Scene]:
-    """The first ``count`` scenes of the world ``seed``; a smaller world is the beginning of a larger one.
+    """The first ``count`` scenes of the world ``seed``; a larger world begins with a smaller one.
 
     Args:
         count: scenes, at least 1.
@@ -90,8 +82,7 @@ def draw_world(count: int, size: int = 64, seed: int = 0) -> list[Scene]:
 def write_world(folder: Path, count: int, size: int = 64, seed: int = 0) -> list[Scene]:
     """Write the world of ``draw_world`` as a data set, and return its scenes.
 
-    Writes ``images/*.png``, ``captions.json`` (as Karpathy's splits) and ``instances.json`` (as COCO's
-    objects, boxes in pixels).
+    Writes ``images/*.png``, ``captions.json`` (Karpathy JSON) and ``instances.json`` (COCO instances).
 
     Raises:
         OptionsError: ``count`` leaves a split empty, or an argument is outside its range.
@@ -266,24 +257,3 @@ def _coco(scenes: Sequence[Scene]) -> dict[str, Any]:
             for identity, name in enumerate(SHAPES, start=1)
         ],
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line ``arguments`` (those of the process if None); returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m training.shapes", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--photographs", type=int, default=400, metavar="N", help="default: %(default)s")
-    parser.add_argument("--size", type=int, default=64, metavar="PIXELS", help="a side, default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which world, default: %(default)s")
-    chosen = parser.parse_args(arguments)
-    try:
-        write_world(chosen.output, chosen.photographs, chosen.size, chosen.seed)
-    except (CaptioningError, OSError) as error:
-        print(f"training.shapes: {error}", file=sys.stderr)
-        return 2
-    print(f"{chosen.photographs} pictures, captions.json and instances.json are in {chosen.output}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,4 @@
-"""What one figure hides: scores by group of photos, and faults that a caption shows by itself.
-
-Knows nothing of networks or pictures.
-"""
+"""Scores by group of photos, and faults of captions that show without references."""
 
 from __future__ import annotations
 
@@ -13,15 +10,15 @@ from typing import Any
 from model import Caption
 from model.english import DANGLING_WORDS, LINKING_WORDS
 from model.tokenizer import cut_for_scoring
-from training.evaluation.metrics import Tally
+from training.evaluation.metrics import CorpusScores
 from training.evaluation.object_words import ANIMALS, CategoryWords
 
 SHOWN = ("cider", "bleu_4")
 
-# Words of a generated caption, up to and including; a third of Flickr8k's each, roughly.
+# The longest caption of each group, in words; each has roughly a third of the captions of Flickr8k.
 LENGTHS: Mapping[str, float] = {"up_to_8": 8, "9_to_11": 11, "12_and_more": float("inf")}
 
-# The COCO categories that make the groups of ``group_of``.
+# The COCO categories behind the groups of ``group_of``.
 KINDS: Mapping[str, frozenset[str]] = {
     "people": frozenset({"person"}),
     "dogs": frozenset({"dog"}),
@@ -33,20 +30,20 @@ KINDS: Mapping[str, frozenset[str]] = {
     ),
 }
 GROUPS = ("people", "people_with_gear", "dogs", "people_and_dogs", "other_animals", "neither")
-WITNESSES = 2  # references that have to name a thing before it counts: one may be mistaken, or digress
+MIN_REFERENCES = 2  # that must mention an object before it counts, because one may be mistaken
 
 
-def by_length(tally: Tally, captions: Sequence[Caption]) -> dict[str, dict[str, Any]]:
+def by_length(corpus: CorpusScores, captions: Sequence[Caption]) -> dict[str, dict[str, Any]]:
     """Scores by the number of words of the generated caption, see ``LENGTHS``.
 
     Args:
-        tally: of the captions.
-        captions: one a photo, in the order of ``tally``.
+        corpus: the scores of the captions.
+        captions: one per photo, in the order of ``corpus``.
 
     Returns:
-        for every group that has any, ``photos``, their number, ``cider`` and ``bleu_4``, x 100, and
-        the 95 % bootstrap ``intervals`` of both. CIDEr takes its document frequencies from all photos,
-        so the groups' CIDEr, weighted by their sizes, are that of the whole.
+        For every group that is not empty ``photographs``, their number, ``cider`` and ``bleu_4``, x 100, and
+        the 95 % bootstrap ``intervals`` of both. CIDEr takes its document frequencies from all photos, so the
+        mean CIDEr of the groups, weighted by their sizes, is that of the corpus.
     """
     groups = [
         next(
@@ -54,28 +51,30 @@ def by_length(tally: Tally, captions: Sequence[Caption]) -> dict[str, dict[str, 
         )
         for caption in captions
     ]
-    return _by_group(tally, groups, LENGTHS)
+    return _by_group(corpus, groups, LENGTHS)
 
 
-def by_category(tally: Tally, references: Sequence[Sequence[Sequence[str]]]) -> dict[str, dict[str, Any]]:
-    """Scores by what people say is on the photo, see ``group_of``.
+def by_category(
+    corpus: CorpusScores, references: Sequence[Sequence[Sequence[str]]]
+) -> dict[str, dict[str, Any]]:
+    """Scores by what the references mention, see ``group_of``.
 
     Args:
-        tally: of captions of these photos.
-        references: for each photo what people wrote, tokenized, in the order of ``tally``.
+        corpus: the scores of captions of these photos.
+        references: the tokenized references of each photo, in the order of ``corpus``.
 
     Returns:
-        as ``by_length``.
+        As ``by_length``.
     """
     names = CategoryWords(sorted(frozenset().union(*KINDS.values())))
-    return _by_group(tally, [group_of(texts, names) for texts in references], GROUPS)
+    return _by_group(corpus, [group_of(texts, names) for texts in references], GROUPS)
 
 
 def group_of(references: Sequence[Sequence[str]], names: CategoryWords) -> str:
-    """Which of ``GROUPS`` a photo is in, by what at least two of its references name (or its only one).
+    """Which of ``GROUPS`` a photo is in, by what at least two references (or the only one) mention.
 
-    ``people_with_gear`` has people and a vehicle, a ball, a board or the like; ``dogs`` no people,
-    ``people_and_dogs`` both, whatever else there is; ``other_animals`` no dogs, with people or without.
+    ``people_with_gear``: people and a vehicle, a ball, a board or the like. ``dogs``: no people.
+    ``people_and_dogs``: both, whatever else. ``other_animals``: no dogs, with or without people.
 
     Args:
         references: tokenized.
@@ -85,7 +84,7 @@ def group_of(references: Sequence[Sequence[str]], names: CategoryWords) -> str:
     for words in references:
         found = {mention.category for mention in names.find(words)}
         named.update(kind for kind, categories in KINDS.items() if categories & found)
-    seen = {kind for kind, count in named.items() if count >= min(WITNESSES, len(references))}
+    seen = {kind for kind, count in named.items() if count >= min(MIN_REFERENCES, len(references))}
     if "dogs" in seen:
         return "people_and_dogs" if "people" in seen else "dogs"
     if "other_animals" in seen:
@@ -95,13 +94,15 @@ def group_of(references: Sequence[Sequence[str]], names: CategoryWords) -> str:
     return "neither"
 
 
-def _by_group(tally: Tally, groups: Sequence[str], order: Collection[str]) -> dict[str, dict[str, Any]]:
+def _by_group(
+    corpus: CorpusScores, groups: Sequence[str], order: Collection[str]
+) -> dict[str, dict[str, Any]]:
     rows = {name: [row for row, group in enumerate(groups) if group == name] for name in order}
-    return {name: _group(tally.part(chosen), len(chosen)) for name, chosen in rows.items() if chosen}
+    return {name: _group(corpus.subset(chosen), len(chosen)) for name, chosen in rows.items() if chosen}
 
 
-def _group(tally: Tally, photos: int) -> dict[str, Any]:
-    scores = tally.scores()
+def _group(corpus: CorpusScores, photos: int) -> dict[str, Any]:
+    scores = corpus.summary()
     return {
         "photographs": photos,
         **{name: scores[name] for name in SHOWN},
@@ -110,14 +111,13 @@ def _group(tally: Tally, photos: int) -> dict[str, Any]:
 
 
 def count_faults(captions: Sequence[Caption]) -> dict[str, int]:
-    """In how many captions each fault is, by name; a caption may have several.
+    """The number of captions with each of the ``FAULTS``, and of ``unfinished`` ones.
 
-    Returns:
-        the names of ``FAULTS`` and their numbers, and ``unfinished``: cut at the longest allowed length.
+    A caption may have several faults. An unfinished one was cut at the maximum length.
     """
-    said = [cut_for_scoring(caption.text).split() for caption in captions]  # its tokens may be parts of words
-    found = {name: sum(map(has_fault, said)) for name, has_fault in FAULTS.items()}
-    return found | {"unfinished": sum(not caption.is_finished for caption in captions)}
+    texts = [cut_for_scoring(caption.text).split() for caption in captions]  # tokens may be parts of words
+    counts = {name: sum(map(has_fault, texts)) for name, has_fault in FAULTS.items()}
+    return counts | {"unfinished": sum(not caption.is_finished for caption in captions)}
 
 
 def repeats_bigram(words: Sequence[str]) -> bool:
@@ -138,7 +138,7 @@ def repeats_around_and(words: Sequence[str]) -> bool:
 
 
 def ends_on_function_word(words: Sequence[str]) -> bool:
-    """Whether the last word is one on which hardly any sentence ends: "a man standing on the"."""
+    """Whether the last word is one of ``DANGLING_WORDS``: "a man standing on the"."""
     return bool(words) and words[-1] in DANGLING_WORDS
 
 

@@ -1,8 +1,7 @@
-"""Scores of captions against references: BLEU-1 to 4, ROUGE-L, CIDEr-D, with bootstrap intervals.
+"""Scores of captions against references: BLEU-1 to 4, ROUGE-L and CIDEr-D, with bootstrap intervals.
 
-The scores are those of the COCO caption evaluation (pycocoevalcap) on text that went through our one
-tokenizer on both sides; none of them needs Java (``java_metrics`` has those that do). Knows nothing of
-networks or pictures.
+They equal those of the COCO caption evaluation (pycocoevalcap) on captions and references that our tokenizer
+cut. None of them needs Java; ``java_metrics`` has those that do.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from model.tokenizer import cut_for_scoring
 
-RESAMPLES = 1000  # bootstrap samples of photos behind an interval
+RESAMPLES = 1000  # bootstrap samples of an interval
 ORDERS = 4
 
 Floats = NDArray[np.float64]
 
 
-class Tally(NamedTuple):
-    """What the scores are made of, photo by photo."""
+class CorpusScores(NamedTuple):
+    """The parts of corpus scores that each photo contributes."""
 
     bleu: Floats  # (photos, 10): 4 matches, 4 guesses and 2 lengths, which BLEU sums
     rouge_l: Floats  # (photos,)
@@ -33,13 +32,12 @@ class Tally(NamedTuple):
 
     @classmethod
     def of(cls, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Self:
-        """The tally of one caption a photo.
+        """Score one caption per photo.
 
         Args:
             candidates: captions, tokenized and joined by spaces.
-            references: for each photo what people wrote, tokenized and joined by spaces. CIDEr takes its
-                document frequencies from these, as the published scores do, so it is comparable only on
-                the same set of photos.
+            references: the human captions of each photo, in the same form. CIDEr takes its document
+                frequencies from them, as published scores do, so it can only be compared on the same photos.
         """
         assert len(candidates) == len(references) > 0
         candidates = [cut_for_scoring(text) for text in candidates]
@@ -51,50 +49,53 @@ class Tally(NamedTuple):
         )
 
     @classmethod
-    def pooled(cls, tallies: Sequence[Self]) -> Self:
-        """Several captioners' captions of the same photos as one tally."""
-        bleu, rouge_l, cider = (np.stack(parts) for parts in zip(*tallies, strict=True))
+    def pooled(cls, runs: Sequence[Self]) -> Self:
+        """The scores of several captioners on the same photos, taken together."""
+        bleu, rouge_l, cider = (np.stack(parts) for parts in zip(*runs, strict=True))
         return cls(bleu.sum(axis=0), rouge_l.mean(axis=0), cider.mean(axis=0))
 
-    def part(self, rows: Sequence[int]) -> Self:
-        """The tally of some of the photos, at least one; CIDEr keeps the document frequencies of all."""
+    def subset(self, rows: Sequence[int]) -> Self:
+        """Those of some photos, at least one; CIDEr keeps the document frequencies of all photos."""
         assert len(rows) > 0
         chosen = list(rows)
         return type(self)(self.bleu[chosen], self.rouge_l[chosen], self.cider[chosen])
 
     def fractions(self) -> dict[str, float]:
-        """``bleu_1`` to ``bleu_4`` and ``rouge_l``, 0 to 1, and ``cider``, 0 to 10, to the last digit."""
+        """``bleu_1`` to ``bleu_4`` and ``rouge_l`` from 0 to 1, and ``cider`` from 0 to 10, unrounded."""
         bleu = {f"bleu_{n + 1}": float(value) for n, value in enumerate(_bleu(self.bleu.sum(axis=0)))}
         return bleu | {"rouge_l": float(self.rouge_l.mean()), "cider": float(self.cider.mean())}
 
-    def scores(self) -> dict[str, Any]:
-        """``bleu_1`` to ``bleu_4``, ``rouge_l`` and ``cider``, all x 100; under ``intervals`` their 95 %
-        bootstrap intervals [low, high] over photos."""
+    def summary(self) -> dict[str, Any]:
+        """``bleu_1`` to ``bleu_4``, ``rouge_l`` and ``cider``, all x 100, and their ``intervals``.
+
+        These are 95 % bootstrap intervals [low, high] over photos.
+        """
         return {
             **{name: percent(value) for name, value in self.fractions().items()},
-            "intervals": {name: interval(values) for name, values in self._resampled().items()},
+            "intervals": {name: _interval(values) for name, values in self._resampled().items()},
         }
 
     def differences(self, other: Self) -> dict[str, Any]:
-        """By how much these scores are above those of ``other`` on the same photos, all x 100.
+        """These scores minus those of ``other`` on the same photos, all x 100.
 
         Returns:
-            for each score ``difference`` and its 95 % paired bootstrap ``interval``: both captioners are
+            For each score the ``difference`` and its 95 % paired bootstrap ``interval``: both captioners are
             scored on the same resampled photos.
         """
-        mine, others = self.scores(), other.scores()
+        mine, others = self.summary(), other.summary()
         resampled, of_other = self._resampled(), other._resampled()
         return {
             name: {
                 "difference": round(mine[name] - others[name], 2),
-                "interval": interval(resampled[name] - of_other[name]),
+                "interval": _interval(resampled[name] - of_other[name]),
             }
             for name in resampled
         }
 
     def _resampled(self) -> dict[str, Floats]:
         """Every score of every bootstrap sample, (RESAMPLES,); CIDEr's document frequencies stay fixed."""
-        draws = bootstrap_draws(len(self.bleu))
+        photos = len(self.bleu)
+        draws = np.random.default_rng(0).integers(photos, size=(RESAMPLES, photos))
         bleu = _bleu(np.stack([self.bleu[draw].sum(axis=0) for draw in draws])).T  # (4, RESAMPLES)
         samples = {f"bleu_{n + 1}": values for n, values in enumerate(bleu)}
         return samples | {
@@ -103,23 +104,18 @@ class Tally(NamedTuple):
         }
 
 
-def bootstrap_draws(photos: int) -> NDArray[np.int64]:
-    """The photos of every bootstrap sample, (RESAMPLES, photos): the same at every call."""
-    return np.random.default_rng(0).integers(photos, size=(RESAMPLES, photos))
+def percent(value: float) -> float:
+    """A score x 100, rounded to two decimals."""
+    return round(100 * float(value), 2)
 
 
-def interval(values: Floats) -> list[float]:
+def _interval(values: Floats) -> list[float]:
     """The 95 % interval [low, high] of a score, x 100, from its values in bootstrap samples."""
     return [percent(edge) for edge in np.percentile(values, (2.5, 97.5))]
 
 
-def percent(value: float) -> float:
-    """A score x 100, with the two decimals that are shown."""
-    return round(100 * float(value), 2)
-
-
 def _bleu_counts(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
-    """What BLEU sums over photos: (photos, 10) of 4 matches, 4 guesses and 2 lengths."""
+    """What BLEU sums over photos, (photos, 10): 4 matches, 4 guesses and 2 lengths."""
     scorer = BleuScorer(n=ORDERS)
     for candidate, texts in zip(candidates, references, strict=True):
         scorer += (candidate, list(texts))

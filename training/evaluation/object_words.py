@@ -1,18 +1,16 @@
-"""The words that name the object categories of an annotation file.
+"""The caption words that name object categories.
 
-Knows nothing of photos, networks or attention. A category's own name and its plural always name it,
-whatever the file is about. For the 80 categories of COCO there are ``SYNONYMS`` besides, by these rules:
+The name of a category and its plural always match. The 80 categories of COCO also have ``SYNONYMS``:
 
-* A word is listed if in captions it nearly always means a thing that COCO annotators give a box of
-  that category. Most are also in the list of the CHAIR measure (Rohrbach et al. 2018), which is longer.
-* Left out is what has another common meaning in captions (bat, glass, plate, seat, bag, ski, pitcher,
-  batter, scooter, plant, desk, computer, luggage, van, male, female), what is the name of a sport
-  (baseball, football), what stands for several things of any kind (group, crowd, couple, team, family),
-  and pronouns.
-* Phrases are matched before the words in them, so "hot dog" is no dog and "microwave oven" is no oven.
-  ``OTHER_THINGS`` are phrases in which a category's word names something else.
+* A word is listed if in captions it nearly always means an object that COCO annotators put a box of that
+  category around. Most are also in the longer list of the CHAIR metric (Rohrbach et al. 2018).
+* Not listed are words with another common meaning in captions (bat, glass, plate, seat, bag, ski, pitcher,
+  batter, scooter, plant, desk, computer, luggage, van, male, female), names of sports (baseball, football),
+  words for several objects of any kind (group, crowd, couple, team, family), and pronouns.
+* Phrases match before the words in them, so "hot dog" is not a dog and "microwave oven" is not an oven.
+  ``OTHER_THINGS`` are phrases in which the word of a category means something else.
 
-What the lists cannot know: a word that describes ("orange shirt", "dog toy") or acts ("men tie a rope").
+The lists cannot tell words used as adjectives ("orange shirt", "dog toy") or verbs ("men tie a rope").
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from model.tokenizer import tokenize
+from model.tokenizer import cut_for_scoring, tokenize
 
-SYNONYMS: Mapping[str, str] = {  # singular, by commas
+SYNONYMS: Mapping[str, str] = {  # in the singular, separated by commas
     "person": (
         "man, woman, boy, girl, child, kid, baby, infant, toddler, lady, guy, gentleman, adult, teenager, "
         "teen, mother, father, mom, dad, daughter, son, brother, sister, grandmother, bride, groom, cowboy, "
@@ -83,7 +81,7 @@ SYNONYMS: Mapping[str, str] = {  # singular, by commas
     "teddy bear": "teddy, stuffed bear",
 }
 
-# Young and old of these are not persons, though "baby", "adult" and "mother" alone are.
+# "baby", "adult" and "mother" are persons, but not before one of these.
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
 AGES = ("baby", "adult", "mother")
 
@@ -121,16 +119,16 @@ Phrase = tuple[str, ...]
 class Mention(NamedTuple):
     """A word or phrase of a caption that names a category."""
 
-    category: str  # as the annotation file calls it
-    position: int  # of the word in the caption; of a phrase, its last word
+    category: str  # its name in the instances file
+    position: int  # of the word in the caption; of the last word of a phrase
 
 
 class CategoryWords:
-    """Finds in captions the words that name the categories of one annotation file."""
+    """Finds the words that name the categories of one instances file."""
 
     def __init__(self, categories: Iterable[str]) -> None:
-        """``categories``: their names as the file writes them."""
-        own = {name: tuple(tokenize(name.replace("_", " "))) for name in categories}
+        """``categories``: their names in the file."""
+        own = {name: _cut(name.replace("_", " ")) for name in categories}
         known = {" ".join(phrase): name for name, phrase in own.items()}
         self._meanings: dict[Phrase, str | None] = dict.fromkeys(_forms_of_list(OTHER_THINGS))
         for animal in ANIMALS:
@@ -139,13 +137,13 @@ class CategoryWords:
         for name, listed in SYNONYMS.items():
             if name in known:
                 self._meanings |= dict.fromkeys(_forms_of_list(listed), known[name])
-        # Last, for a file that has "woman" beside "person" means the one by the word, not the other.
+        # Last, because a file with the categories "woman" and "person" means the former by "woman".
         for name, phrase in own.items():
             self._meanings |= dict.fromkeys(_forms(phrase), name)
         self._longest = max(map(len, self._meanings))
 
     def find(self, words: Sequence[str]) -> list[Mention]:
-        """The mentions in a tokenized caption, from left to right; of phrases that overlap the longest."""
+        """The mentions in the words of a caption, from left to right; of overlapping phrases, the longest."""
         mentions = []
         start = 0
         while start < len(words):
@@ -157,7 +155,7 @@ class CategoryWords:
         return mentions
 
     def _phrase_at(self, words: Sequence[str], start: int) -> Phrase:
-        """The longest phrase with a meaning that begins at ``start``, or else the word there."""
+        """The longest known phrase that begins at ``start``, or else the word there."""
         ends = range(min(start + self._longest, len(words)), start, -1)
         phrases = (tuple(words[start:end]) for end in ends)
         return next((phrase for phrase in phrases if phrase in self._meanings), (words[start],))
@@ -172,6 +170,11 @@ def plurals(word: str) -> tuple[str, ...]:
     if word.endswith("y") and word[-2:-1] not in "aeiou":
         return (word[:-1] + "ies",)
     return (word + "s",)
+
+
+def _cut(name: str) -> Phrase:
+    """A name cut as captions are cut for scoring."""
+    return tuple(cut_for_scoring(" ".join(tokenize(name))).split())
 
 
 def _forms_of_list(listed: str) -> Iterator[Phrase]:

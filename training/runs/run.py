@@ -36,7 +36,8 @@ from training.engine.config import RunOptions, TrainConfig
 from training.engine.objective import Phase
 from training.engine.trainer import StepMetrics, Trainer, interrupts_deferred
 from training.errors import DataError, DivergedError, TrainingError
-from training.evaluation.evaluator import evaluate_captioner, is_constant
+from training.evaluation.attention_stats import is_constant
+from training.evaluation.evaluator import evaluate_captioner
 from training.reporting.epoch_log import truncate_log
 from training.reporting.reporter import Reporter
 from training.runs.initialization import Initialization
