@@ -66,28 +66,25 @@ class FairLock:
     """
 
     def __init__(self) -> None:
-        self._is_locked = False
-        self._waiting: deque[Lock] = deque()  # each thread waits on a lock of its own
+        self._queue: deque[Lock] = deque()  # a lock per thread; the holder's is the first
         self._guard = Lock()
 
     def acquire(self) -> None:
-        """Block until it is this thread's turn."""
+        """Block until every thread that came before has released the lock."""
         own = Lock()
+        own.acquire()
         with self._guard:
-            if not self._is_locked:
-                self._is_locked = True
+            self._queue.append(own)
+            if self._queue[0] is own:
                 return
-            own.acquire()
-            self._waiting.append(own)
         own.acquire()
 
     def release(self) -> None:
         """Hand the lock to the thread that has waited longest."""
         with self._guard:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._is_locked = False
+            self._queue.popleft()
+            if self._queue:
+                self._queue[0].release()
 
 
 class Worker:
@@ -107,8 +104,8 @@ class Worker:
         self._held_since: float | None = None  # seconds of the monotonic clock
         self._mean_seconds = 0.0  # moving average of the duration of a hold
         self._warming_up = Lock()
-        # Process and time (monotonic, seconds) of the last success: a forked child starts unready.
-        self._last_success: tuple[int, float] | None = None
+        # By process, as a forked child starts unready: seconds of the monotonic clock.
+        self._last_success: dict[int, float] = {}
         self._has_failed = False
 
     def check_queue(self) -> None:
@@ -165,6 +162,8 @@ class Worker:
                 encoded = self.captioner.encode([image])
             with timings.measure("text"):
                 [captions] = self.captioner.decode(encoded, options)
+            if not captions:
+                raise NonFiniteError("The network's output has no finite hypothesis.")
         except (ImageError, OptionsError):  # the fault of the request
             raise
         except Exception as error:
@@ -173,7 +172,7 @@ class Worker:
                 logger.error("Inference failed: %s", error)
             raise
         self._has_failed = False
-        self._last_success = (os.getpid(), time.monotonic())
+        self._last_success[os.getpid()] = time.monotonic()
         return captions
 
     def unready_reason(self) -> str | None:
@@ -183,12 +182,11 @@ class Worker:
         held_since = self._held_since
         if held_since is not None and time.monotonic() - held_since > STUCK_SECONDS:
             return f"Inference has been stuck for {STUCK_SECONDS:.0f} s."
-        last_success = self._last_success
-        has_succeeded = last_success is not None and last_success[0] == os.getpid()
-        if self._has_failed or not has_succeeded:
+        last_success = self._last_success.get(os.getpid())
+        if self._has_failed or last_success is None:
             self.start_warm_up()
             return "Inference failed; retrying." if self._has_failed else "The captioner is warming up."
-        if held_since is None and last_success and time.monotonic() - last_success[1] > FRESH_SECONDS:
+        if held_since is None and time.monotonic() - last_success > FRESH_SECONDS:
             self.start_warm_up()
         return None
 

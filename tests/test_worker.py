@@ -117,7 +117,9 @@ def test_captioner_is_held_in_fifo_order() -> None:
         threads += [threading.Thread(target=hold, args=(name, 1)) for name in ("one", "two")]
         for thread in threads:
             thread.start()
-            assert eventually(lambda: len(worker._lock._waiting) == len([t for t in threads if t.is_alive()]))
+            assert eventually(
+                lambda: len(worker._lock._queue) == 1 + len([t for t in threads if t.is_alive()])
+            )
     for thread in threads:
         thread.join()
     assert order[:4] == ["batch", "one", "two", "batch"]

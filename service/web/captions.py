@@ -9,17 +9,9 @@ from werkzeug.datastructures import FileStorage
 
 from model import CaptioningError, DecodingOptions, OptionsError
 from service.web.context import captioned, current_worker
-from service.web.openapi import CAPTION_ERRORS, ApiBlueprint, may_fail
+from service.web.openapi import ApiBlueprint, takes_images
 from service.web.problems import problem_of
-from service.web.request_parser import merged
-from service.web.request_schemas import (
-    BatchFields,
-    BatchForm,
-    CaptionFields,
-    CaptionForm,
-    OverlayFields,
-    OverlayForm,
-)
+from service.web.request_schemas import BatchFields, CaptionFields, OverlayFields
 from service.web.response_schemas import BatchRecord, ModelRecord, PhotographRecord
 from service.web.responses import caption_response, model_response, overlay_image
 
@@ -30,35 +22,30 @@ _IMAGE = {"type": "string", "format": "binary"}
 
 
 @captioning.post("/captions")
-@may_fail(captioning, *CAPTION_ERRORS)
-@captioning.arguments(CaptionFields, location="query")
-@captioning.arguments(CaptionForm, location="files")
+@takes_images(captioning, CaptionFields)
 @captioning.response(200, PhotographRecord)
-def captions(query: dict[str, Any], form: dict[str, Any]) -> Response:
+def captions(given: dict[str, Any]) -> Response:
     """Caption a photo.
 
     Each word comes with its attention map. Options may be query parameters or form fields.
     """
-    given = merged(query, form)
     options, overlays = DecodingOptions.from_values(given), given.get("overlays", "words")
-    with current_worker().slot(), captioned(form["image"], options) as result:
+    with current_worker().slot(), captioned(given["image"], options) as result:
         return jsonify(caption_response(result, overlays))
 
 
 @captioning.post("/captions:batch")
-@may_fail(captioning, *CAPTION_ERRORS)
-@captioning.arguments(BatchFields, location="query")
-@captioning.arguments(BatchForm, location="files")
+@takes_images(captioning, BatchFields, several=True)
 @captioning.response(200, BatchRecord)
-def batch(query: dict[str, Any], form: dict[str, Any]) -> Response:
+def batch(given: dict[str, Any]) -> Response:
     """Caption up to 16 photos.
 
     Each has its own result, in order: its record, or its error. Photos are captioned one at a time, and
     other requests may be served in between.
     """
-    options = DecodingOptions.from_values(merged(query, form))
+    options = DecodingOptions.from_values(given)
     with current_worker().slot():
-        return jsonify(results=[_result(upload, options) for upload in form["image"]])
+        return jsonify(results=[_result(upload, options) for upload in given["image"]])
 
 
 def _result(upload: FileStorage, options: DecodingOptions) -> dict[str, Any]:
@@ -70,22 +57,19 @@ def _result(upload: FileStorage, options: DecodingOptions) -> dict[str, Any]:
 
 
 @captioning.post("/overlays")
-@may_fail(captioning, *CAPTION_ERRORS)
-@captioning.arguments(OverlayFields, location="query")
-@captioning.arguments(OverlayForm, location="files")
+@takes_images(captioning, OverlayFields)
 @captioning.response(200, _IMAGE, content_type="image/png")
 @captioning.alt_response(200, schema=_IMAGE, content_type="image/gif", success=True)
-def overlays(query: dict[str, Any], form: dict[str, Any]) -> Response:
+def overlays(given: dict[str, Any]) -> Response:
     """Draw the attention maps of the best caption.
 
     A contact sheet of all words, the overlay of one word, or an animation word by word.
     """
-    given = merged(query, form)
     options = DecodingOptions.from_values(given)
     kind, word = given.get("format", "png"), given.get("word")
     if kind == "gif" and word is not None:
         raise OptionsError("word and format=gif exclude each other; the GIF shows every word.")
-    with current_worker().slot(), captioned(form["image"], options) as result:
+    with current_worker().slot(), captioned(given["image"], options) as result:
         return Response(overlay_image(result, kind, word), mimetype=f"image/{kind}")
 
 

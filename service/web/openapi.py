@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import flask_smorest
 import flask_swagger_ui
 from flask import Blueprint, Flask, Response, abort, render_template, send_from_directory
+from marshmallow import Schema
 
-from service.web.request_parser import StrictParser
+from model import OptionsError
+from service.web.request_parser import REPEATED, StrictParser
+from service.web.request_schemas import upload_form
 from service.web.response_schemas import PROBLEM_TYPE, Problem
 
 API_VERSION = "1.0.0"
@@ -67,6 +71,28 @@ def may_fail(blueprint: ApiBlueprint, *statuses: HTTPStatus) -> Callable[[Any], 
         return view
 
     return document
+
+
+def takes_images(
+    blueprint: ApiBlueprint, options: type[Schema], *, several: bool = False
+) -> Callable[[Any], Any]:
+    """Decorate a view of ``options``, given as query parameters or form fields, and of an upload, or several.
+
+    The view gets those given as a dictionary, with the upload, or the list of them, under ``image``.
+    """
+
+    def decorate(view: Any) -> Any:
+        @wraps(view)
+        def merge(query: dict[str, Any], form: dict[str, Any]) -> Any:
+            if repeated := [name for name in query if name in form]:
+                raise OptionsError(REPEATED.format(repeated[0]))
+            return view(query | form)
+
+        documented = blueprint.arguments(upload_form(options, several=several), location="files")(merge)
+        documented = blueprint.arguments(options, location="query")(documented)
+        return may_fail(blueprint, *CAPTION_ERRORS)(documented)
+
+    return decorate
 
 
 browser = Blueprint("browser", __name__, url_prefix="/docs")

@@ -5,7 +5,7 @@ Raises ``BadRequest`` for a malformed request and ``OptionsError`` for an invali
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from io import BytesIO
 from typing import IO, Any, NoReturn
 
@@ -24,19 +24,13 @@ MAX_FIELD_BYTES = 100_000
 
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 _UPLOAD = "Send the photo as multipart/form-data, in a field named image, with a file name."
-_REPEATED = "The option {} is given more than once."
+REPEATED = "The option {} is given more than once."
 
 
 class InMemoryRequest(Request):
     """A request whose uploads stay in memory; the limit on its body bounds them."""
 
-    def _get_file_stream(
-        self,
-        total_content_length: int | None,
-        content_type: str | None,
-        filename: str | None = None,
-        content_length: int | None = None,
-    ) -> IO[bytes]:
+    def _get_file_stream(self, *args: Any, **kwargs: Any) -> IO[bytes]:
         return BytesIO()
 
 
@@ -80,15 +74,7 @@ class StrictParser(FlaskParser):
             raise BadRequest(f"The form has {len(parts)} files named image; the maximum is {maximum}.")
         return given
 
-    def handle_error(
-        self,
-        error: ValidationError,
-        req: Request,
-        schema: Schema,
-        *,
-        error_status_code: int | None = None,
-        error_headers: Mapping[str, str] | None = None,
-    ) -> NoReturn:
+    def handle_error(self, error: ValidationError, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise the first message as an ``OptionsError``."""
         message: Any = error.messages
         while not isinstance(message, str):  # by location, by field
@@ -118,17 +104,6 @@ def _options(pairs: Iterable[tuple[str, str]], schema: Schema) -> dict[str, str]
             valid = f"valid are {', '.join(known)}" if known else "this route has none"
             raise OptionsError(f"Unknown option {quoted(name)}; {valid}.")
         if name in given:
-            raise OptionsError(_REPEATED.format(name))
+            raise OptionsError(REPEATED.format(name))
         given[name] = value
     return given
-
-
-def merged(query: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the query and the form together.
-
-    Raises:
-        OptionsError: an option is in both.
-    """
-    if repeated := [name for name in query if name in form]:
-        raise OptionsError(_REPEATED.format(repeated[0]))
-    return {**query, **form}

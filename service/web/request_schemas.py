@@ -105,38 +105,21 @@ class OverlayFields(DecodingFields):
     format = Choice(FORMATS, "png, or gif for an animation word by word; default png")
 
 
-def _upload() -> Upload:
-    return Upload(
-        required=True,
-        metadata={"description": "JPEG, PNG, WebP, GIF (first frame) or BMP, detected from the content"},
-    )
-
-
-class CaptionForm(CaptionFields):
-    """A photo and the options of /v1/captions."""
-
-    image = _upload()
-
-
-class OverlayForm(OverlayFields):
-    """A photo and the options of /v1/overlays."""
-
-    image = _upload()
-
-
-class PhotoForm(Schema):
-    """A photo."""
-
-    image = _upload()
-
-
 class BatchFields(DecodingFields):
     """Options of /v1/captions:batch: no images, which would be hundreds in a response."""
 
     overlays = Choice(("none",), "none; images are only drawn for single photos")
 
 
-class BatchForm(BatchFields):
-    """Photos and the options of /v1/captions:batch."""
+def upload_form(options: type[Schema], *, several: bool = False) -> type[Schema]:
+    """A form of ``options`` and an image, or several."""
+    image: fields.Field[Any] = Upload(
+        required=True,
+        metadata={"description": "JPEG, PNG, WebP, GIF (first frame) or BMP, detected from the content"},
+    )
+    if several:
+        image = fields.List(image, required=True, validate=validate.Length(1, MAX_IMAGES))
+    return options.from_dict({IMAGE_FIELD: image}, name=options.__name__.replace("Fields", "Form"))
 
-    image = fields.List(_upload(), required=True, validate=validate.Length(1, MAX_IMAGES))
+
+PhotoForm = upload_form(type("PhotoFields", (Schema,), {}))
