@@ -184,8 +184,8 @@ def test_reinforce_is_batch_invariant() -> None:
     gain, reward = 0.0, 0.0
     for row, length in enumerate(lengths):
         own = of_row(row, lengths)
-        maps = AttentionMaps(maps.alpha[row : row + 1, :length], chosen=maps.chosen[row : row + 1, :length])
-        alone = reinforce(logits[own], targets[own], torch.tensor([length]), maps, -1.0)
+        only = AttentionMaps(maps.alpha[row : row + 1, :length], chosen=maps.chosen[row : row + 1, :length])
+        alone = reinforce(logits[own], targets[own], torch.tensor([length]), only, -1.0)
         gain += alone.loss.item() * length
         reward += alone.reward * length
     assert together.loss.item() == pytest.approx(gain / sum(lengths), rel=1e-4)
