@@ -239,6 +239,7 @@ def one_line(text: str) -> str:
         (["--weight-decay", "nan"], "--weight-decay is nan; it must be finite"),
         (["--clip-norm", "nan"], "--clip-norm is nan; it must be a number"),
         (["--validate-every", "0"], "--validate-every is 0"),
+        (["--workers", "-1"], "--workers is -1"),
         (["--save-minutes", "nan"], "--save-minutes is nan"),
         (["--save-minutes", "-1"], "--save-minutes is -1"),
         (["--save-minutes", "inf"], "--save-minutes is inf"),
@@ -260,7 +261,6 @@ def test_user_error_exits_2_with_one_line(world, tmp_path, capsys, more, named):
         (["--encoder", "resnet5"], "--encoder"),
         (["--epochs", "two"], "--epochs"),
         (["--precision", "fp8"], "--precision"),
-        (["--workers", "-1"], "--workers"),
         (["--colour", "red"], "--colour"),
     ],
 )

@@ -8,8 +8,6 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-
 from model import DecodingOptions, ModelConfig
 from model.attention import ATTENTION_KINDS
 from model.config import CELLS, GATES, GRIDS, QUERIES, TOKENS
@@ -39,26 +37,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Training data, vocabulary and pretrained encoder weights."""
     group = parser.add_argument_group("data")
     add_set_options(group)
-    add = group.add_argument
-    add(
-        "--skip-problems",
-        action="store_true",
-        help="train without the photos that python -m training.check reports, instead of stopping",
-    )
-    add(
-        "--min-count",
-        type=int,
-        metavar="N",
-        help=f"words that occur less often become unknown, default {RunOptions.min_count}, with --start-from "
-        f"{FINE_TUNING_MIN_COUNT}",
-    )
-    add(
-        "--encoder-weights",
-        default="published",
-        metavar="FILE",
-        help="pretrained encoder weights: a file, 'published' to download those of torchvision (default), or "
-        "'none'",
-    )
+    _add_fields(group, RunOptions, "skip_problems", "min_count", "encoder_weights")
 
 
 def add_set_options(group: argparse._ArgumentGroup) -> None:
@@ -84,31 +63,15 @@ def add_set_options(group: argparse._ArgumentGroup) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The output folder, what to start from, and how the run is saved and described."""
-    add = parser.add_argument_group("run").add_argument
-    add("--output", type=Path, required=True, metavar="RUN", help="folder to write")
-    add(
-        "--start-from",
-        type=Path,
-        metavar="DIR",
-        help="fine-tune this checkpoint, such as checkpoints/default; new words are added to its vocabulary",
-    )
-    add("--resume", action="store_true", help="continue the run in --output; repeat its other options")
-    add(
+    group = parser.add_argument_group("run")
+    group.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder to write")
+    _add_fields(group, RunOptions, "start_from", "resume")
+    group.add_argument(
         "--cache-features",
         action="store_true",
         help="encode the photos once for all epochs with a frozen encoder; needs about 0.3 MB a photo in RUN",
     )
-    add(
-        "--save-minutes",
-        type=float,
-        default=3,
-        metavar="M",
-        help="minutes between saves, which is the most that a crash can lose, default 3",
-    )
-    add("--validate-every", type=int, default=1, metavar="N", help="validate every N epochs, default 1")
-    add("--name", default="captioner", help="name stored in the checkpoint")
-    add("--licence", default="unstated", help="terms of the weights, stored in the checkpoint")
-    add("--trained-on", default="unstated", help="description of the data, stored in the checkpoint")
+    _add_fields(group, RunOptions, "save_minutes", "validate_every", "name", "licence", "trained_on")
 
 
 def chosen_run_options(chosen: argparse.Namespace, *, features: Path | None = None) -> RunOptions:
@@ -118,7 +81,7 @@ def chosen_run_options(chosen: argparse.Namespace, *, features: Path | None = No
         OptionsError: a value is out of range.
     """
     names = {field.name for field in fields(RunOptions)} - {"captions", "images", "features"}
-    given = {name: value for name, value in vars(chosen).items() if name in names and value is not None}
+    given = {name: value for name, value in vars(chosen).items() if name in names}
     if given.get("start_from"):
         given.setdefault("min_count", FINE_TUNING_MIN_COUNT)
     return RunOptions(
@@ -128,10 +91,8 @@ def chosen_run_options(chosen: argparse.Namespace, *, features: Path | None = No
 
 def add_network_options(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
     """The fields of ``ModelConfig`` that users choose, except ``without``."""
-    group = parser.add_argument_group("network")
-    for field in network_fields():
-        if field.name not in without:
-            _add_field(group, field, default=str(field.default))
+    names = [field.name for field in network_fields() if field.name not in without]
+    _add_fields(parser.add_argument_group("network"), ModelConfig, *names)
 
 
 def network_fields() -> list[Field[Any]]:
@@ -151,9 +112,8 @@ def add_recipe_options(
 ) -> None:
     """The fields of ``TrainConfig`` except ``without``, some with other ``defaults``."""
     group = parser.add_argument_group("recipe")
-    for field in fields(TrainConfig):
-        if field.name not in without:
-            _add_field(group, field, default=str(defaults.get(field.name, field.default)))
+    names = [field.name for field in fields(TrainConfig) if field.name not in without]
+    _add_fields(group, TrainConfig, *names, **defaults)
     for name in REMOVED_OPTIONS:
         group.add_argument(as_option(name), action=_Removed, help=argparse.SUPPRESS)
 
@@ -174,32 +134,8 @@ def chosen_recipe(chosen: argparse.Namespace, **defaults: Any) -> TrainConfig:
 
 def add_hardware_options(parser: argparse.ArgumentParser) -> None:
     """What the training runs on."""
-    add = parser.add_argument_group("hardware").add_argument
-    add(
-        "--precision",
-        choices=("fp32", "bf16", "fp16"),
-        default="fp32",
-        help="bf16 is faster on recent server CPUs and GPUs, fp16 on older GPUs; default fp32",
-    )
-    add(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="torch device, default cuda if available, else cpu",
-    )
-    add(
-        "--accumulate",
-        type=_whole_number,
-        default=1,
-        metavar="N",
-        help="accumulate the gradients of N smaller batches in a step, to need less memory, default 1",
-    )
-    add(
-        "--workers",
-        type=_whole_number,
-        default=1,
-        metavar="N",
-        help="data loader worker processes, 0 to load in the training process, default 1",
-    )
+    names = ("precision", "device", "accumulate", "workers")
+    _add_fields(parser.add_argument_group("hardware"), RunOptions, *names)
 
 
 def add_captioner_options(parser: argparse.ArgumentParser) -> None:
@@ -232,22 +168,27 @@ class _Removed(argparse.Action):
         )
 
 
-def _add_field(group: argparse._ArgumentGroup, field: Field[Any], *, default: str) -> None:
-    """Add an option that is absent from the namespace unless given; the help shows ``default``."""
-    choices = CHOICES.get(field.name)
-    is_listed = choices is not None and len(choices) <= MAX_CHOICES_LISTED
-    listed = f": {', '.join(choices)}" if choices and is_listed else ""
-    group.add_argument(
-        as_option(field.name),
-        type=type(field.default),
-        default=argparse.SUPPRESS,
-        choices=choices,
-        metavar="X",
-        help=f"{field.metadata['help']}{listed}; default {default}",
-    )
+def _add_fields(group: argparse._ArgumentGroup, config: Any, *names: str, **defaults: Any) -> None:
+    """Add options for fields of a configuration; those that are not given are absent from the namespace.
 
-
-def _whole_number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
+    The help shows the default of the field, or that in ``defaults``.
+    """
+    for field in fields(config):
+        if field.name not in names:
+            continue
+        option, meaning = as_option(field.name), field.metadata["help"]
+        if field.default is False:
+            group.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=meaning)
+            continue
+        choices = field.metadata.get("choices") or CHOICES.get(field.name, ())
+        if 0 < len(choices) <= MAX_CHOICES_LISTED:
+            meaning += f": {', '.join(choices)}"
+        default = defaults.get(field.name, field.default)
+        group.add_argument(
+            option,
+            type=field.metadata.get("type", type(field.default)),
+            default=argparse.SUPPRESS,
+            choices=choices or None,
+            metavar="X",
+            help=meaning if default is None else f"{meaning}; default {default}",
+        )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from model.command import run_command
 from training.cli import (
@@ -31,7 +32,7 @@ from training.cli import (
     chosen_run_options,
 )
 from training.data.dataset import load_photos, pair_sources
-from training.engine.config import FINE_TUNING
+from training.engine.config import FINE_TUNING, as_option
 from training.engine.distributed import broadcast_from_main, process_group
 from training.runs.initialization import Initialization
 from training.runs.run import Run
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fit(chosen: argparse.Namespace) -> None:
-    recipe = chosen_recipe(chosen, **(FINE_TUNING if chosen.start_from else {}))
-    with process_group(chosen.device) as chosen.device:
-        features = chosen.output / "features.npy" if chosen.cache_features else None
-        options = chosen_run_options(chosen, features=features)
+    features = chosen.output / "features.npy" if chosen.cache_features else None
+    options = chosen_run_options(chosen, features=features)
+    recipe = chosen_recipe(chosen, **(FINE_TUNING if options.start_from else {}))
+    with process_group(options.device) as device:
+        options = replace(options, device=device)
         directory = RunDirectory(options.output)
         directory.check(resume=options.resume)
         sources = pair_sources(options.captions, options.images)
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.fit",
         description=__doc__,
+        epilog="With --start-from the defaults are "
+        + ", ".join(f"{as_option(name)} {value}" for name, value in FINE_TUNING.items())
+        + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data_options(parser)

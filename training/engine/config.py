@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model import ModelConfig, OptionsError
 
 MAX_SEED = 2**63 - 1
@@ -17,9 +19,9 @@ MAX_SEED = 2**63 - 1
 REMOVED_OPTIONS = {"doubly_stochastic_target": "1", "self_critical_encoder_learning_rate": 0.0}
 
 
-def _option(default: Any, help_text: str) -> Any:
-    """A field with the text that the help of the command line shows."""
-    return field(default=default, metadata={"help": help_text})
+def _option(default: Any, help_text: str, **metadata: Any) -> Any:
+    """A field that is an option of the command line; ``metadata`` may give its type or its choices."""
+    return field(default=default, metadata={"help": help_text, **metadata})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +89,36 @@ class RunOptions:
     captions: tuple[Path, ...]  # files in any format of training/data/caption_files.py
     images: tuple[Path, ...]  # for each, the folder of its photos
     output: Path  # folder to write
-    skip_problems: bool = False  # train without photos that have problems; otherwise refuse to start
-    resume: bool = False
-    start_from: Path | None = None  # checkpoint to fine-tune
-    min_count: int = 5  # rarer words become unknown
-    encoder_weights: str = "published"  # or "none", or a file
     features: Path | None = None  # cache of the frozen encoder's features; None: no cache
-    precision: str = "fp32"  # or "bf16", or on a GPU "fp16"
-    device: str = "cpu"
-    accumulate: int = 1  # batches whose gradients are accumulated in a step
-    workers: int = 1  # data loader processes; 0: load in the training process
-    save_minutes: float = 3.0  # minutes between saves of the state
-    validate_every: int = 1  # epochs; the last one is always validated
-    name: str = "captioner"
-    licence: str = "unstated"
-    trained_on: str = "unstated"
+    skip_problems: bool = _option(
+        False, "train without the photos that python -m training.check reports, instead of stopping"
+    )
+    min_count: int = _option(
+        5, f"words that occur less often become unknown ({FINE_TUNING_MIN_COUNT} with --start-from)"
+    )
+    encoder_weights: str = _option(
+        "published",
+        "pretrained encoder weights: a file, 'published' to download those of torchvision, or 'none'",
+    )
+    start_from: Path | None = _option(
+        None,
+        "fine-tune this checkpoint, such as checkpoints/default; new words are added to its vocabulary",
+        type=Path,
+    )
+    resume: bool = _option(False, "continue the run in --output; repeat its other options")
+    save_minutes: float = _option(3.0, "minutes between saves, which is the most that a crash can lose")
+    validate_every: int = _option(1, "epochs between validations; the last epoch is always validated")
+    name: str = _option("captioner", "name stored in the checkpoint")
+    licence: str = _option("unstated", "terms of the weights, stored in the checkpoint")
+    trained_on: str = _option("unstated", "description of the data, stored in the checkpoint")
+    precision: str = _option(
+        "fp32",
+        "bf16 is faster on recent server CPUs and GPUs, fp16 on older GPUs",
+        choices=("fp32", "bf16", "fp16"),
+    )
+    device: str = _option("cuda" if torch.cuda.is_available() else "cpu", "torch device")
+    accumulate: int = _option(1, "accumulate the gradients of so many smaller batches, to need less memory")
+    workers: int = _option(1, "data loader worker processes; 0 loads in the training process")
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range.
@@ -111,6 +128,7 @@ class RunOptions:
         """
         for name in ("min_count", "validate_every", "accumulate"):
             _check_at_least(self, name, 1)
+        _check_at_least(self, "workers", 0)
         _check_finite(self, "save_minutes")
 
 

@@ -22,7 +22,7 @@ from training.engine.config import RunOptions, as_option
 from training.errors import DataError
 
 # Fields that may differ between captioners whose weights mean the same.
-FREE = ("dropout", "score_blur", "image_size")
+FREE = ("language", "dropout", "score_blur", "image_size")
 WORD_ROWS = ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias")
 
 Captions = Sequence[Sequence[str]]  # of the training images, as words
