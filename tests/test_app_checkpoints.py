@@ -1,4 +1,4 @@
-"""A service whose checkpoint is damaged or hostile does not start."""
+"""The service exits if its checkpoint is damaged or hostile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of attention and decoder, by every way of delivery: Python, HTTP and files say the same."""
+"""Every kind of attention and decoder through Python, HTTP and batch: all give the same captions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every kind of attention against a second, direct writing of its formula.
+"""Every kind of attention against a second implementation of its formula.
 
-One photo and one query at a time, in NumPy and double precision, from the papers; nothing of it knows
-how the network computes the same.
+Written from the papers in NumPy and double precision, one photo and one query at a time, without any code of
+the network.
 """
 
 from __future__ import annotations

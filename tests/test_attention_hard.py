@@ -1,4 +1,4 @@
-"""Hard attention: which cell it takes, in captioning and in training. ``test_engine_reinforce``: its loss."""
+"""Hard attention: which cell it takes, at inference and in training. ``test_engine_reinforce``: its loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties that every kind of attention has, those of single kinds, and what is refused.
+"""Properties of every kind of attention, those of single kinds, and invalid sizes.
 
 ``test_attention_formulas`` compares the numbers, ``test_attention_hard`` has what is drawn.
 """

@@ -1,4 +1,4 @@
-"""Scores shared with the neighbouring cells, before the softmax of every kind that has scores."""
+"""Smoothing of attention scores over neighbouring cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may import whom: service -> model <- training. Read from the source, so nothing need be installed."""
+"""Which package may import which. Read from the source, so nothing needs to be installed."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Checkpoints: saving, loading, and every kind of damage."""
+
 from __future__ import annotations
 
 import json

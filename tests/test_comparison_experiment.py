@@ -1,4 +1,4 @@
-"""Kinds of attention trained alike: nothing is lost or done twice, and the table says what was found."""
+"""training.compare: resuming, refused folders, and the table."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The configuration of a network: what may stand in it, and what an older one lacks."""
+"""ModelConfig: invalid values, and records written before a field existed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captioned photos as batches: captions stay with their photo, and every draw can be repeated."""
+"""Examples and batches: captions stay with their photo, and sampling is deterministic."""
 
 import json
 from collections.abc import Iterable

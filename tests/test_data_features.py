@@ -1,4 +1,4 @@
-"""Cached features: what the encoder says, said once."""
+"""Cached encoder features: when they are reused and when recomputed."""
 
 from pathlib import Path
 from types import SimpleNamespace

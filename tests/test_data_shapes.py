@@ -1,4 +1,4 @@
-"""The synthetic world: what it draws is where it says, and what it says is true."""
+"""The synthetic dataset of coloured shapes: its images, boxes and captions agree."""
 
 import json
 

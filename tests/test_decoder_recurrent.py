@@ -1,4 +1,4 @@
-"""The recurrent cells against a direct writing of their equations, and what they have in common."""
+"""LSTM and GRU cells against a second implementation of their equations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beam search on toy step functions, whose best captions can be enumerated, and on the real decoder."""
+"""Beam search on toy step functions whose best captions can be enumerated."""
 
 from __future__ import annotations
 

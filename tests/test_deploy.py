@@ -1,4 +1,4 @@
-"""The files to deploy with are what their tools accept, and say the same of ports, limits and settings."""
+"""Deployment files: their own tools accept them, and they agree on ports, limits and settings."""
 
 from __future__ import annotations
 

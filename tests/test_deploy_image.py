@@ -1,4 +1,4 @@
-"""The image is built and run as the Dockerfile says, as far as that goes without a container engine."""
+"""The image is built and run as the Dockerfile says, as far as possible without a container engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nginx of deploy/ before the service: slow clients cost nothing, and its own errors are problems too."""
+"""nginx with the files of deploy/: slow clients, limits, failover and its own errors."""
 
 from __future__ import annotations
 

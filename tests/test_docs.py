@@ -1,4 +1,4 @@
-"""What the documents tell people to type exists, and the Python they show runs."""
+"""Commands, options and links in the documentation exist, and the Python in the README runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties of the pictures that show where a caption looked."""
+"""Overlays, contact sheets and animations of attention."""
 
 from __future__ import annotations
 

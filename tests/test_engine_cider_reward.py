@@ -1,4 +1,4 @@
-"""The reward of a caption is CIDEr-D as the COCO evaluation has it, with the training set's frequencies."""
+"""The CIDEr-D reward: that of the COCO evaluation, with document frequencies of the training set."""
 
 import random
 

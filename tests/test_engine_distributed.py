@@ -1,4 +1,4 @@
-"""Steps split over processes or over time are the same steps, and a process that dies ends the run."""
+"""Steps split over processes or over time equal single steps; a dead process ends the run."""
 
 import json
 import os

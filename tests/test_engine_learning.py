@@ -1,4 +1,4 @@
-"""Training learns, and attention lands where the object is: shown on a world of coloured shapes."""
+"""Training on coloured shapes learns to name them and to attend to them."""
 
 from __future__ import annotations
 

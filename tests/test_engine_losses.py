@@ -1,4 +1,4 @@
-"""The loss: every real word counts once, and attention is asked to cover the photo evenly.
+"""Cross entropy and the doubly stochastic penalty.
 
 ``test_engine_reinforce`` has what hard attention adds.
 """

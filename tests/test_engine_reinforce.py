@@ -1,4 +1,4 @@
-"""How hard attention learns: its gradient against the enumeration of everything that could be drawn."""
+"""REINFORCE for hard attention: its gradient against enumeration of all samples."""
 
 from __future__ import annotations
 

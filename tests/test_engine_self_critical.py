@@ -1,4 +1,4 @@
-"""Captions are drawn as the decoder says, rewarded against each other, and become better for it."""
+"""Self-critical training: sampling, rewards and gradients."""
 
 from collections import Counter
 from dataclasses import replace

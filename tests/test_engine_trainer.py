@@ -1,4 +1,4 @@
-"""The steps of training: they learn, keep still what must stay still, and can be resumed exactly."""
+"""Trainer: losses fall, frozen parts stay frozen, and resuming is bit-exact."""
 
 import math
 from dataclasses import replace

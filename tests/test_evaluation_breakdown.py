@@ -1,4 +1,4 @@
-"""Scores by group add up to the whole, and faults are found where they were planted and nowhere else."""
+"""Scores by group, and counts of faulty captions."""
 
 import random
 

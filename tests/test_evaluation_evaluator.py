@@ -1,4 +1,4 @@
-"""Evaluation: one JSON object, each photo once, and numbers that say how attention behaved."""
+"""training.evaluate: its JSON, its options and its errors."""
 
 import hashlib
 import json

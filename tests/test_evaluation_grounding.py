@@ -1,4 +1,4 @@
-"""Grounding: the measures by hand-computed examples, what counts as a word, and the command line."""
+"""Grounding: its measures by hand-computed examples, and the command."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""METEOR and SPICE: pycocoevalcap's scores where Java runs, otherwise one sentence and no process left."""
+"""METEOR and SPICE: pycocoevalcap's scores where Java runs; otherwise a message and no process left."""
 
 import os
 import shutil

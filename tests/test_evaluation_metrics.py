@@ -1,4 +1,4 @@
-"""Scores: those of the COCO evaluation to the last digit shown, and intervals one can believe."""
+"""BLEU, ROUGE-L and CIDEr equal pycocoevalcap's, and their confidence intervals."""
 
 import random
 from typing import Any

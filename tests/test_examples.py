@@ -1,4 +1,4 @@
-"""The clients that the documents show, run against the service as they are written there."""
+"""The clients shown in the documentation, run against the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch captioning: what is written, what survives a crash, and what is refused."""
+"""service.batch: its output, resuming after a crash, and its errors."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The decoder's one step, and teacher forcing as a loop over it, for every kind of attention and cell."""
+"""One decoder step, and teacher forcing as a loop over it, for every kind of attention and cell."""
 
 from __future__ import annotations
 

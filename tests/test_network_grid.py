@@ -1,4 +1,4 @@
-"""The layers of self-attention over the grid, and the code that tells them where a location is."""
+"""Self-attention layers over the grid, position codes and joined grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The curves of a run can be drawn from every log, and show what the log says."""
+"""Plots of a training log."""
 
 from __future__ import annotations
 

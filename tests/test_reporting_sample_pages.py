@@ -1,4 +1,4 @@
-"""Pages of samples: the same photos every epoch, whole, harmless, and readable without a network."""
+"""Sample pages: the same photos every epoch, complete, escaped and self-contained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard: as it reads them, each point once, also after a run that died."""
+"""Event files for TensorBoard, also of resumed runs."""
 
 from __future__ import annotations
 

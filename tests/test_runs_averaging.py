@@ -1,4 +1,4 @@
-"""The mean of captioners, and what has none."""
+"""Weight averaging of checkpoints, and which cannot be averaged."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One command trains a captioner, and a run that was stopped ends where it would have ended."""
+"""training.fit: what a run writes, and that interrupted runs resume exactly."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run may start from a trained captioner: what that knew it keeps, and new words come to it."""
+"""Fine-tuning: known words and weights are kept, and new words are added."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Phrases that people would use: what agrees with them, how they are learnt, how they choose captions."""
+"""The phrase head: its targets, its training and its reranking of captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of the service, as the environment gives them."""
+"""ServiceConfig: settings from environment variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoint that ships, on real photos: those in examples/, and Flickr8k when it is there."""
+"""The shipped checkpoint on real photos: examples/, and Flickr8k where it is available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions in any script: cut into words, characters or pieces, joined again, and written by a captioner."""
+"""Words, characters and byte pairs in any script, and captioners that use them."""
 
 from __future__ import annotations
 

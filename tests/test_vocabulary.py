@@ -1,3 +1,5 @@
+"""Vocabulary: tokenizing, ids, and growing."""
+
 import pytest
 
 from model.errors import CheckpointError

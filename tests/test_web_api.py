@@ -1,4 +1,4 @@
-"""The routes beside /v1/captions: several photos, the queue, the specification, clients of MAX."""
+"""Batches, the queue, the OpenAPI document and the MAX-compatible routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP interface, served by a captioner that needs no weights."""
+"""/v1/captions, /v1/overlays and /v1/model, served by a fake captioner."""
 
 from __future__ import annotations
 

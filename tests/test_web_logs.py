@@ -1,4 +1,4 @@
-"""What is logged, as the lines that come out."""
+"""The JSON log lines of the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told, by one process and by several."""
+"""Prometheus metrics of one process and of several."""
 
 from __future__ import annotations
 

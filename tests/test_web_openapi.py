@@ -1,4 +1,4 @@
-"""The service against its own specification: requests made from it, and answers held to it."""
+"""The service against its OpenAPI document: generated requests, validated responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page for everyone: what a program can check of WCAG 2.2 AA, keys alone, small screens, stillness."""
+"""Accessibility of the page: axe, keyboard, small screens, reduced motion."""
 
 from __future__ import annotations
 

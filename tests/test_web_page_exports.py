@@ -1,4 +1,4 @@
-"""What people take away from the page: the caption as they edit it, copied in three forms or saved."""
+"""Texts and files taken from the page: edited captions, copied or saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page with captioners of every kind: without maps, with heads, of characters and pieces of words."""
+"""The page with captioners of every kind: without maps, with heads, of characters and byte pairs."""
 
 from __future__ import annotations
 

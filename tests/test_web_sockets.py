@@ -1,4 +1,4 @@
-"""What only a real server and real sockets can be tried with; the cases are those of ``bad_inputs.CASES``."""
+"""What needs a real server and real sockets: slow, broken and oversized connections."""
 
 from __future__ import annotations
 
