@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from model import Caption, CheckpointError, Grid, NonFiniteError, Word
+from model import Caption, CheckpointError, DecodingOptions, Grid, NonFiniteError, Word
 from model.files import locked
 from service import batch
 
@@ -131,6 +131,25 @@ def test_attention_and_num_captions_options(captioner, photos, output):
     [record] = lines(output / "captions.jsonl")
     assert len(record["captions"]) == 2
     assert record["captions"][0]["words"][0]["attention"] == [[0.25, 0.25], [0.25, 0.25]]
+
+
+def test_all_decoding_options_reach_captioner(captioner, photos, output, monkeypatch):
+    given = []
+    monkeypatch.setattr(captioner, "caption", lambda images, options: given.append(options) or [["x"]])
+    monkeypatch.setattr("service.files.runner.photo_record", lambda name, **_: {"image": name, "sha256": ""})
+    chosen = DecodingOptions(
+        beam_size=4,
+        num_captions=2,
+        max_length=9,
+        length_penalty=1.5,
+        phrase_weight=0.5,
+        allow_repeats=True,
+        draw_seed=7,
+    )
+    options = ["--beam-size=4", "--num-captions=2", "--max-length=9", "--length-penalty=1.5"]
+    options += ["--phrase-weight=0.5", "--allow-repeats", "--draw-seed=7"]
+    assert run(photos / "a.png", output=output, options=options) == 0
+    assert given == [chosen]
 
 
 def test_folder_is_captioned_recursively_in_order(captioner, photos, output):
