@@ -1,4 +1,4 @@
-"""The captioner itself. Imports neither service nor training, and nothing of the web.
+"""The captioner as a library. Imports neither service nor training, and nothing of the web.
 
 captioner = Captioner.load("checkpoints/default")
 [[caption]] = captioner.caption([open_image(Path("bird.jpg").read_bytes()).image])

@@ -1,8 +1,4 @@
-"""What a captioned photo is: captions, their words, and the record every output writes.
-
-The record is the one format of a captioned photo, over HTTP and in files.
-This file knows nothing of networks or files.
-"""
+"""Captions, their words and attention maps, and the JSON record of a captioned photo."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Five decimals of a weight are finer than one level of an 8-bit overlay, at half the bytes.
+# Five decimals of a weight are finer than a level of an 8-bit overlay, and half the bytes of all decimals.
 ATTENTION_DECIMALS = 5
 LOG_PROB_DECIMALS = 4
 
@@ -20,7 +16,7 @@ Map = tuple[tuple[float, ...], ...]  # rows x columns of weights, never negative
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Where the annotation grid lies on the upright photo."""
+    """The part of the upright photo that the annotation grid covers."""
 
     rows: int
     columns: int
@@ -33,18 +29,15 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """One word of a caption and what the network looked at when it wrote it.
-
-    None stands where a network has no such thing: a map is never made up.
-    """
+    """A word of a caption with its attention maps; None where the network has no such thing."""
 
     word: str
-    log_prob: float  # natural logarithm of p(word | photo, words before it), <= 0
-    beta: float | None  # gate on the context, in (0, 1): how much the word leaned on the photo
+    log_prob: float  # natural logarithm of p(word | image, previous words), <= 0
+    beta: float | None  # gate on the context, in (0, 1): how much the word depends on the image
     attention: Map | None
-    heads: tuple[Map, ...] | None = None  # of attention in several heads, whose mean is ``attention``
-    sentinel: float | None = None  # share of the attention that stayed off the photo, 0 to 1
-    chosen: tuple[int, int] | None = None  # row and column of the one cell used, of hard attention
+    heads: tuple[Map, ...] | None = None  # of multi-head attention; ``attention`` is their mean
+    sentinel: float | None = None  # share of the attention on the visual sentinel, not the image, 0 to 1
+    chosen: tuple[int, int] | None = None  # of hard attention: row and column of the one cell used
 
     def as_record(self, *, attention: bool) -> dict[str, Any]:
         """The word as plain data; ``attention`` includes the weights."""
@@ -70,13 +63,13 @@ def _rounded(weights: Map) -> list[list[float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """A caption with its words; ``log_prob`` covers the words and the end of the sentence."""
+    """A caption with its words; ``log_prob`` includes the end token."""
 
     text: str
-    log_prob: float  # natural logarithm of p(caption | photo), <= 0
+    log_prob: float  # natural logarithm of p(caption | image), <= 0
     words: tuple[Word, ...]
     grid: Grid
-    is_finished: bool  # False if the caption was cut at the longest allowed length
+    is_finished: bool  # False if it was cut off at the maximum length
 
     def as_record(self, *, attention: bool) -> dict[str, Any]:
         """The caption as plain data; ``attention`` includes the weights of every word."""
@@ -97,10 +90,10 @@ def photo_record(
     captions: Sequence[Caption],
     attention: bool,
 ) -> dict[str, Any]:
-    """The record of one captioned photo, as every output writes it.
+    """The JSON record of a captioned photo.
 
     Args:
-        image: what to call it: a path, or over HTTP, where it has none, a description.
+        image: its path, or over HTTP, where it has none, a description.
         sha256: of the file's bytes.
         width: pixels of the upright photo.
         height: pixels of the upright photo.

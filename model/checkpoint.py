@@ -1,17 +1,18 @@
-"""A trained captioner as a folder of plain data: safetensors and JSON, nothing that runs when read.
+"""Checkpoints: a trained captioner as a folder of plain data, safetensors and JSON, never pickle.
 
 config.json           format, name, licence, training data, model configuration
 vocabulary.json       the words, or other tokens, in the order of their ids
 weights.safetensors   the network, in half precision
-tokenizer.json        how words are cut into pieces, if captions are written in pieces
-manifest.json         sha256 of the files above: they are the captioner's identity
-scores.json           written by training.evaluate, when it has been run
-README.md             the model card, when there is one
+tokenizer.json        the byte-pair encoding, if captions are written in pieces
+manifest.json         SHA-256 of the files above, which identify the captioner
+scores.json           written by training.evaluate, if it has been run
+README.md             the model card, if there is one
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,35 +22,39 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.config import ModelConfig
+from model.decoder import Decoder
 from model.errors import CheckpointError
 from model.files import replacing, sha256_bytes, sha256_file, temporary_path, write_temporary
-from model.network import CaptionNetwork
+from model.network import CaptionNetwork, GridLayers
+from model.phrases import PhraseHead
 from model.tokenizer import Pieces, Tokens, plain_tokens
 from model.vocabulary import Vocabulary
 
+logger = logging.getLogger(__name__)
+
 FORMAT = "sightline-checkpoint"
-FORMAT_VERSION = 2  # 1 called the weights of the recurrent cell otherwise
+FORMAT_VERSION = 2  # version 1 had other names for the weights of the recurrent cell
 CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocabulary.json", "weights.safetensors"
 TOKENIZER, MANIFEST, SCORES = "tokenizer.json", "manifest.json", "scores.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """What there is to say of a checkpoint beside its weights."""
+    """The metadata of a checkpoint."""
 
     name: str
     licence: str  # terms of the weights
-    trained_on: str  # the data, in words
-    sha256: str = ""  # of the files that make the captioner; empty before it is saved
+    trained_on: str  # description of the training data
+    sha256: str = ""  # of the files that identify the captioner; empty before it is saved
     scores: dict[str, Any] = field(default_factory=dict)  # as written by training.evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A captioner's parts, read and verified."""
+    """The verified content of a checkpoint folder."""
 
     config: ModelConfig
     vocabulary: Vocabulary
@@ -60,13 +65,13 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary, info: CheckpointInfo
 ) -> str:
-    """Write a checkpoint over whatever the folder held; its ``CheckpointInfo.sha256``.
+    """Write a checkpoint, replacing what the folder held; returns its ``CheckpointInfo.sha256``.
 
-    The new manifest is on disk before the files it belongs to, and a reader accepts either manifest. So if
-    only the weights have changed, as from epoch to epoch of a run, then whenever the process dies the
-    folder holds the old captioner or the new one, whole.
+    The new manifest is on disk before the files it lists are replaced, and a reader accepts either manifest.
+    So if only the weights change, as between the epochs of a run, a crash leaves the old captioner or the new
+    one.
 
-    Weights are stored in half precision: it halves the file and the captions stay the same.
+    Weights are stored in half precision, which halves the file and does not change the captions.
     """
     assert (len(vocabulary), vocabulary.tokens.kind) == (config.vocabulary_size, config.tokens)
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,16 +97,16 @@ def save_checkpoint(
         os.replace(temporary, path)
     names = tuple(contents)
     if TOKENIZER not in names:
-        (folder / TOKENIZER).unlink(missing_ok=True)  # it was of the captioner before
-    (folder / SCORES).unlink(missing_ok=True)  # those were the scores of the weights before
+        (folder / TOKENIZER).unlink(missing_ok=True)  # of the previous captioner
+    (folder / SCORES).unlink(missing_ok=True)  # of the previous weights
     return _verify(folder, names)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint and verify it whole.
+    """Read and verify a checkpoint. Unreadable scores are ignored with a warning.
 
     Raises:
-        CheckpointError: the folder is missing, incomplete, damaged, or not one of ours.
+        CheckpointError: the folder is missing, incomplete or damaged, or is not a checkpoint.
     """
     if not folder.is_dir():
         raise CheckpointError(f"There is no checkpoint folder at {folder}.")
@@ -110,7 +115,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     config = ModelConfig.from_record(described["model"])
     vocabulary = Vocabulary(_read_json(folder / VOCABULARY, list), _read_tokens(folder, config.tokens))
     if not vocabulary.words:
-        raise CheckpointError(f"The vocabulary of {folder} has no words, so nothing can be said with it.")
+        raise CheckpointError(f"The vocabulary of {folder} is empty; a captioner needs at least one word.")
     if len(vocabulary) != config.vocabulary_size:
         raise CheckpointError(
             f"The vocabulary of {folder} has {len(vocabulary)} tokens, but the network was built for "
@@ -121,19 +126,31 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         licence=described["licence"],
         trained_on=described["trained_on"],
         sha256=sha256,
-        scores=_read_json(folder / SCORES, dict) if (folder / SCORES).exists() else {},
+        scores=_read_scores(folder),
     )
     return Checkpoint(config=config, vocabulary=vocabulary, network=_load_network(folder, config), info=info)
 
 
 def write_scores(folder: Path, scores: dict[str, Any]) -> None:
-    """Keep the scores of a checkpoint beside it."""
+    """Write the scores of a checkpoint into its folder."""
     with replacing(folder / SCORES) as file:
         file.write(_as_json(scores))
 
 
+def _read_scores(folder: Path) -> dict[str, Any]:
+    """The scores, which only inform; a captioner works without them."""
+    if not (folder / SCORES).exists():
+        return {}
+    try:
+        scores: dict[str, Any] = _read_json(folder / SCORES, dict)
+    except CheckpointError as error:
+        logger.warning("%s The checkpoint is used without scores.", error)
+        return {}
+    return scores
+
+
 def _identity_files(tokens: object) -> tuple[str, ...]:
-    """The files that make a captioner whose captions are written in ``tokens``."""
+    """The files that identify a captioner whose captions are made of ``tokens``."""
     return (CONFIG, VOCABULARY, WEIGHTS, *([TOKENIZER] if tokens == Pieces.kind else []))
 
 
@@ -149,11 +166,11 @@ def _as_json(value: object) -> bytes:
 
 
 def _read_described(folder: Path) -> dict[str, Any]:
-    """config.json, if it is one of ours."""
+    """The content of config.json, checked."""
     described: dict[str, Any] = _read_json(folder / CONFIG, dict)
     if described.get("format") != FORMAT:
         raise CheckpointError(
-            f"{folder} holds no checkpoint of this program: {CONFIG} has no format {FORMAT!r}."
+            f"{folder} is not a checkpoint of this program: the format in {CONFIG} is not {FORMAT!r}."
         )
     if described.get("version") != FORMAT_VERSION:
         raise CheckpointError(
@@ -162,26 +179,26 @@ def _read_described(folder: Path) -> dict[str, Any]:
         )
     for name, kind in (("name", str), ("licence", str), ("trained_on", str), ("model", dict)):
         if not isinstance(described.get(name), kind):
-            raise CheckpointError(f"{folder / CONFIG} lacks {name!r} or has it in another form.")
+            raise CheckpointError(f"{folder / CONFIG} has no valid {name!r}; it must be a {kind.__name__}.")
     return described
 
 
 def _verify(folder: Path, names: Sequence[str]) -> str:
-    """Compare every file with the manifest; the sha256 of the whole."""
+    """Compare every file with the manifest; returns the SHA-256 of all."""
     found = {name: _sha256(folder / name) for name in names}
     manifest = _read_json(folder / MANIFEST, dict)
-    pending = temporary_path(folder / MANIFEST)  # left by a writer that died just before its last step
+    pending = temporary_path(folder / MANIFEST)  # left by a crash just before the last step of saving
     if manifest != found and not (pending.exists() and _read_json(pending, dict) == found):
         damaged = next((name for name in names if manifest.get(name) != found[name]), MANIFEST)
         raise CheckpointError(
-            f"{folder / damaged} is damaged or was changed: its sha256 is not the manifest's."
+            f"{folder / damaged} is damaged or was modified: its SHA-256 differs from the manifest."
         )
     whole = "".join(f"{name} {found[name]}\n" for name in names)
     return sha256_bytes(whole.encode())
 
 
 def _read_tokens(folder: Path, kind: str) -> Tokens:
-    """How captions are cut into tokens of a known kind."""
+    """The tokenizer of a known kind."""
     if kind != Pieces.kind:
         return plain_tokens(kind)
     try:
@@ -195,6 +212,7 @@ def _load_network(folder: Path, config: ModelConfig) -> CaptionNetwork:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}.") from None
+    _check_size(folder, config)
     network = CaptionNetwork(config)
     try:
         network.load_state_dict(weights)
@@ -203,8 +221,25 @@ def _load_network(folder: Path, config: ModelConfig) -> CaptionNetwork:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit its own configuration: {reason}") from None
     for name, value in network.state_dict().items():
         if not torch.isfinite(value).all():
-            raise CheckpointError(f"{folder / WEIGHTS} holds numbers that are not finite, in {name}.")
+            raise CheckpointError(f"{folder / WEIGHTS} has values that are not finite in {name}.")
     return network
+
+
+def _check_size(folder: Path, config: ModelConfig) -> None:
+    """Check, before anything is allocated, that the file of weights can hold the network's parameters."""
+    with torch.device("meta"):
+        parts: list[nn.Module] = [Decoder(config, rows=1, columns=1)]
+        if config.grid_layers:
+            parts.append(GridLayers(config, rows=1, columns=1))
+        if config.phrases:
+            parts.append(PhraseHead(1, config.phrases, config.phrase_dim))
+    needed = sum(2 * value.numel() for part in parts for value in part.parameters())  # bytes, half precision
+    stored = (folder / WEIGHTS).stat().st_size
+    if needed > stored:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit its own configuration: it has {stored} bytes, but such a "
+            f"network needs at least {needed}."
+        )
 
 
 def _read_json(path: Path, kind: type) -> Any:

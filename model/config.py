@@ -1,4 +1,4 @@
-"""The numbers that fix a network's weights and the preparation of its pictures."""
+"""The configuration of a model: the shapes of its weights and the preprocessing of its images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels scaled to 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-# No network is this large: a number beyond is a damaged file or a slip of the hand.
-MAX_SIZE = 1_000_000
+MAX_SIZE = 1_000_000  # no network is larger; a greater number is a typing error or a damaged file
 MAX_LAYERS = 100
 
-# Tokens of a caption.
-CAPTION_LENGTH = 20  # at most, if nobody says otherwise and the tokens are words
-MAX_TOKENS = 200  # no caption is written longer, whatever anybody says
+CAPTION_LENGTH = 20  # default maximum length of a caption in words
+MAX_TOKENS = 200  # upper limit of the maximum length
 
-# What the fields that are words may be; model.encoder and model.attention know their own names.
+# Values of the fields of type str; model.encoder and model.attention know their own.
 CELLS = ("lstm", "gru")
 GRIDS = ("last", "joined")
 QUERIES = ("state", "state_and_word")
@@ -28,47 +26,55 @@ GATES = ("scalar", "vector", "off")
 TOKENS = ("words", "characters", "pieces")
 
 
+_LIMITS = {
+    **dict.fromkeys(("vocabulary_size", "image_size", "annotation_dim", "attention_dim"), (1, MAX_SIZE)),
+    **dict.fromkeys(("attention_heads", "embedding_dim", "hidden_dim", "phrase_dim"), (1, MAX_SIZE)),
+    "score_blur": (0, MAX_LAYERS),
+    "grid_layers": (0, MAX_LAYERS),
+    "phrases": (0, MAX_SIZE),
+    "caption_length": (1, MAX_TOKENS),
+}
+
+
 def _option(default: Any, meaning: str) -> Any:
-    """A field that training can set; its meaning stands in the help of the command line."""
+    """A field that training can set, with its help on the command line."""
     return field(default=default, metadata={"help": meaning})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Stored in every checkpoint; rebuilds the network and its preprocessing."""
+    """Stored in every checkpoint; the network and its preprocessing are built from it."""
 
     vocabulary_size: int  # V, special tokens included
-    tokens: str = _option(
-        "words", "what captions are made of; scripts without spaces need characters or pieces"
-    )
+    tokens: str = _option("words", "kind of tokens; scripts without spaces need characters or pieces")
     language: str = _option(
         "en", "ISO 639 code of the captions' language; only English captions have word rules in decoding"
     )
-    caption_length: int = CAPTION_LENGTH  # tokens at most, unless DecodingOptions say otherwise
+    caption_length: int = CAPTION_LENGTH  # default maximum length in tokens, see DecodingOptions
     encoder: str = _option(
         "efficientnet_v2_b0",
         "efficientnet_v2_b0, tiny_cnn, or a torchvision classification CNN such as resnet50",
     )
-    image_size: int = _option(224, "S, pixels a side of the square the encoder is fed")
+    image_size: int = _option(224, "side S of the square input image, in pixels")
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     grid: str = _option(
-        "last", "the encoder's last grid, or that joined with one of twice its rows and columns"
+        "last", "feature grid: the encoder's last, or that joined with one of twice its rows and columns"
     )
     attention: str = _option("additive", "kind of attention")  # a name known to model.attention
-    query: str = _option("state", "what attention looks with: the decoder's state, or the last word too")
-    attention_dim: int = _option(256, "width A of what queries and keys are compared in")
-    attention_heads: int = _option(8, "heads of multi_head attention and of the grid layers")
-    score_blur: int = _option(0, "times that scores are averaged over neighbouring cells before the softmax")
-    grid_layers: int = _option(0, "layers of self-attention over the grid before the decoder")
-    annotation_dim: int = _option(512, "width D of an annotation after its projection")
-    embedding_dim: int = _option(512, "width E of a word's embedding")
-    hidden_dim: int = _option(512, "width H of the decoder's state")
+    query: str = _option("state", "attention query: the decoder's state, or state and previous word")
+    attention_dim: int = _option(256, "attention dimension A")
+    attention_heads: int = _option(8, "number of heads of multi_head attention and of the grid layers")
+    score_blur: int = _option(0, "smoothing passes over the attention scores before the softmax")
+    grid_layers: int = _option(0, "number of self-attention layers over the grid before the decoder")
+    annotation_dim: int = _option(512, "annotation dimension D")
+    embedding_dim: int = _option(512, "word embedding dimension E")
+    hidden_dim: int = _option(512, "hidden dimension H of the decoder")
     cell: str = _option("lstm", "recurrent cell of the decoder")
-    gate: str = _option("scalar", "gate beta on the context: a number, one for each unit, or none")
-    phrases: int = 0  # P of the phrase head, which training.phrases adds; 0: there is none
-    phrase_dim: int = 512  # width of the layer before it
-    dropout: float = _option(0.4, "share of units dropped in training, of word embedding and deep output")
+    gate: str = _option("scalar", "gate beta on the context: one scalar, one value per unit, or none")
+    phrases: int = 0  # P, size of the phrase head that training.phrases adds; 0: none
+    phrase_dim: int = 512  # hidden dimension of the phrase head
+    dropout: float = _option(0.4, "dropout on word embedding and deep output")
 
     def as_record(self) -> dict[str, Any]:
         """The configuration as plain data, ready for JSON."""
@@ -96,35 +102,14 @@ class ModelConfig:
         return config
 
     def _check(self) -> None:
-        """Refuse values no network can have, so that a damaged file is told by name."""
-        for name in (
-            "vocabulary_size",
-            "image_size",
-            "annotation_dim",
-            "attention_dim",
-            "attention_heads",
-            "embedding_dim",
-            "hidden_dim",
-            "phrase_dim",
-        ):
+        """Refuse values that no network can have, naming the field."""
+        for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= MAX_SIZE:
+            if type(value) is not int or not low <= value <= high:
                 raise CheckpointError(
                     f"The model configuration has {name} = {value!r}; "
-                    f"it must be a positive whole number, at most {MAX_SIZE}."
+                    f"it must be a whole number from {low} to {high}."
                 )
-        for name, most in (("score_blur", MAX_LAYERS), ("grid_layers", MAX_LAYERS), ("phrases", MAX_SIZE)):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value <= most:
-                raise CheckpointError(
-                    f"The model configuration has {name} = {value!r}; "
-                    f"it must be a whole number from 0 to {most}."
-                )
-        if type(self.caption_length) is not int or not 1 <= self.caption_length <= MAX_TOKENS:
-            raise CheckpointError(
-                f"The model configuration has caption_length = {self.caption_length!r}; "
-                f"it must be a whole number from 1 to {MAX_TOKENS}."
-            )
         for name, choices in (
             ("tokens", TOKENS),
             ("grid", GRIDS),

@@ -1,8 +1,8 @@
-"""The convolutional encoder: from a photo to the grid of features the decoder attends to.
+"""The convolutional encoder: from an image to the feature grid that the decoder attends to.
 
-Knows nothing of words. Any torchvision classification CNN can serve, by its torchvision name, and so
-can ``efficientnet_v2_b0``, which torchvision's classes can build but do not name, and ``tiny_cnn``,
-four layers that learn a world of simple shapes from nothing in seconds.
+Any torchvision classification CNN can be used, by its torchvision name, as can ``efficientnet_v2_b0``, which
+torchvision has the classes for but no name, and ``tiny_cnn``, four layers that learn a world of simple shapes
+from scratch in seconds.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBC
 
 from model.errors import CheckpointError
 
-# Families without a feature grid, and, the last two, with branches beside their chain of layers.
+# Families without a feature grid or, the last two, with branches that are not a chain of layers.
 _NOT_A_CONVOLUTIONAL_GRID = ("vit_", "swin", "maxvit", "googlenet", "inception")
 
 
 class Encoder(nn.Module):
-    """A CNN without its classifier. The feature grid of a square photo, row by row."""
+    """A CNN without its classifier: the feature grid of a square image, row by row."""
 
     def __init__(self, name: str, image_size: int, grid: str = "last") -> None:
         """Weights are random.
@@ -36,40 +36,40 @@ class Encoder(nn.Module):
         Args:
             name: see ``encoder_names()``.
             image_size: S, pixels a side.
-            grid: "last", the last feature grid; or "joined", that with the last one of twice its rows and
-                columns, whose cells see less but see it where they are.
+            grid: "last", the last feature grid; or "joined", that joined with the last one of twice its rows
+                and columns, whose cells have smaller receptive fields.
 
         Raises:
-            CheckpointError: there is no encoder of that name, photos are too small for it, or it has no
+            CheckpointError: there is no encoder of that name, images are too small for it, or it has no
                 grid of twice the size.
         """
         super().__init__()
         self.name = name
         self.trunk = _trunk(_classifier(name))
-        # Convolutions on a CPU run about one and a half times as fast in this layout.
+        # Convolutions on a CPU are about 1.5 times as fast in this layout.
         self.to(memory_format=torch.channels_last)
         shapes = _probe(self.trunk, name, image_size)
         self.feature_dim, self.rows, self.columns = shapes[-1]
-        self.fine_dim = 0  # width of the joined grid's features
-        self._joined_at = -1  # the layer of the trunk that makes it
+        self.fine_dim = 0  # features of a cell of the finer grid
+        self._joined_at = -1  # the layer of the trunk that outputs it
         if grid == "joined":
             self._joined_at = _last_of_twice_the_size(shapes, name)
             self.fine_dim, self.rows, self.columns = shapes[self._joined_at]
 
     @property
     def feature_shape(self) -> tuple[int, int]:
-        """Of one photo's features, as ``forward`` gives them."""
+        """Of the features of one image, as ``forward`` returns them."""
         cells = self.rows * self.columns
         return (
             (cells // 4, self.feature_dim + 4 * self.fine_dim) if self.fine_dim else (cells, self.feature_dim)
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Photos (B, 3, S, S), normalized, as features of the cells of the last grid, row by row.
+        """Normalized images (B, 3, S, S) to the features of the cells of the last grid, row by row.
 
         Returns:
             (B, rows * columns, F). With a joined grid (B, rows / 2 * columns / 2, F + 4 F'): each cell of the
-            last grid followed by the four cells of the joined one that lie on it (``pixel_unshuffle``).
+            last grid followed by the four cells of the finer one that it covers (``pixel_unshuffle``).
         """
         grid = images.contiguous(memory_format=torch.channels_last)
         fine = None
@@ -81,8 +81,8 @@ class Encoder(nn.Module):
         return grid.flatten(2).transpose(1, 2)
 
     def train(self, mode: bool = True) -> Self:
-        """Batch normalization keeps the statistics it was pretrained with: our batches are too small
-        and too alike to replace them, and drifting statistics are a known way to lose a good encoder."""
+        """Batch normalization stays in evaluation mode: our batches are too small and too similar to replace
+        its pretrained statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -90,11 +90,11 @@ class Encoder(nn.Module):
         return self
 
     def load_pretrained(self, source: Path | None) -> None:
-        """Start from weights trained for classification.
+        """Load weights pretrained for classification.
 
         Args:
             source: a ``.safetensors``, or a ``.pth`` of plain tensors, of the whole classifier or its
-                ``features`` alone; None takes torchvision's published weights (fetched when absent).
+                ``features`` alone; None: torchvision's published weights (downloaded if absent).
 
         Raises:
             CheckpointError: no published weights, an unreadable file, or weights of another network.
@@ -135,7 +135,7 @@ def _classifier(name: str) -> nn.Module:
 
 
 def _trunk(network: nn.Module) -> nn.Sequential:
-    """The part of a classifier up to its last feature grid."""
+    """The layers of a classifier up to its last feature grid."""
     children = dict(network.named_children())
     features = children.get("features")
     if isinstance(features, nn.Sequential):
@@ -150,7 +150,7 @@ def _trunk(network: nn.Module) -> nn.Sequential:
 
 
 def _probe(trunk: nn.Sequential, name: str, image_size: int) -> list[tuple[int, int, int]]:
-    """Width, rows and columns of the grid that every layer makes of a square photo."""
+    """Channels, rows and columns of each layer's output for a square image."""
     was_training = trunk.training
     trunk.eval()
     shapes = []
@@ -163,7 +163,7 @@ def _probe(trunk: nn.Sequential, name: str, image_size: int) -> list[tuple[int, 
                 shapes.append((width, rows, columns))
     except (RuntimeError, ValueError):
         raise CheckpointError(
-            f"Photos of {image_size} x {image_size} pixels are too small for {name}."
+            f"Images of {image_size} x {image_size} pixels are too small for {name}; set a larger image_size."
         ) from None
     trunk.train(was_training)
     return shapes
@@ -194,10 +194,9 @@ def _efficientnet_v2_b0() -> nn.Module:
     """EfficientNetV2-B0 (Tan and Le 2021) as Keras Applications trained it: 5.9 M parameters, stride 32.
 
     The published weights were trained with TensorFlow's padding, so the downsampling convolutions pad
-    right and bottom; torchvision's own padding costs them accuracy. Each such convolution looks half a
-    pixel of its input too far down and right, together 15.5 pixels of the photo: half a cell. The
-    last one makes half of that alone, so it pads left and top instead, and what a cell sees is centred
-    on the rectangle of the photo it is drawn on.
+    right and bottom; torchvision's padding costs accuracy. Each such convolution shifts the receptive field
+    by half a pixel of its input down and right, together 15.5 pixels of the image: half a cell. The last one
+    alone makes half of that, so it pads left and top instead, which centres receptive fields on cells.
     """
     stages = [
         FusedMBConvConfig(1, 3, 1, 32, 16, 1),
@@ -232,15 +231,14 @@ def _padded_like_tensorflow(conv: nn.Conv2d) -> _DownsamplingConv:
 
 
 def _tiny_cnn() -> nn.Module:
-    """Stride 8, 64 channels, for pictures of about 64 pixels; for tests and for teaching.
+    """Stride 8, 64 channels, for images of about 64 pixels; for tests and for teaching.
 
-    It is trained from nothing, beside a decoder that learns the language first and shuts out features that
-    tell it nothing yet. So it keeps what differs between pictures from layer to layer (He et al. 2015), and
-    has no biases, which do not differ, and no normalization over the picture, which would let every cell
-    depend on what all the others see.
+    It is trained from scratch, with a decoder that learns the language first and ignores features that are
+    uninformative at first. So its initialization preserves the variance between images (He et al. 2015), and
+    it has neither biases nor normalization over the image, which would make each cell depend on all others.
     """
     layers: list[nn.Module] = []
-    # Even kernels on the way down keep what a cell sees centred on the cell; odd ones would shift it.
+    # Even kernels with stride 2 keep receptive fields centred on their cells; odd ones would shift them.
     for width_in, width_out, kernel, stride in (
         (3, 24, 4, 2),
         (24, 48, 4, 2),
@@ -255,7 +253,7 @@ def _tiny_cnn() -> nn.Module:
 
 def _published_state(name: str) -> Mapping[str, Tensor]:
     if name in ("efficientnet_v2_b0", "tiny_cnn"):
-        raise CheckpointError(f"torchvision publishes no weights for {name}; name a file of weights instead.")
+        raise CheckpointError(f"torchvision publishes no weights for {name}; give a file of weights.")
     state: Mapping[str, Tensor] = get_model_weights(name).DEFAULT.get_state_dict(
         progress=True, check_hash=True
     )
@@ -271,8 +269,10 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"The weights {path} cannot be read: {error}.") from None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise CheckpointError(f"The weights {path} cannot be read: they are no table of named tensors.")
-    # A file may hold the features alone, under their own names.
+        raise CheckpointError(
+            f"The weights {path} cannot be read: they are not a dictionary of named tensors."
+        )
+    # A file may contain the features alone, under their own names.
     if not any("." in key and not key.split(".")[0].isdigit() for key in state):
         state = {f"features.{key}": value for key, value in state.items()}
     return state

@@ -1,47 +1,47 @@
-"""Everything a user, a file or a client can cause. Knows nothing of HTTP or exit codes.
+"""Errors that a user, a file or a client can cause. Independent of HTTP and exit codes.
 
     CaptioningError
     ├── ImageError
-    │   ├── EmptyImageError         no bytes at all
-    │   ├── UnsupportedImageError   not one of the accepted picture types, judged by content
-    │   ├── UndecodableImageError   an accepted type, but broken
-    │   └── ImageLimitError         an accepted type, but too large or too small
+    │   ├── EmptyImageError         zero bytes
+    │   ├── UnsupportedImageError   not of an accepted type, detected from the content
+    │   ├── UndecodableImageError   of an accepted type, but corrupt
+    │   └── ImageLimitError         of an accepted type, but too large or too small
     ├── OptionsError                a decoding or drawing option outside its range
-    ├── CheckpointError             a checkpoint folder that is missing, damaged or foreign
+    ├── CheckpointError             a checkpoint folder that is missing, damaged or of another program
     ├── NonFiniteError              a network whose output is not finite
     └── OutputFolderError           an output folder that is in use or cannot be written
 
-Every message is one sentence that says what is wrong and what would be right. Broken invariants of
-our own code are not here: those are assertions.
+Every message is one sentence: what is wrong; what would be right. Broken invariants of the program itself are
+assertions.
 """
 
 
 class CaptioningError(Exception):
-    """Something outside the program is wrong; the message may be shown to whoever caused it."""
+    """The base class; messages may be shown to the user."""
 
 
 class ImageError(CaptioningError):
-    """A picture that cannot be captioned."""
+    """An image that cannot be captioned."""
 
 
 class EmptyImageError(ImageError):
-    """A picture of zero bytes."""
+    """A file of zero bytes."""
 
 
 class UnsupportedImageError(ImageError):
-    """Bytes that are not a picture of an accepted type."""
+    """Data that is not an image of an accepted type."""
 
 
 class UndecodableImageError(ImageError):
-    """A picture of an accepted type whose data is damaged."""
+    """A corrupt image of an accepted type."""
 
 
 class ImageLimitError(ImageError):
-    """A picture with too many pixels, or with too few."""
+    """An image with too many or too few pixels."""
 
 
 class OptionsError(CaptioningError):
-    """An option outside its documented range."""
+    """An option outside its range."""
 
 
 class CheckpointError(CaptioningError):

@@ -1,6 +1,6 @@
-"""From the bytes of a picture to the tensor a network is fed, and back to where its grid lies.
+"""Opening images, preprocessing them for the network, and mapping its grid back onto them.
 
-Everything that opens a picture (HTTP, batch, training) opens it here.
+HTTP, batch and training all open images here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from model.errors import (
 )
 from model.files import sha256_bytes
 
-# "JPEG" opens MPO files (two-picture phone photos) too; naming "MPO" here breaks Pillow's search.
+# "JPEG" opens MPO files (two images of a phone camera) too; naming "MPO" here breaks Pillow's detection.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 16  # pixels
@@ -34,7 +34,7 @@ MAX_SIDE = 20_000  # pixels
 
 _BAND = 64  # rows
 _EXIF_ORIENTATION = 0x0112
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -44,13 +44,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow is known to raise on damaged files of an accepted type.
+# What Pillow is known to raise for corrupt files of an accepted type.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError, OverflowError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """The sizes of picture that are accepted."""
+    """The accepted image sizes."""
 
     max_pixels: int = MAX_PIXELS
     min_side: int = MIN_SIDE  # pixels
@@ -59,7 +59,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """A decoded picture: upright, RGB, with the name of the format it came in."""
+    """A decoded image file: the image, upright and RGB, and its original format."""
 
     image: Image.Image
     format: str
@@ -67,39 +67,39 @@ class Photo:
 
     @property
     def width(self) -> int:
-        """Pixels, after turning the picture upright."""
+        """Pixels of the upright image."""
         return self.image.width
 
     @property
     def height(self) -> int:
-        """Pixels, after turning the picture upright."""
+        """Pixels of the upright image."""
         return self.image.height
 
 
 def open_image(source: bytes | BinaryIO, limits: ImageLimits | None = None) -> Photo:
-    """The picture in ``source``, upright by its EXIF orientation, as 8-bit RGB on white.
+    """Decode an image file: upright by its EXIF orientation, 8-bit RGB, transparency on white.
 
-    Of an animated picture the first frame is taken. Nothing of the file but its pixels is kept.
+    Of an animation the first frame is used. Metadata is dropped.
 
     Raises:
-        EmptyImageError: there are no bytes.
+        EmptyImageError: the file is empty.
         UnsupportedImageError: the content is not one of ``ACCEPTED_FORMATS``.
         ImageLimitError: more pixels, or longer or shorter sides, than ``limits`` allow.
-        UndecodableImageError: the content is damaged.
+        UndecodableImageError: the image is corrupt.
     """
     data = source if isinstance(source, bytes) else source.read()
     if not data:
-        raise EmptyImageError("The picture is empty (0 bytes).")
+        raise EmptyImageError("The image is empty (0 bytes).")
     try:
         return _decode(data, limits or ImageLimits())
     except UnidentifiedImageError:
         raise UnsupportedImageError(
-            "This is not a picture of an accepted type; send JPEG, PNG, WebP, GIF or BMP."
+            "The file is not an image of an accepted type; use JPEG, PNG, WebP, GIF or BMP."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageLimitError("The picture has far more pixels than are accepted.") from None
+        raise ImageLimitError("The image has far more pixels than are accepted; make it smaller.") from None
     except _DECODE_ERRORS as error:
-        raise UndecodableImageError(f"The picture is damaged and cannot be decoded ({error}).") from None
+        raise UndecodableImageError(f"The image is corrupt and cannot be decoded ({error}).") from None
 
 
 def _decode(data: bytes, limits: ImageLimits) -> Photo:
@@ -107,16 +107,16 @@ def _decode(data: bytes, limits: ImageLimits) -> Photo:
         _check_limits(image.width, image.height, limits)
         name = "JPEG" if image.format == "MPO" else str(image.format)
         image.load()
-        clean, turn = _clean(image), _turn(image)
-    del image  # or there would be three of it in memory while it is turned
-    upright = clean if turn is None else clean.transpose(turn)
+        clean, transposition = _clean(image), _transposition(image)
+    del image  # or three copies would be in memory during the rotation
+    upright = clean if transposition is None else clean.transpose(transposition)
     return Photo(image=upright, format=name, sha256=sha256_bytes(data))
 
 
 def _clean(image: Image.Image) -> Image.Image:
-    """The picture as RGB on a new picture, which carries no metadata of the photo.
+    """The image as RGB without metadata.
 
-    It is converted a band at a time: each step of a conversion would hold another whole picture.
+    It is converted in bands, since each step of a conversion would hold another whole copy.
     """
     clean = Image.new("RGB", image.size)
     for top in range(0, image.height, _BAND):
@@ -125,29 +125,29 @@ def _clean(image: Image.Image) -> Image.Image:
     return clean
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright, by EXIF; nothing else of EXIF is read, for it is often malformed."""
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """The transposition that makes the image upright; the rest of EXIF, often malformed, is not read."""
     try:
-        return _TURNS.get(image.getexif()[_EXIF_ORIENTATION])
-    except Exception:  # whatever a damaged EXIF block provokes, the pixels are all we want
+        return _TRANSPOSITIONS.get(image.getexif()[_EXIF_ORIENTATION])
+    except Exception:  # whatever a corrupt EXIF block raises, the pixels may be sound
         return None
 
 
 def _check_limits(width: int, height: int, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels:
         raise ImageLimitError(
-            f"The picture is {width} x {height} = {width * height / 1e6:.0f} megapixels; "
+            f"The image is {width} x {height} = {width * height / 1e6:.0f} megapixels; "
             f"at most {limits.max_pixels / 1e6:.0f} are accepted."
         )
     if max(width, height) > limits.max_side or min(width, height) < limits.min_side:
         raise ImageLimitError(
-            f"The picture is {width} x {height} pixels; every side must have between "
+            f"The image is {width} x {height} pixels; each side must have between "
             f"{limits.min_side} and {limits.max_side}."
         )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; transparent parts become white, as on a page."""
+    """8-bit RGB, transparency on white."""
     if image.mode.startswith("I"):  # 16-bit grey: convert("RGB") would clip nearly all of it to white
         image = Image.fromarray((np.asarray(image, dtype=np.int32) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
@@ -157,21 +157,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def check_rgb(image: Image.Image) -> None:
-    """Refuse a picture that did not come through ``open_image``.
+    """Check the mode of an image that may not come from ``open_image``.
 
     Raises:
-        ImageError: its mode is not RGB.
+        ImageError: it is not RGB.
     """
     if image.mode != "RGB":
-        raise ImageError(f"The picture has mode {image.mode}, not RGB; open it with open_image.")
+        raise ImageError(f"The image has mode {image.mode}, not RGB; open it with open_image.")
 
 
 class Preprocess:
-    """From upright RGB pictures to the network's input, and the inverse of that for its grid.
+    """From upright RGB images to the network's input, and back for its grid.
 
-    Pictures are squashed to a square, whatever their shape: the published copies of the training
-    photos are squashed too, and a network should see what it was trained on. So the grid
-    covers the whole photo, and a map is stretched back to the photo's own shape.
+    Images are squashed to a square whatever their aspect ratio, as the published copies of the training
+    photos are. So the grid covers the whole image, and a map is stretched back to its aspect ratio.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -180,20 +179,20 @@ class Preprocess:
         self._std = torch.tensor(config.std).view(3, 1, 1)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An upright RGB picture of any size as the network's input, (3, S, S), float32.
+        """An upright RGB image of any size as the network's input, (3, S, S), float32.
 
         Raises:
-            ImageError: the picture is not RGB.
+            ImageError: the image is not RGB.
         """
         check_rgb(image)
         pixels = torch.from_numpy(np.array(self.squash(image))).permute(2, 0, 1)  # (3, S, S), uint8
         return (pixels.float() / 255 - self._mean) / self._std
 
     def squash(self, image: Image.Image) -> Image.Image:
-        """The picture as the square the network sees, still to be normalized."""
+        """The image resized to the network's square, not yet normalized."""
         return image if image.size == self._size else image.resize(self._size, Image.Resampling.BICUBIC)
 
     @staticmethod
     def grid(rows: int, columns: int) -> Grid:
-        """Where a ``rows`` x ``columns`` grid of annotations lies on the upright photo."""
+        """The part of an upright image that a ``rows`` x ``columns`` grid of annotations covers."""
         return Grid(rows=rows, columns=columns, box=(0.0, 0.0, 1.0, 1.0))

@@ -1,8 +1,7 @@
-"""What a caption is made of: words, characters, or pieces of words that were learnt from captions.
+"""Tokenization of captions: words, characters, or pieces learnt by byte-pair encoding.
 
-A caption comes as ``tokenize`` gives it, a list of words. In a script without spaces a whole sentence is one
-such word, which nothing can be learnt of: there, characters or pieces are what words are elsewhere.
-This file knows nothing of ids or networks.
+``tokenize`` splits text into words at white space. In a script without spaces a whole sentence is one such
+word, from which nothing can be learnt; there, captions are split into characters or pieces instead.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Protocol
 
 from model.errors import CheckpointError
 
-PIECES = 4000  # learnt at most: about as many as a few thousand photos have words
-LONGEST_PIECE = 12  # characters; without spaces, whole phrases that recur would become one piece with one map
-CONTINUED = "##"  # starts a piece that goes on with the word of the piece before; ``tokenize`` leaves no #
-UNKNOWN = "<unk>"  # what the learnt pieces call a character that they were not learnt from
+MAX_PIECES = 4000  # about as many as the captions of a few thousand photos have words
+MAX_PIECE = 12  # characters; without spaces, whole frequent phrases would become one piece with one map
+CONTINUED = "##"  # starts a piece that continues a word; ``tokenize`` leaves no #
+UNKNOWN = "<unk>"  # in the byte-pair encoding: a character that it was not learnt from
 
-# How the Unicode names of the letters and marks of scripts without spaces between words begin.
+# First words of the Unicode names of letters and marks in scripts without spaces between words.
 _UNSPACED_NAMES = (
     "CJK ",
     "IDEOGRAPHIC ",
@@ -33,39 +32,39 @@ _UNSPACED_NAMES = (
     "TIBETAN ",
     "JAVANESE ",
 )
-UNSPACED_LETTERS = 6  # a word in a script without spaces; where words are longer on average, none were parted
+MAX_UNSPACED_LETTERS = 6  # per word, on average; longer words in such a script are unsegmented sentences
 
 
 def tokenize(text: str) -> list[str]:
-    """The words of a caption: lower case, punctuation deleted, split on white space.
+    """The words of a caption: lower case, without punctuation, split at white space.
 
-    Kept are letters, digits and the marks that combine with them, in any script. "t-shirt" becomes
-    "tshirt" and "man's" becomes "mans", as in the published tokens of Flickr8k.
+    Letters, digits and combining marks of any script are kept. "t-shirt" becomes "tshirt" and "man's"
+    becomes "mans", as in the published tokens of Flickr8k.
     """
     composed = unicodedata.normalize("NFC", text.lower())
     return "".join(filter(_is_kept, composed)).split()
 
 
 def detokenize(words: Sequence[str]) -> str:
-    """The caption as it is shown and scored: words joined by single spaces."""
+    """The caption as displayed and scored: words joined by single spaces."""
     return " ".join(words)
 
 
 class Tokens(Protocol):
-    """A way to cut captions, and to put them together again."""
+    """A kind of tokens: splits captions and joins them again."""
 
     @property
     def kind(self) -> str:
         """Its name in a model's configuration."""
 
     def cut(self, words: Sequence[str]) -> list[str]:
-        """The tokens of a caption, so that ``join`` gives its words, joined by single spaces."""
+        """The tokens of a caption; ``join`` gives its words, joined by single spaces."""
 
     def join(self, tokens: Sequence[str]) -> str:
-        """The text of tokens, with single spaces, whatever the order of the tokens."""
+        """The text of tokens in any order, with single spaces."""
 
     def shown(self, token: str) -> str:
-        """A token as it is shown to people."""
+        """A token as displayed."""
 
 
 class Words:
@@ -87,7 +86,7 @@ class Words:
 
 
 class Characters:
-    """Characters, each with the marks that combine with it; the space between words is one of them."""
+    """Characters, each with its combining marks; the space between words is one of them."""
 
     kind = "characters"
 
@@ -96,7 +95,7 @@ class Characters:
         return _characters(" ".join(words))
 
     def join(self, tokens: Sequence[str]) -> str:
-        """Characters one after the other; spaces that part no words are left out."""
+        """Characters joined; superfluous spaces are dropped."""
         return " ".join("".join(tokens).split())
 
     def shown(self, token: str) -> str:
@@ -110,31 +109,31 @@ class Pieces:
     kind = "pieces"
 
     def __init__(self, record: str) -> None:
-        """``record``: what ``as_record`` gave.
+        """``record``: as returned by ``as_record``.
 
         Raises:
-            CheckpointError: it is something else.
+            CheckpointError: it is anything else.
         """
-        _forbid_threads()
+        _use_one_thread()
         from tokenizers import Tokenizer
 
         try:
             self._tokenizer = Tokenizer.from_str(record)
-        except Exception as error:  # the library raises nothing more particular
+        except Exception as error:  # the library raises nothing more specific
             reason = " ".join(str(error).split())
             raise CheckpointError(
-                f"The pieces of the vocabulary are not as the tokenizers library writes them: {reason}."
+                f"The byte-pair encoding is not in the format of the tokenizers library: {reason}."
             ) from None
 
     @classmethod
     def learn(cls, captions: Collection[Sequence[str]], *, min_count: int) -> Pieces:
-        """Pieces learnt from captions, the same in whatever order these come.
+        """Pieces learnt from captions, whose order does not matter.
 
         Args:
             captions: as ``tokenize`` gives them.
-            min_count: how often two neighbours must occur to become one piece.
+            min_count: occurrences of a pair before it becomes a piece.
         """
-        _forbid_threads()
+        _use_one_thread()
         from tokenizers import Tokenizer
         from tokenizers.models import BPE
         from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -143,9 +142,9 @@ class Pieces:
         tokenizer = Tokenizer(BPE(unk_token=UNKNOWN))
         tokenizer.pre_tokenizer = WhitespaceSplit()
         trainer = BpeTrainer(
-            vocab_size=PIECES,
+            vocab_size=MAX_PIECES,
             min_frequency=min_count,
-            max_token_length=LONGEST_PIECE,
+            max_token_length=MAX_PIECE,
             special_tokens=[UNKNOWN],
             show_progress=False,
         )
@@ -153,13 +152,13 @@ class Pieces:
         return cls(tokenizer.to_str())
 
     def as_record(self) -> str:
-        """The pieces as JSON, in the form of the tokenizers library."""
+        """The byte-pair encoding as JSON, in the format of the tokenizers library."""
         return self._tokenizer.to_str()
 
     def cut(self, words: Sequence[str]) -> list[str]:
-        """The pieces of the words, each that continues a word marked as such.
+        """The pieces of the words, marked with ``CONTINUED`` where they continue one.
 
-        They are cut out of the text, so a character the pieces were not learnt from stays itself.
+        They are slices of the text, so unknown characters are preserved.
         """
         text = " ".join(words)
         places = self._tokenizer.encode(text, add_special_tokens=False).offsets
@@ -169,12 +168,12 @@ class Pieces:
         ]
 
     def join(self, tokens: Sequence[str]) -> str:
-        """Words put together; a space before every piece that begins one."""
+        """Pieces joined, with a space before each that begins a word."""
         parts = [self.shown(token) if token.startswith(CONTINUED) else f" {token}" for token in tokens]
         return "".join(parts).lstrip(" ")
 
     def shown(self, token: str) -> str:
-        """The piece without its mark."""
+        """The piece without its marker."""
         return token.removeprefix(CONTINUED)
 
 
@@ -183,22 +182,21 @@ CHARACTERS = Characters()
 
 
 def learn_tokens(kind: str, captions: Collection[Sequence[str]], *, min_count: int) -> Tokens:
-    """Tokens of a kind that ``ModelConfig.tokens`` names, for captions as ``tokenize`` gives them."""
+    """The tokenizer of a kind, as in ``ModelConfig.tokens``, for captions as ``tokenize`` gives them."""
     return Pieces.learn(captions, min_count=min_count) if kind == Pieces.kind else plain_tokens(kind)
 
 
 def plain_tokens(kind: str) -> Tokens:
-    """Tokens of a kind of which nothing is learnt."""
+    """The tokenizer of a kind that needs no learning."""
     return {tokens.kind: tokens for tokens in (WORDS, CHARACTERS)}[kind]
 
 
 def cut_for_scoring(text: str) -> str:
-    """A caption, candidate or reference, with a space wherever scoring cuts it.
+    """A caption, candidate or reference, with a space between the tokens that metrics count.
 
-    Scores count words, and those are parted by spaces. A script without spaces is scored by its characters,
-    as is usual for captions in Chinese: any choice of words would depend on the segmenter, and without
-    one a caption would be a single word, right or wrong as a whole. This looks at the text alone, so scores
-    of captioners with different tokens can be compared. Text in other scripts comes back as it is.
+    Scripts without spaces are scored by character, as is usual for Chinese captions: words would depend on a
+    segmenter, and without one a caption would be a single word. This depends on the text alone, so scores of
+    captioners with different kinds of tokens are comparable. Text in other scripts is returned unchanged.
     """
     if text.isascii():
         return text
@@ -207,16 +205,16 @@ def cut_for_scoring(text: str) -> str:
 
 
 def advise_tokens(captions: Collection[Sequence[str]]) -> str | None:
-    """One sentence for those who train on words where captions have none, or None.
+    """A warning for training on words in a script without spaces, or None.
 
     Args:
         captions: as ``tokenize`` gives them.
     """
-    unparted = sum(_is_unparted(words) for words in captions)
-    if 2 * unparted <= len(captions):
+    unsegmented = sum(_is_unsegmented(words) for words in captions)
+    if 2 * unsegmented <= len(captions):
         return None
     return (
-        f"warning: {unparted} of {len(captions)} captions are in a script without spaces, so that whole "
+        f"warning: {unsegmented} of {len(captions)} captions are in a script without spaces, so that whole "
         "sentences count as words; train with --tokens characters or --tokens pieces."
     )
 
@@ -225,13 +223,13 @@ def _is_kept(character: str) -> bool:
     return character.isalnum() or character.isspace() or unicodedata.category(character).startswith("M")
 
 
-def _is_unparted(words: Sequence[str]) -> bool:
-    """Whether a caption is in a script without spaces, and nobody parted its words with spaces either."""
-    return sum(_is_unspaced(letter) for word in words for letter in word) > UNSPACED_LETTERS * len(words)
+def _is_unsegmented(words: Sequence[str]) -> bool:
+    """Whether a caption is in a script without spaces, and its words are not separated by spaces either."""
+    return sum(_is_unspaced(letter) for word in words for letter in word) > MAX_UNSPACED_LETTERS * len(words)
 
 
 def _characters(text: str) -> list[str]:
-    """The characters of a text, each with the marks that combine with it."""
+    """The characters of a text, each with its combining marks."""
     found: list[str] = []
     for character in text:
         if unicodedata.category(character).startswith("M") and found and found[-1] != " ":
@@ -242,10 +240,10 @@ def _characters(text: str) -> list[str]:
 
 
 def _is_unspaced(character: str) -> bool:
-    # Latin, Greek, Cyrillic, Arabic and the scripts of India are below, and are told without their names.
+    # Latin, Greek, Cyrillic, Arabic and the scripts of India are below, and need no look-up of names.
     return character >= "\u0e00" and unicodedata.name(character, "").startswith(_UNSPACED_NAMES)
 
 
-def _forbid_threads() -> None:
-    """Keep the tokenizers library to one thread: of more it warns in every process that reads photos."""
+def _use_one_thread() -> None:
+    """Limit the tokenizers library to one thread: with more it warns in every forked process."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""Tokens and their ids, and the one way from text to words that training, scoring and captioning share."""
+"""The vocabulary: tokens and their ids; and n-grams of ids."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Vocabulary:
 
         Args:
             words: the ordinary tokens, without the special ones, most frequent first.
-            tokens: how captions are cut into these.
+            tokens: the tokenizer.
 
         Raises:
             CheckpointError: a token occurs twice, is empty, or is a special token.
@@ -45,26 +45,26 @@ class Vocabulary:
     def build(
         cls, captions: Collection[Sequence[str]], *, min_count: int, tokens: str = Words.kind
     ) -> Vocabulary:
-        """The vocabulary of captions: every word or character that is not too rare, or all pieces.
+        """The vocabulary of captions: all words or characters that are frequent enough, or all pieces.
 
         Args:
             captions: as ``tokenize`` gives them.
-            min_count: how often a word, a character, or a pair that becomes a piece must occur.
-            tokens: what they are cut into, a name that ``ModelConfig.tokens`` may have.
+            min_count: minimum occurrences of a word, a character, or a pair that becomes a piece.
+            tokens: kind of tokens, as in ``ModelConfig.tokens``.
         """
         learnt = learn_tokens(tokens, captions, min_count=min_count)
-        # Rare pieces spell the rare words, which without them would be unknown.
+        # Rare pieces spell rare words, which would be unknown without them.
         least = 1 if isinstance(learnt, Pieces) else min_count
         return cls(_frequent(map(learnt.cut, captions), least), learnt)
 
     def grown(self, captions: Collection[Sequence[str]], *, min_count: int) -> Vocabulary:
-        """The same tokens with the same ids, and after them those that further captions need.
+        """The same tokens with the same ids, followed by those of further captions.
 
-        Learnt pieces can spell further captions as they are, so nothing is added to them.
+        Pieces can spell any caption, so none are added.
 
         Args:
             captions: as ``tokenize`` gives them.
-            min_count: how often a new token must occur there; the most frequent comes first.
+            min_count: minimum occurrences of a new token; the most frequent comes first.
         """
         if isinstance(self.tokens, Pieces):
             return self
@@ -87,19 +87,19 @@ class Vocabulary:
         return [self._ids.get(token, self.unk_id) for token in self.tokens.cut(words)]
 
     def cut(self, words: Sequence[str]) -> list[str]:
-        """The tokens of a caption as they are shown, one for one with ``encode``."""
+        """The tokens of a caption as displayed, one for each id of ``encode``."""
         return [self.tokens.shown(token) for token in self.tokens.cut(words)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The tokens of ``ids`` as they are shown, one for one."""
+        """The tokens of ``ids`` as displayed, one for each."""
         return [self.tokens.shown(self._tokens[index]) for index in ids]
 
     def text(self, ids: Iterable[int]) -> str:
-        """The caption that ``ids`` spell, as it is shown and scored."""
+        """The caption that ``ids`` spell, as displayed and scored."""
         return self.tokens.join([self._tokens[index] for index in ids])
 
     def caption_length(self, captions: Collection[Sequence[str]]) -> int:
-        """How many tokens a caption like these may need: 99 in 100 have no more. Of words always 20.
+        """A maximum length for captions like these: the 99th percentile in tokens; of words always 20.
 
         ``captions``: at least one, as ``tokenize`` gives them.
         """
@@ -110,17 +110,17 @@ class Vocabulary:
 
 
 def count_ngrams(ids: Sequence[int]) -> Counter[Ngram]:
-    """How often each n-gram of all orders occurs in a caption."""
+    """The number of occurrences of each n-gram in a caption, for n from 1 to ``MAX_NGRAM``."""
     return Counter(tuple(ids[at : at + n]) for n in range(1, MAX_NGRAM + 1) for at in range(len(ids) - n + 1))
 
 
 def _frequent(captions: Iterable[Sequence[str]], min_count: int) -> list[str]:
-    """The tokens that occur at least ``min_count`` times, most frequent first."""
+    """The tokens with at least ``min_count`` occurrences, most frequent first."""
     counts = Counter(token for caption in captions for token in caption)
     kept = [token for token, count in counts.items() if count >= min_count]
     return sorted(kept, key=lambda token: (-counts[token], token))
 
 
 def _is_token(word: str, tokens: Tokens) -> bool:
-    """Whether a caption can hold it: something without spaces around it, or a space among characters."""
+    """Whether a token is valid: not empty, without surrounding spaces, or a space among characters."""
     return word != "" and (word == word.strip() or (word == " " and isinstance(tokens, Characters)))

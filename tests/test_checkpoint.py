@@ -44,7 +44,7 @@ def test_saved_captioner_captions_as_before(captioner: Captioner, checkpoint: Pa
 
 
 def test_old_checkpoint_loads_with_defaults(captioner: Captioner, checkpoint: Path) -> None:
-    newer = ("attention_heads", "cell", "gate", "grid", "grid_layers", "query", "tokens", "caption_length")
+    newer = ("attention_heads", "cell", "gate", "grid", "grid_layers", "query", "tokens", "language")
     change_json(checkpoint / "config.json", lambda c: [c["model"].pop(name) for name in newer])
     assert Captioner.load(checkpoint).config == captioner.config
 
@@ -56,6 +56,14 @@ def test_metadata_round_trips(checkpoint: Path, config: ModelConfig, vocabulary:
     assert loaded.vocabulary.words == vocabulary.words
     assert (loaded.info.name, loaded.info.scores) == ("tiny", {"cider": 61.5})
     assert len(loaded.info.sha256) == 64
+
+
+def test_damaged_scores_are_ignored_with_a_warning(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (checkpoint / "scores.json").write_text("[")
+    assert load_checkpoint(checkpoint).info.scores == {}
+    assert "scores.json cannot be read as JSON" in caplog.text
 
 
 def test_sha256_depends_on_weights_not_scores(
@@ -144,7 +152,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
             (f / "vocabulary.json").write_text("[]"),
             change_json(f / "config.json", lambda c: c["model"].update(vocabulary_size=4)),
         ),
-        "no words",
+        "is empty",
     ),
     "a list for a word": (
         lambda f: ((f / "vocabulary.json").write_text('[["a"]]'), rewrite_manifest(f)),
@@ -156,7 +164,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another program's": (
         lambda f: change_json(f / "config.json", lambda c: c.pop("format")),
-        "no checkpoint of this program",
+        "not a checkpoint of this program",
     ),
     "of the future": (lambda f: change_json(f / "config.json", lambda c: c.update(version=99)), "version 99"),
     "an unknown field": (
@@ -211,6 +219,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: change_json(f / "config.json", lambda c: c["model"].update(tokens="syllables")),
         "tokens = 'syllables'.*words, characters, pieces",
     ),
+    "a width of terabytes": (
+        lambda f: change_json(f / "config.json", lambda c: c["model"].update(hidden_dim=1_000_000)),
+        "does not fit its own configuration",
+    ),
     "a list for the kind of tokens": (
         lambda f: change_json(f / "config.json", lambda c: c["model"].update(tokens=["words"])),
         "tokens = .*words, characters, pieces",
@@ -224,7 +236,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
             (f / "tokenizer.json").write_text('{"model": "none"}'),
             change_json(f / "config.json", lambda c: c["model"].update(tokens="pieces")),
         ),
-        "not as the tokenizers library writes them",
+        "not in the format of the tokenizers library",
     ),
     "pieces that are no text": (
         lambda f: (

@@ -68,7 +68,7 @@ def test_every_choice_is_accepted(config: ModelConfig, name: str) -> None:
     ],
 )
 def test_invalid_size_is_named(config: ModelConfig, name: str, value: object) -> None:
-    with pytest.raises(CheckpointError, match=f"has {name} = .* positive whole number"):
+    with pytest.raises(CheckpointError, match=f"has {name} = .* whole number from 1"):
         ModelConfig.from_record({**config.as_record(), name: value})
 
 

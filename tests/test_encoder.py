@@ -109,7 +109,7 @@ def test_unreadable_weights_are_refused(tmp_path: Path, content: bytes, suffix: 
 
 def test_file_without_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
-    with pytest.raises(CheckpointError, match="no table of named tensors"):
+    with pytest.raises(CheckpointError, match="not a dictionary of named tensors"):
         Encoder("tiny_cnn", 40).load_pretrained(tmp_path / "tensor.pth")
 
 

@@ -19,7 +19,7 @@ from model.config import MAX_TOKENS, TOKENS
 from model.errors import CheckpointError
 from model.tokenizer import (
     CHARACTERS,
-    LONGEST_PIECE,
+    MAX_PIECE,
     Pieces,
     Tokens,
     advise_tokens,
@@ -121,7 +121,7 @@ def test_repeated_sentence_stays_several_pieces() -> None:
     sentence = "一只黑色的狗在草地上奔跑"
     pieces = Pieces.learn([[sentence + "着一个球"]] * 50, min_count=2).cut([sentence + "着一个球"])
     assert len(pieces) > 1
-    assert max(map(len, pieces)) <= LONGEST_PIECE + len("##")
+    assert max(map(len, pieces)) <= MAX_PIECE + len("##")
 
 
 @pytest.mark.parametrize("kind", ["words", "characters"])
@@ -268,7 +268,7 @@ def test_changed_tokenizer_is_refused(tmp_path: Path, config: ModelConfig) -> No
     path = save(tiny_captioner(config, "pieces"), tmp_path) / TOKENIZER
     whole = path.read_bytes()
     path.write_bytes(whole.replace("狗".encode(), "猫".encode()))
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged or was changed"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is damaged or was modified"):
         Captioner.load(tmp_path)
     path.unlink()
     with pytest.raises(CheckpointError, match=r"incomplete.*tokenizer\.json"):

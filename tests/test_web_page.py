@@ -214,7 +214,7 @@ def test_too_large_photo_is_refused_before_upload(page: Any) -> None:
 
 def test_error_detail_is_shown(page: Any) -> None:
     choose(page, {"name": "a.txt", "mimeType": "text/plain", "buffer": b"hello" * 99}, until="failed")
-    assert "not a picture of an accepted type" in page.locator("#problem").inner_text()
+    assert "not an image of an accepted type" in page.locator("#problem").inner_text()
     assert not page.locator("#retry").is_visible()
     choose(page, photo())
     assert page.locator("#problem").inner_text() == ""

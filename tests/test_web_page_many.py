@@ -63,7 +63,7 @@ def test_failed_photo_does_not_stop_the_others(page: Any) -> None:
         assert row(page, f"{colour}.jpg").locator("textarea").input_value() == f"A {colour} wide picture"
         assert row(page, f"{colour}.jpg").locator("img").evaluate("image => image.naturalWidth") == 480
     failed = row(page, "bad.txt")
-    assert "not a picture of an accepted type" in failed.inner_text()
+    assert "not an image of an accepted type" in failed.inner_text()
     assert failed.locator("textarea, .retry").filter(visible=True).count() == 0
     page.locator("#announcement", has_text="2 of 3 captioned, 1 failed.").wait_for(state="attached")
 

@@ -2,8 +2,8 @@
 dimensions.
 
 Their window of 2 D + 1 words becomes one of (2 D_r + 1) x (2 D_c + 1) cells, D a quarter of the grid's
-side; the Gaussian with sigma = D / 2 is added to the scores before the softmax, where they multiply after
-it, so that the weights still sum to 1.
+side. The Gaussian with sigma = D / 2 is added to the scores before the softmax, where they multiply after it,
+so the weights still sum to 1.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from model.attention.interface import Memory, Query, Sizes, attention_kind, masked_softmax
 from model.attention.soft import GeneralAttention
 
-# Where the window of ``local_m`` stops, down and across, in one sweep over the photo of a word each:
-# close enough for windows of a quarter of the grid each way to leave nothing out, and about a caption.
+# Positions of the window of ``local_m``, down and across, in one sweep over the image, one per word: close
+# enough for windows of a quarter of the grid to cover everything, and about as many as a caption has words.
 STOPS = (3, 4)
-# Added to the scores outside the window: enough for a weight of exactly 0, and not minus infinity, so that
-# weights remain where a mask leaves nothing of the window.
+# Added to the scores outside the window: enough for a weight of exactly 0, but not minus infinity, so that
+# weights remain where the mask excludes the whole window.
 OUTSIDE = -1e4
 
 
@@ -42,7 +42,7 @@ class LocalAttention(GeneralAttention):
 
     @abstractmethod
     def centre(self, query: Query) -> Tensor:
-        """Row and column of the window's middle, (N, 2) or (1, 2), counted in cells from the first."""
+        """Row and column of the window's centre, (N, 2) or (1, 2), in cells from the first."""
 
     def weights(self, query: Query, memory: Memory) -> Tensor:
         """alpha_t, (N, L): 0 outside the window."""
@@ -55,10 +55,10 @@ class LocalAttention(GeneralAttention):
 
 @attention_kind("local_m")
 class MonotonicLocalAttention(LocalAttention):
-    """The centre moves on with every word, in reading order: Luong's local-m. It searches for nothing."""
+    """The centre advances with every word, in reading order: Luong's local-m. It is not learnt."""
 
     def centre(self, query: Query) -> Tensor:
-        """(1, 2): the middle of part t of the grid cut into ``STOPS`` equal parts; then it begins anew."""
+        """(1, 2): the middle of part t of the grid cut into ``STOPS`` equal parts; then it starts over."""
         down, across = STOPS
         row, column = divmod(query.position % (down * across), across)
         sides = self.places[-1] + 1  # rows and columns

@@ -1,4 +1,4 @@
-"""Attention that may stay off the photo: the visual sentinel of Lu et al. 2017 (arXiv 1612.01887)."""
+"""Attention that may leave the image: the visual sentinel of Lu et al. 2017 (arXiv 1612.01887)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from model.attention.soft import AdditiveAttention
 
 @attention_kind("sentinel")
 class SentinelAttention(AdditiveAttention):
-    """One place more than there are locations: s_t, what the decoder already knows.
+    """One location more than the grid has: s_t, what the decoder already knows.
 
     s_t = sigmoid(W_x E y_(t-1) + W_h h_(t-1)) * tanh(m_(t-1))                        (eqs. 9 and 10)
     alpha^_t = softmax([e_t1 .. e_tL; v . tanh(W_s s_t + W_q q_t)])               (eq. 12)
     z_t = beta_t V s_t + (1 - beta_t) sum_i alpha_ti a_i, beta_t = alpha^_t(L+1)      (eqs. 11 and 13)
 
-    Here as in Xu et al. the decoder looks before it reads the previous word into its state, so h and m are
-    those of the step before; V brings the sentinel to the width of an annotation. ``alpha`` is the
-    map over the photo alone, summing to 1; ``sentinel`` is beta_t.
+    As in Xu et al. the decoder attends before it reads the previous word into its state, so h and m are
+    those of the previous step; V projects the sentinel to the dimension of an annotation. ``alpha`` is the
+    map over the image alone, summing to 1; ``sentinel`` is beta_t.
     """
 
     def __init__(self, sizes: Sizes) -> None:

@@ -1,4 +1,4 @@
-"""The soft kinds: a score for every location, a softmax over them, and the expectation of the annotations."""
+"""Soft attention: a score per location, a softmax over them, and the expected annotation."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class NoAttention(nn.Module):
         return (self.context_layer(mean_annotation(annotations, mask)),)
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
-        """The context, and nothing looked at."""
+        """The context vector, and no maps."""
         return memory.prepared[0], AttentionMaps()
 
 
 @attention_kind("uniform")
 class UniformAttention(nn.Module):
-    """Every location alike, alpha_ti = 1 / L: the control that has attention's width but not its choice."""
+    """Uniform weights, alpha_ti = 1 / L: a control without a choice of locations."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -69,18 +69,18 @@ class SoftAttention(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """What the scores need of the photos, annotations (N, L, D)."""
+        """What the scores need of the annotations (N, L, D)."""
 
     @abstractmethod
     def scores(self, query: Query, memory: Memory) -> Tensor:
-        """e_ti of every location, (N, L), before blur and softmax."""
+        """e_ti of every location, (N, L), before smoothing and softmax."""
 
     def weights(self, query: Query, memory: Memory) -> Tensor:
         """alpha_t, (N, L)."""
         return masked_softmax(self.smooth(self.scores(query, memory), memory.mask), memory.mask)
 
     def values(self, memory: Memory) -> Tensor:
-        """What the weights are a mean of, (N, L, D): the annotations, unless a kind maps them first."""
+        """What is averaged under the weights, (N, L, D): the annotations, unless they are projected first."""
         return memory.annotations
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
@@ -108,7 +108,7 @@ class AdditiveAttention(SoftAttention):
         return self.compare(query, memory.prepared[0])
 
     def compare(self, query: Query, keys: Tensor) -> Tensor:
-        """The score of any keys (N, L, A), of a photo or not: (N, L)."""
+        """The scores of any keys (N, L, A): (N, L)."""
         energies: Tensor = self.energy_layer(torch.tanh(keys + self.query_layer(query.vector).unsqueeze(1)))
         return energies.squeeze(2)
 
@@ -117,7 +117,7 @@ class AdditiveAttention(SoftAttention):
 class AdditiveSumAttention(SoftAttention):
     """e_ti = sum over units of tanh(W [q_t; a_i] + b): additive attention with v fixed to ones.
 
-    W [q; a] is W_q q + W_k a, so that W_k a is computed once a photo.
+    W [q; a] is W_q q + W_k a, so W_k a is computed once per image.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -138,7 +138,7 @@ class AdditiveSumAttention(SoftAttention):
 class LocationAttention(SoftAttention):
     """e_t = W [E y_(t-1); h_(t-1)] + b, all L scores at once: Luong et al. 2015 (1508.04025), eq. 8.
 
-    It does not see what is where: tied to the grid it was trained with, it learns where things tend to be.
+    It does not use the annotations: tied to the grid it was trained on, it learns where objects tend to be.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -157,19 +157,19 @@ class LocationAttention(SoftAttention):
 
 @attention_kind("dot")
 class DotAttention(SoftAttention):
-    """e_ti = q_t . a_i, for queries and annotations of one width: Luong et al. 2015, "dot"."""
+    """e_ti = q_t . a_i, for queries and annotations of one dimension: Luong et al. 2015, "dot"."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
         if sizes.query != sizes.annotation:
             raise CheckpointError(
-                f"Dot attention compares queries of {sizes.query} units with annotations of "
-                f"{sizes.annotation}; it needs hidden_dim and annotation_dim equal and the query 'state'. "
-                "'general' needs neither."
+                f"Dot attention cannot compare queries of dimension {sizes.query} with annotations of "
+                f"dimension {sizes.annotation}; it needs hidden_dim and annotation_dim equal and the query "
+                "'state', or use 'general'."
             )
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Nothing: the annotations are their own keys."""
+        """Nothing; the annotations are the keys."""
         return ()
 
     def scores(self, query: Query, memory: Memory) -> Tensor:
@@ -220,13 +220,13 @@ class ScaledDotAttention(SoftAttention):
 
 @attention_kind("multi_head")
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention in M heads of A / M units, then a map: Vaswani et al. 2017, 3.2.2."""
+    """Scaled dot-product attention in M heads of A / M units, projected: Vaswani et al. 2017, 3.2.2."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         if sizes.attention % sizes.heads:
             raise CheckpointError(
-                f"Attention of {sizes.attention} units cannot be split into {sizes.heads} equal heads; "
+                f"Attention of dimension {sizes.attention} cannot be split into {sizes.heads} heads; "
                 "attention_dim must be a multiple of attention_heads."
             )
         self.smooth = ScoreSmoothing(sizes)
