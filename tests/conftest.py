@@ -21,7 +21,7 @@ WORDS = ("a", "dog", "cat", "runs", "sits", "on", "grass")
 
 
 def draw_photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    """A picture of a few coloured boxes, the same for the same seed."""
+    """An image of a few coloured boxes, the same for the same seed."""
     rng = random.Random(seed)
     image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
     pen = ImageDraw.Draw(image)
@@ -33,7 +33,7 @@ def draw_photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
 
 
 @pytest.fixture(autouse=True)
-def _no_bar_of_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is: tests read standard error line by line."""
     monkeypatch.setattr("training.data.validation.PROGRESS_DELAY", math.inf)
 
@@ -65,10 +65,10 @@ def config_of_kind(config: ModelConfig, kind: str) -> ModelConfig:
 
 @pytest.fixture
 def network(config: ModelConfig) -> CaptionNetwork:
-    return loud_network(config)
+    return random_network(config)
 
 
-def loud_network(config: ModelConfig) -> CaptionNetwork:
+def random_network(config: ModelConfig) -> CaptionNetwork:
     """Random weights, so large that captions and maps differ from photo to photo."""
     torch.manual_seed(6)
     network = CaptionNetwork(config).eval()

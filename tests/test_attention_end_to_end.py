@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import config_of_kind, draw_photo, loud_network
+from conftest import config_of_kind, draw_photo, random_network
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
@@ -26,7 +26,7 @@ from service.app import create_app
 from service.config import ServiceConfig
 
 INFO = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
-WORDS = 3  # of a caption at most: pictures of more take long to draw
+WORDS = 3  # of a caption at most: images of more take long to draw
 OTHERS: dict[str, dict[str, Any]] = {
     "gate off": {"gate": "off"},
     "vector gate": {"gate": "vector"},
@@ -49,7 +49,7 @@ def varied(request: pytest.FixtureRequest, config: ModelConfig) -> ModelConfig:
 @pytest.fixture
 def saved(tmp_path: Path, varied: ModelConfig, vocabulary: Vocabulary) -> Captioner:
     """A captioner of that configuration, saved as a checkpoint."""
-    network = loud_network(varied)
+    network = random_network(varied)
     with torch.no_grad():
         for parameter in network.parameters():  # what half precision keeps, it keeps exactly
             parameter.copy_(parameter.half())

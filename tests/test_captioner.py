@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WORDS, config_of_kind, draw_photo, loud_network
+from conftest import WORDS, config_of_kind, draw_photo, random_network
 from PIL import Image
 
 from model import (
@@ -33,7 +33,7 @@ KINDS = tuple(ATTENTION_KINDS)
 def captioner_of(config: ModelConfig, kind: str) -> Captioner:
     """One that ends its captions and never thinks of tokens it may not say, so that it reads what it said."""
     config = config_of_kind(config, kind)
-    network = loud_network(config)
+    network = random_network(config)
     with torch.no_grad():
         network.decoder.output.bias[list(BANNED_IDS)] -= 1000
         network.decoder.output.bias[Vocabulary.end_id] += 6

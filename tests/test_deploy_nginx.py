@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support.fake_captioner import picture
+from support.fake_captioner import image_file
 from support.processes import ROOT, ask, ask_for_caption, free_port, running, wait_for
 
 from service.config import ServiceConfig
@@ -169,7 +169,7 @@ def test_slow_clients_do_not_block_others(service: tuple[int, int]) -> None:
             assert not any(client.done() for client in clients)
             for _ in range(8):
                 assert ask(front, "/healthz").status == 200
-                assert ask_for_caption(front, picture()).status == 200
+                assert ask_for_caption(front, image_file()).status == 200
         finally:
             stop.set()
 
@@ -192,12 +192,12 @@ def test_least_busy_captioner_is_chosen(tmp_path: Path) -> None:
         for each in both:
             each.may_answer.clear()
         with ThreadPoolExecutor(1) as waiting:
-            first = waiting.submit(ask_for_caption, port, picture())
+            first = waiting.submit(ask_for_caption, port, image_file())
             while not any(each.asked for each in both):
                 time.sleep(0.05)
             busy, free = sorted(both, key=lambda each: -len(each.asked))
             free.may_answer.set()
-            assert [ask_for_caption(port, picture()).status for _ in range(4)] == [200] * 4
+            assert [ask_for_caption(port, image_file()).status for _ in range(4)] == [200] * 4
             busy.may_answer.set()
             assert first.result().status == 200
         assert (len(busy.asked), len(free.asked)) == (1, 4)
@@ -207,7 +207,7 @@ def test_failed_photo_is_not_retried(tmp_path: Path) -> None:
     with recorders(2) as both, nginx_before(tmp_path, *(each.port for each in both)) as port:
         for each in both:
             each.breaks_off = True
-        answer = ask_for_caption(port, picture())
+        answer = ask_for_caption(port, image_file())
         assert (answer.problem["status"], answer.headers["Retry-After"]) == (502, "5")
         assert sum(len(each.asked) for each in both) == 1
 
@@ -216,7 +216,7 @@ def test_unavailable_captioner_is_skipped(tmp_path: Path) -> None:
     with recorders(1) as [upstream], socket.socket() as away:
         away.bind(("127.0.0.1", 0))  # nobody listens, and nobody else gets it
         with nginx_before(tmp_path, away.getsockname()[1], upstream.port) as port:
-            assert [ask_for_caption(port, picture()).status for _ in range(4)] == [200] * 4
+            assert [ask_for_caption(port, image_file()).status for _ in range(4)] == [200] * 4
 
 
 def test_forwarded_headers_of_clients_are_dropped(recorder: tuple[Recorder, int]) -> None:
@@ -236,7 +236,7 @@ def test_connection_limit_returns_429(
             client = open_sockets.enter_context(socket.create_connection(("127.0.0.1", port)))
             client.sendall(head(1000))
         time.sleep(1)
-        answer = ask_for_caption(port, picture())
+        answer = ask_for_caption(port, image_file())
         assert (answer.problem["status"], answer.headers["Retry-After"]) == (429, "1")
         assert ask(port, "/healthz").status == 200
 
@@ -275,7 +275,7 @@ def test_no_captioner_returns_503_with_retry_after(tmp_path: Path) -> None:
     with recorders(1) as [upstream], nginx_before(tmp_path, upstream.port) as port:
         upstream.server.shutdown()
         upstream.server.server_close()
-        answer = ask_for_caption(port, picture())
+        answer = ask_for_caption(port, image_file())
         assert (answer.problem["status"], answer.headers["Retry-After"]) == (502, "5")
 
 

@@ -227,7 +227,7 @@ def test_contact_sheet_size_is_bounded(size: tuple[int, int], sentence: str) -> 
 
 
 def panels_drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Picture, title and remark of every panel of the sheets drawn from now on."""
+    """Image, title and remark of every panel of the sheets drawn from now on."""
     drawn: list[tuple[Any, ...]] = []
     monkeypatch.setattr(
         "model.drawing.contact_sheet.titled", lambda *panel: drawn.append(panel) or titled(*panel)
@@ -254,11 +254,11 @@ def test_contact_sheet_has_photo_and_one_panel_per_word(
     sheet = np.asarray(contact_sheet(image, caption))
     assert [titles for _, *titles in drawn] == [[""], *([word, ""] for word in sentence.split())]
     assert drawn[0][0].tobytes() == image.resize(drawn[0][0].size, Image.Resampling.LANCZOS).tobytes()
-    for word, (picture, *_) in zip(caption.words, drawn[1:], strict=True):
+    for word, (drawing, *_) in zip(caption.words, drawn[1:], strict=True):
         again = draw_overlay(drawn[0][0], word.attention, caption.grid)
-        assert picture.tobytes() == again.tobytes()
+        assert drawing.tobytes() == again.tobytes()
     # Every panel keeps its pixels: the dark of the sheet is that of the panels, and of some ink.
-    dark = sum(int((np.asarray(picture) < 250).sum()) for picture, *_ in drawn)
+    dark = sum(int((np.asarray(drawing) < 250).sum()) for drawing, *_ in drawn)
     assert dark <= (sheet < 250).sum() <= dark + 40_000
 
 
@@ -272,8 +272,8 @@ def test_title_stays_in_its_panel() -> None:
 
 
 def test_note_is_dropped_before_title() -> None:
-    picture = photo((150, 60))
-    plain, remarked = (np.asarray(titled(picture, "dog", aside)) for aside in ("", "off 31 %"))
+    drawing = photo((150, 60))
+    plain, remarked = (np.asarray(titled(drawing, "dog", aside)) for aside in ("", "off 31 %"))
     assert (plain != remarked).any()
     narrow, crowded = (np.asarray(titled(photo((72, 60)), "standing", aside)) for aside in ("", "off 31 %"))
     assert (narrow == crowded).all()
@@ -292,10 +292,10 @@ def test_contact_sheet_without_maps_says_so(size: tuple[int, int], monkeypatch: 
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     image = photo(size)
     sheet = contact_sheet(image, caption_of(SENTENCE, attention=None, beta=None))
-    [(picture, title)] = panels
+    [(drawing, title)] = panels
     assert title == ""
     assert (
-        picture.tobytes() == image.resize(picture.size, Image.Resampling.LANCZOS, reducing_gap=3.0).tobytes()
+        drawing.tobytes() == image.resize(drawing.size, Image.Resampling.LANCZOS, reducing_gap=3.0).tobytes()
     )
     assert texts == [SENTENCE, "This model has no attention: there are no maps."]
     assert max(sheet.size) <= 1900
@@ -363,9 +363,9 @@ def test_chosen_cell_is_outlined_in_every_drawing(monkeypatch: pytest.MonkeyPatc
     image, caption = grey((400, 300)), caption_of("dog", chosen=(1, 2))
     contact_sheet(image, caption)
     frame = frames_of(animated_gif(image, caption))[1]
-    for picture in (panels[1][0], word_overlay(image, caption, 0), frame.crop((0, 0, 400, 300))):
-        corner = (round(picture.width / 2), round(picture.height / 3))
-        assert min(picture.getpixel(corner)) > 240  # a GIF has only near-white
+    for drawing in (panels[1][0], word_overlay(image, caption, 0), frame.crop((0, 0, 400, 300))):
+        corner = (round(drawing.width / 2), round(drawing.height / 3))
+        assert min(drawing.getpixel(corner)) > 240  # a GIF has only near-white
     assert texts[1] == "Outlined: the one cell that the word was written from."
 
 
@@ -404,10 +404,10 @@ def test_animation_loops_over_overlays() -> None:
     image, caption = photo((320, 200)), caption_of("a dog runs")
     gif = animated_gif(image, caption)
     assert b"NETSCAPE2.0" in gif
-    pictures = [image, *(word_overlay(image, caption, index) for index in range(3))]
+    drawings = [image, *(word_overlay(image, caption, index) for index in range(3))]
     shown = [np.asarray(frame.crop((0, 0, 320, 200)), dtype=np.float64) for frame in frames_of(gif)]
     errors = np.array(
-        [[np.abs(frame - np.asarray(picture)).mean() for picture in pictures] for frame in shown]
+        [[np.abs(frame - np.asarray(drawing)).mean() for drawing in drawings] for frame in shown]
     )
     assert errors.argmin(axis=1).tolist() == [0, 1, 2, 3]
     assert errors.diagonal().max() < 16  # of 255; 256 colours, dithered
@@ -430,7 +430,7 @@ def test_written_images_have_no_metadata() -> None:
     caption = caption_of("a dog")
     sheet, single = contact_sheet(image, caption), word_overlay(image, caption, 0)
     assert sheet.info == single.info == {}
-    files = [encode(picture) for encode in (encode_png, encode_jpeg) for picture in (image, sheet, single)]
+    files = [encode(drawing) for encode in (encode_png, encode_jpeg) for drawing in (image, sheet, single)]
     for data in [*files, animated_gif(image, caption)]:
         assert b"SECRET" not in data
         with Image.open(BytesIO(data)) as written:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from conftest import draw_photo
-from support.fake_captioner import picture
+from support.fake_captioner import image_file
 from support.processes import held
 
 from benchmarks.harness.client import BROKEN, Response, Upload, get, post
@@ -26,8 +26,8 @@ from benchmarks.harness.load import load
 from benchmarks.harness.server import BROKEN_DISKS, Service, full_disks, serving
 from model import Captioner, open_image
 
-ONE = Upload.of(picture(), overlays="none")
-MANY = Upload.of(*[picture()] * 8, path="/v1/captions:batch", overlays="none")
+ONE = Upload.of(image_file(), overlays="none")
+MANY = Upload.of(*[image_file()] * 8, path="/v1/captions:batch", overlays="none")
 TIMEOUT = 60  # seconds for what takes one on an idle machine
 
 

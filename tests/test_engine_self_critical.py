@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import loud_network
+from conftest import random_network
 
 from model.decoding.constraints import BANNED_IDS
 from model.decoding.sampling import sample
@@ -153,7 +153,9 @@ def test_self_critical_phase_freezes_encoder(config):
 def test_self_critical_phase_starts_from_ema(config):
     batch = make_batch(config.image_size)
     recipe = replace(RECIPE, epochs=2, self_critical_epochs=1, average_decay=0.9, learning_rate=0.05)
-    trainer = Trainer(loud_network(config), recipe, steps_per_epoch=2, reward=CiderReward(batch.references()))
+    trainer = Trainer(
+        random_network(config), recipe, steps_per_epoch=2, reward=CiderReward(batch.references())
+    )
     assert trainer.begin_epoch(0) is Phase.LEARNING
     for _ in range(2):
         trainer.train_step([batch])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import config_of_kind, loud_network
+from conftest import config_of_kind, random_network
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -43,7 +43,7 @@ def config_of(config: ModelConfig, name: str) -> ModelConfig:
 
 @pytest.fixture
 def any_network(config: ModelConfig, name: str) -> CaptionNetwork:
-    return loud_network(config_of(config, name))
+    return random_network(config_of(config, name))
 
 
 def photos(count: int = B, seed: int = 0) -> torch.Tensor:
@@ -106,7 +106,7 @@ def sigmoid(x: Array) -> Array:
 @pytest.mark.parametrize("gate", ["scalar", "vector", "off"])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_step_equals_equations(config: ModelConfig, cell: str, gate: str) -> None:
-    network = loud_network(replace(config, cell=cell, gate=gate))
+    network = random_network(replace(config, cell=cell, gate=gate))
     equations = Equations(network)
     memory = network.encode(photos(1))
     annotations = memory.annotations[0].double().numpy()
@@ -131,7 +131,7 @@ def test_step_equals_equations(config: ModelConfig, cell: str, gate: str) -> Non
 @torch.no_grad()
 def test_query_includes_word_if_configured(config: ModelConfig) -> None:
     for query, is_other in (("state", False), ("state_and_word", True)):
-        network = loud_network(replace(config, query=query))
+        network = random_network(replace(config, query=query))
         memory = network.encode(photos(1))
         state = network.decoder.initial_state(memory)
         one, other = (network.decoder.step(torch.tensor([id]), state, memory).maps.alpha for id in (5, 6))

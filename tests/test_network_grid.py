@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import loud_network
+from conftest import random_network
 
 from model import CheckpointError, ModelConfig
 from model.network import CaptionNetwork, GridLayers, position_code
@@ -109,7 +109,7 @@ def grid_config(config: ModelConfig) -> ModelConfig:
 
 @torch.no_grad()
 def test_network_attends_to_grid_layer_output(grid_config: ModelConfig) -> None:
-    network = loud_network(grid_config)
+    network = random_network(grid_config)
     features = torch.randn(2, 25, network.encoder.feature_dim, generator=torch.Generator().manual_seed(0))
     expected = network.grid_layers(network.project(features))
     torch.testing.assert_close(network.encode_features(features).annotations, expected)
@@ -135,7 +135,7 @@ def test_indivisible_width_is_refused(grid_config: ModelConfig, changes: dict[st
 @pytest.fixture
 def joined_network(config: ModelConfig) -> CaptionNetwork:
     """Its annotations lie on a grid of ten by ten, twice the encoder's last."""
-    return loud_network(replace(config, grid="joined"))
+    return random_network(replace(config, grid="joined"))
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ def test_cmyk_grey_and_one_bit_images_keep_colours() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "RGB"])
 def test_bands_leave_no_seams(mode: str) -> None:
-    """Pictures are converted a band at a time; no seam may show."""
+    """Images are converted a band at a time; no seam may show."""
     tall = draw_photo(7, (48, 600)).convert("RGBA")
     tall.putalpha(tall.convert("L"))
     tall = tall.convert(mode)

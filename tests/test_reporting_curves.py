@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.reporting import curves as plot
+from training.reporting import curves
 from training.reporting.curves import write_curves
 
-CURVES = (*plot.SCORES, *plot.LOSSES)
+CURVES = (*curves.SCORES, *curves.LOSSES)
 
 
 def line(epoch: int, **fields: Any) -> dict[str, Any]:
@@ -21,13 +21,13 @@ def line(epoch: int, **fields: Any) -> dict[str, Any]:
 
 
 def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"), dtype=int)  # (height, width, 3)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)  # (height, width, 3)
 
 
-def has_ink(picture: np.ndarray, colour: str) -> bool:
+def has_ink(image: np.ndarray, colour: str) -> bool:
     wanted = np.array(list(bytes.fromhex(colour[1:])))
-    return bool((np.abs(picture - wanted).max(axis=2) < 3).sum() > 20)
+    return bool((np.abs(image - wanted).max(axis=2) < 3).sum() > 20)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def has_ink(picture: np.ndarray, colour: str) -> bool:
 def test_plots_have_the_same_size(tmp_path, lines):
     path = tmp_path / "curves.png"
     write_curves(path, lines)
-    with Image.open(path) as picture:
-        assert (picture.format, picture.size) == ("PNG", (1600, 1120))
+    with Image.open(path) as image:
+        assert (image.format, image.size) == ("PNG", (1600, 1120))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -69,14 +69,14 @@ def test_every_value_has_its_curve(tmp_path):
 
 
 def test_curve_spans_epochs_without_scores(tmp_path):
-    figure = plot._draw([line(1), line(2, cider=None), line(3)])
+    figure = curves._draw([line(1), line(2, cider=None), line(3)])
     cider = figure.axes[0].lines[0]
     assert list(cider.get_xdata()) == [1, 3]
     assert list(cider.get_ydata()) == [10.0, 30.0]
 
 
 def legend(lines: list[dict[str, Any]]) -> set[str]:
-    legends = [axes.get_legend() for axes in plot._draw(lines).axes]
+    legends = [axes.get_legend() for axes in curves._draw(lines).axes]
     return {text.get_text() for found in legends if found for text in found.get_texts()}
 
 
@@ -107,7 +107,7 @@ def test_failed_plot_keeps_the_previous_one(tmp_path, monkeypatch):
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plot.Figure, "savefig", lambda *_, **__: no_space())
+    monkeypatch.setattr(curves.Figure, "savefig", lambda *_, **__: no_space())
     with pytest.raises(OSError, match="No space left"):
         write_curves(path, [line(1), line(2)])
     assert path.read_bytes() == before

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import config_of_kind, draw_photo, loud_network
+from conftest import config_of_kind, draw_photo, random_network
 from markupsafe import escape
 from PIL import Image
 
@@ -77,7 +77,7 @@ def log(*epochs: int) -> list[dict[str, Any]]:
 
 def captioner_of(config: ModelConfig, words: Sequence[str]) -> Captioner:
     info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
-    return Captioner(loud_network(config), config, Vocabulary(words), info)
+    return Captioner(random_network(config), config, Vocabulary(words), info)
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_page_links_exist(folder, config, vocabulary, val, kind, count):
             assert (folder / file).is_file(), link
             assert not place or place in anchors[file]
     linked = {link for page in pages(folder) for link in page.links}
-    pictures = {path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")}
-    assert pictures <= linked
+    images = {path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")}
+    assert images <= linked
     assert not list(folder.rglob("*.part"))
 
 
@@ -213,8 +213,8 @@ def test_images_of_large_photos_are_small(folder, captioner, tmp_path):
     draw_photo(1, (1600, 1200)).save(path)
     write_samples(folder, captioner, [CaptionedPhoto(path=path, captions=(), split="val")], log(1))
     for name, side in (("photographs", 480), ("epoch-01", 1100)):
-        (picture,) = (folder / name).glob("*.jpg")
-        with Image.open(picture) as opened:
+        (file,) = (folder / name).glob("*.jpg")
+        with Image.open(file) as opened:
             assert opened.format == "JPEG"
             assert max(opened.size) <= side
 

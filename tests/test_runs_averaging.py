@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import config_of_kind, loud_network
+from conftest import config_of_kind, random_network
 
 from model import CheckpointInfo
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -79,7 +79,9 @@ def test_incompatible_checkpoints_are_refused(pair, save, network, config, tmp_p
     for shares in ((1,), (1, 2, 3), (0, 0), ("inf", 1), ("nan", 1)):
         assert "--shares must be 2 numbers" in refusal(capsys, *pair, *out, "--shares", *shares)
     wider = replace(config, hidden_dim=8)
-    assert "differ in hidden_dim" in refusal(capsys, pair[0], save("wide", loud_network(wider), wider), *out)
+    assert "differ in hidden_dim" in refusal(
+        capsys, pair[0], save("wide", random_network(wider), wider), *out
+    )
     words = save("words", network, config, Vocabulary(("a", "dog", "cat", "runs", "sits", "on", "snow")))
     assert "differ in vocabulary" in refusal(capsys, pair[0], words, *out)
     assert not (tmp_path / "out").exists()
@@ -88,13 +90,13 @@ def test_incompatible_checkpoints_are_refused(pair, save, network, config, tmp_p
 def test_different_grids_cannot_be_averaged(save, config, tmp_path, capsys):
     small = config_of_kind(config, "location")
     large = replace(small, image_size=64)
-    parts = save("small", loud_network(small), small), save("large", loud_network(large), large)
+    parts = save("small", random_network(small), small), save("large", random_network(large), large)
     assert "location of the grid" in refusal(capsys, *parts, "--output", tmp_path / "out")
 
 
 def test_different_phrases_cannot_be_averaged(save, config, capsys):
     with_head = replace(config, phrases=5, phrase_dim=3)
-    one, other = loud_network(with_head), loud_network(with_head)
+    one, other = random_network(with_head), random_network(with_head)
     other.phrases.ids[2, 0] = 7
     folders = save("one", one, with_head), save("other", other, with_head)
     assert "phrases" in refusal(capsys, *folders, "--output", folders[0].parent / "none")

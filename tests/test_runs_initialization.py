@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WORDS, config_of_kind, draw_photo, loud_network
+from conftest import WORDS, config_of_kind, draw_photo, random_network
 
 from model import Captioner, CheckpointInfo, DecodingOptions, OptionsError
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -82,7 +82,7 @@ def save_kind(tmp_path, config, vocabulary):
     def write(kind: str) -> Path:
         chosen = config_of_kind(config, kind)
         info = CheckpointInfo(name=kind, licence="none", trained_on="nothing")
-        save_checkpoint(tmp_path / kind, loud_network(chosen), chosen, vocabulary, info)
+        save_checkpoint(tmp_path / kind, random_network(chosen), chosen, vocabulary, info)
         return tmp_path / kind
 
     return write

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WORDS, draw_photo, loud_network
+from conftest import WORDS, draw_photo, random_network
 from PIL import Image
 
 from model import Captioner, CheckpointInfo, DecodingOptions
@@ -106,7 +106,7 @@ def knowing(config, vocabulary) -> Captioner:
     table = PhraseTable([[list(range(4, 11))], *random_references(3)], min_count=1)
     known = [ngram for ngram in table.phrases if max(ngram) < len(vocabulary)]
     with_head = replace(config, phrases=len(known), phrase_dim=3)
-    network = loud_network(with_head)
+    network = random_network(with_head)
     head = network.phrases
     assert head is not None
     for row, ngram in zip(head.ids, known, strict=True):
@@ -226,7 +226,7 @@ def test_image_size_may_grow(lawns, checkpoint, tmp_path):
 def test_image_size_is_fixed_for_positional_weights(lawns, config, vocabulary, tmp_path, capsys):
     placed = replace(config, attention="location")
     info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
-    save_checkpoint(tmp_path / "placed", loud_network(placed), placed, vocabulary, info)
+    save_checkpoint(tmp_path / "placed", random_network(placed), placed, vocabulary, info)
     arguments = ["--checkpoint", str(tmp_path / "placed"), *lawns, "--output", str(tmp_path / "out"), *RECIPE]
     assert phrases.main([*arguments, "--image-size", "56"]) == 2
     assert "weights for each location of its grid" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import draw_photo, loud_network
+from conftest import draw_photo, random_network
 
 from model import Captioner, CheckpointInfo, DecodingOptions, ModelConfig
 from model.checkpoint import TOKENIZER, save_checkpoint
@@ -209,7 +209,7 @@ def tiny_captioner(config: ModelConfig, kind: str) -> Captioner:
         tokens=kind,
         caption_length=vocabulary.caption_length(CAPTIONS),
     )
-    network = loud_network(config)
+    network = random_network(config)
     with torch.no_grad():
         for parameter in network.parameters():  # what half precision keeps, it keeps exactly
             parameter.copy_(parameter.half())

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support.fake_captioner import FakeCaptioner, assert_problem, picture
+from support.fake_captioner import FakeCaptioner, assert_problem, image_file
 from support.processes import free_port
 from werkzeug.test import TestResponse
 
@@ -37,7 +37,7 @@ def caption(
     """Ask for a caption as a client with this address; headers with ``_`` for ``-``."""
     return client.post(
         route,
-        data={"image": (io.BytesIO(picture()), "a.jpg")},
+        data={"image": (io.BytesIO(image_file()), "a.jpg")},
         headers={name.replace("_", "-"): value for name, value in headers.items()},
         environ_base={"REMOTE_ADDR": address},
     )
@@ -65,7 +65,7 @@ def locked() -> Flask:
 )
 def test_wrong_api_key_returns_401(locked: Flask, headers: dict[str, str]) -> None:
     response = locked.test_client().post(
-        "/v1/captions", data={"image": (io.BytesIO(picture()), "a.jpg")}, headers=headers
+        "/v1/captions", data={"image": (io.BytesIO(image_file()), "a.jpg")}, headers=headers
     )
     assert_problem(response, 401, "Authorization: Bearer")
     assert response.headers["WWW-Authenticate"].lower().startswith("bearer")

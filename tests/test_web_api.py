@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from support.fake_captioner import FakeCaptioner, assert_problem, picture, post
+from support.fake_captioner import FakeCaptioner, assert_problem, image_file, post
 
 from model import Caption
 from service.app import create_app
@@ -43,14 +43,16 @@ def batch(client: FlaskClient, *contents: bytes, **fields: str) -> Any:
 
 
 def test_batch_results_equal_single_results(client: FlaskClient) -> None:
-    photos = [picture("red"), picture("blue", kind="PNG"), picture("green", size=(30, 60))]
+    photos = [image_file("red"), image_file("blue", kind="PNG"), image_file("green", size=(30, 60))]
     results = batch(client, *photos, overlays="none", num_captions="2").get_json()["results"]
     alone = [post(client, data, overlays="none", num_captions="2").get_json() for data in photos]
     assert results == alone
 
 
 def test_bad_photo_does_not_fail_its_batch(client: FlaskClient) -> None:
-    response = batch(client, picture("red"), b"no picture", b"", picture(size=(8, 8)), picture("blue"))
+    response = batch(
+        client, image_file("red"), b"no picture", b"", image_file(size=(8, 8)), image_file("blue")
+    )
     assert response.status_code == 200
     first, second, third, fourth, fifth = response.get_json()["results"]
     assert first["captions"][0]["caption"] == "a red wide picture"
@@ -63,7 +65,7 @@ def test_bad_photo_does_not_fail_its_batch(client: FlaskClient) -> None:
 
 
 def test_batch_takes_at_most_16_photos(client: FlaskClient) -> None:
-    photo = picture(size=(16, 16))
+    photo = image_file(size=(16, 16))
     assert len(batch(client, *[photo] * 16, overlays="none").get_json()["results"]) == 16
     assert_problem(batch(client, *[photo] * 17), 400, "17", "16")
     assert_problem(client.post("/v1/captions:batch", data={}, content_type="multipart/form-data"), 400)
@@ -75,7 +77,7 @@ def test_batch_options_are_checked_before_captioning() -> None:
             raise AssertionError("nothing is to be captioned")
 
     client = create_app(ServiceConfig(), UntouchedCaptioner()).test_client()
-    assert_problem(batch(client, picture(), beam_size="11"), 400, "beam_size", "from 1 to 10")
+    assert_problem(batch(client, image_file(), beam_size="11"), 400, "beam_size", "from 1 to 10")
 
 
 # The queue
@@ -99,7 +101,7 @@ def test_full_queue_returns_503_before_reading_the_body() -> None:
     answers: list[int] = []
 
     def ask() -> None:
-        answers.append(post(app.test_client(), picture(), overlays="none").status_code)
+        answers.append(post(app.test_client(), image_file(), overlays="none").status_code)
 
     worker = threading.Thread(target=ask)
     worker.start()
@@ -119,11 +121,11 @@ def test_full_queue_returns_503_before_reading_the_body() -> None:
     captioner.go.set()
     worker.join()
     assert answers == [200]
-    assert post(client, picture(), overlays="none").status_code == 200
+    assert post(client, image_file(), overlays="none").status_code == 200
 
 
 def test_server_timing_lists_every_stage(client: FlaskClient) -> None:
-    timing = post(client, picture()).headers["Server-Timing"]
+    timing = post(client, image_file()).headers["Server-Timing"]
     stages = dict(re.findall(r"(\w+);dur=([\d.]+)", timing))
     assert set(stages) == {"queue", "decode", "encode", "text", "draw"}
     assert "Server-Timing" not in client.get("/healthz").headers
@@ -133,7 +135,7 @@ def test_server_timing_lists_every_stage(client: FlaskClient) -> None:
 
 
 def test_max_predict_returns_three_predictions(client: FlaskClient) -> None:
-    response = post(client, picture("green"), "/model/predict")
+    response = post(client, image_file("green"), "/model/predict")
     assert (response.status_code, response.mimetype) == (200, "application/json")
     answer = response.get_json()
     assert list(answer) == ["status", "predictions"]
@@ -153,7 +155,7 @@ def test_max_metadata(client: FlaskClient) -> None:
     assert metadata["license"] == "CC0-1.0"
 
 
-@pytest.mark.parametrize(("data", "status"), [(b"", 400), (b"text", 415), (picture()[:300], 422)])
+@pytest.mark.parametrize(("data", "status"), [(b"", 400), (b"text", 415), (image_file()[:300], 422)])
 def test_max_predict_reports_errors(client: FlaskClient, data: bytes, status: int) -> None:
     assert_problem(post(client, data, "/model/predict"), status)
 

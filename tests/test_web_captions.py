@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
-from support.fake_captioner import COLOURS, FakeCaptioner, assert_problem, picture, post
+from support.fake_captioner import COLOURS, FakeCaptioner, assert_problem, image_file, post
 
 from model import Caption, DecodingOptions, NonFiniteError
 from model.drawing import overlay
@@ -40,7 +40,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 def test_caption_response_has_documented_fields(client: FlaskClient) -> None:
-    data = picture("blue")
+    data = image_file("blue")
     record = post(client, data).get_json()
     assert list(record) == ["image", "sha256", "width", "height", "captions"]
     assert record["image"] == {"width": 48, "height": 32, "format": "JPEG"}
@@ -55,7 +55,7 @@ def test_caption_response_has_documented_fields(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_accepted_formats_are_captioned(client: FlaskClient, kind: str) -> None:
-    record = post(client, picture("green", kind=kind)).get_json()
+    record = post(client, image_file("green", kind=kind)).get_json()
     assert record["image"]["format"] == kind
     assert record["captions"][0]["caption"] == "a green wide picture"
 
@@ -63,7 +63,7 @@ def test_accepted_formats_are_captioned(client: FlaskClient, kind: str) -> None:
 def test_rotated_photo_is_captioned_upright(client: FlaskClient) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
-    record = post(client, picture(exif=exif)).get_json()
+    record = post(client, image_file(exif=exif)).get_json()
     assert record["image"] == {"width": 32, "height": 48, "format": "JPEG"}
     assert record["captions"][0]["caption"] == "a red tall picture"
     drawn = picture_at(record["captions"][0]["words"][0]["overlay"])
@@ -77,7 +77,7 @@ def picture_at(url: str) -> Image.Image:
 
 
 def test_overlays_none_omits_overlays(client: FlaskClient) -> None:
-    captions = post(client, picture(), num_captions="3", overlays="none").get_json()["captions"]
+    captions = post(client, image_file(), num_captions="3", overlays="none").get_json()["captions"]
     assert [len(caption["words"]) for caption in captions] == [4, 3, 2]
     assert "overlay" not in captions[0]["words"][0]
 
@@ -105,20 +105,20 @@ def test_decoding_options_reach_the_captioner(route: str, where: str) -> None:
     fields = {name: str(value).lower() for name, value in vars(options).items()}
     client = create_app(ServiceConfig(), RecordingCaptioner()).test_client()
     form, query = (fields, {}) if where == "form" else ({}, fields)
-    data = {"image": (io.BytesIO(picture()), "a.jpg")} | form
+    data = {"image": (io.BytesIO(image_file()), "a.jpg")} | form
     assert client.post(route, data=data, query_string=query).status_code == 200
     assert received == [options]
 
 
 def test_sheet_is_returned_with_every_caption(client: FlaskClient) -> None:
-    captions = post(client, picture(), num_captions="2", overlays="sheet").get_json()["captions"]
+    captions = post(client, image_file(), num_captions="2", overlays="sheet").get_json()["captions"]
     for caption in captions:
         assert picture_at(caption["sheet"]).width > 48
         assert "overlay" not in caption["words"][0]
 
 
 def test_field_limit_does_not_apply_to_files(client: FlaskClient) -> None:
-    data = picture(size=(380, 380), kind="BMP")
+    data = image_file(size=(380, 380), kind="BMP")
     assert len(data) > 400_000
     assert post(client, data, overlays="none").status_code == 200
 
@@ -126,15 +126,15 @@ def test_field_limit_does_not_apply_to_files(client: FlaskClient) -> None:
 def test_concurrent_requests_get_their_own_captions(app: Flask) -> None:
     names = [name for name in COLOURS for _ in range(8)]
     with ThreadPoolExecutor(16) as pool:
-        records = pool.map(lambda name: post(app.test_client(), picture(name)).get_json(), names)
+        records = pool.map(lambda name: post(app.test_client(), image_file(name)).get_json(), names)
         assert [record["captions"][0]["words"][1]["word"] for record in records] == names
 
 
-# Pictures of where it looked
+# Images of where it looked
 
 
 def drawn(client: FlaskClient, **fields: str) -> Image.Image:
-    response = post(client, picture(size=(480, 320)), "/v1/overlays", **fields)
+    response = post(client, image_file(size=(480, 320)), "/v1/overlays", **fields)
     image = Image.open(io.BytesIO(response.data))
     assert response.content_type == f"image/{str(image.format).lower()}"
     return image
@@ -161,7 +161,7 @@ def test_overlays_returns_gif_of_words(client: FlaskClient) -> None:
 
 
 def file(name: str = "a.jpg") -> tuple[io.BytesIO, str]:
-    return io.BytesIO(picture()), name
+    return io.BytesIO(image_file()), name
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def file(name: str = "a.jpg") -> tuple[io.BytesIO, str]:
     [{"word": "4"}, {"word": "-1"}, {"word": "x"}, {"format": "zip"}, {"word": "0", "format": "gif"}],
 )
 def test_invalid_overlay_option_is_refused(client: FlaskClient, fields: dict[str, str]) -> None:
-    assert_problem(post(client, picture(), "/v1/overlays", **fields), 400)
+    assert_problem(post(client, image_file(), "/v1/overlays", **fields), 400)
 
 
 def test_duplicate_option_is_refused(client: FlaskClient) -> None:
@@ -188,7 +188,7 @@ def test_internal_error_hides_details() -> None:
             raise RuntimeError("a secret")
 
     client = create_app(ServiceConfig(), BrokenCaptioner()).test_client()
-    response = post(client, picture())
+    response = post(client, image_file())
     assert_problem(response, 500)
     assert "secret" not in response.text
     assert client.get("/healthz").status_code == 200
@@ -209,7 +209,7 @@ def test_responses_have_security_headers(client: FlaskClient, path: str) -> None
 
 
 def test_api_responses_are_not_stored(client: FlaskClient) -> None:
-    assert post(client, picture()).headers["Cache-Control"] == "no-store"
+    assert post(client, image_file()).headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(("sent", "is_kept"), [("a1-B2", True), ("x" * 65, False), ("", False)])
@@ -251,18 +251,18 @@ def test_non_finite_output_returns_500_and_recovers() -> None:
     client = create_app(ServiceConfig(), captioner).test_client()
     assert any(client.get("/readyz").status_code == 200 for _ in waiting())
     captioner.is_broken = True
-    response = post(client, picture("blue"))
+    response = post(client, image_file("blue"))
     assert_problem(response, 500, "not finite")
     assert response.get_json()["type"] == "/problems/non-finite-output"
     assert client.get("/readyz").status_code == 503
     captioner.is_broken = False
     assert any(client.get("/readyz").status_code == 200 for _ in waiting())
-    assert post(client, picture("blue")).status_code == 200
+    assert post(client, image_file("blue")).status_code == 200
 
 
 def test_non_finite_output_does_not_lose_the_batch() -> None:
     client = create_app(ServiceConfig(), NonFiniteCaptioner()).test_client()
-    files = [(io.BytesIO(picture(colour)), "a.jpg") for colour in ("blue", "red", "green")]
+    files = [(io.BytesIO(image_file(colour)), "a.jpg") for colour in ("blue", "red", "green")]
     results = client.post("/v1/captions:batch", data={"image": files}).get_json()["results"]
     assert [result.get("status", 200) for result in results] == [200, 500, 200]
 

@@ -141,7 +141,7 @@ def test_49_megapixels_are_accepted() -> None:
 WATCHED = """
 import sys
 from support.bad_inputs import post
-from support.fake_captioner import FakeCaptioner, picture
+from support.fake_captioner import FakeCaptioner, image_file
 from service.app import create_app
 from service.config import ServiceConfig
 
@@ -151,7 +151,7 @@ def memory(name):
 
 client = create_app(ServiceConfig(), FakeCaptioner()).test_client()
 for kind in ("JPEG", "PNG"):
-    assert post(client, picture(kind=kind)).status_code == 200
+    assert post(client, image_file(kind=kind)).status_code == 200
 data, before = sys.stdin.buffer.read(), memory("VmRSS")
 response = post(client, data)
 assert response.status_code == 200, response.text
@@ -222,7 +222,7 @@ def test_response_images_have_no_metadata_of_the_photo(client: FlaskClient, over
 
 
 def base64_marks(text: str) -> bytes:
-    """All ``data:`` pictures of an answer, decoded, one behind the other."""
+    """All ``data:`` images of an answer, decoded, one behind the other."""
     return b"".join(base64.b64decode(found) for found in re.findall(r"base64,([A-Za-z0-9+/=]+)", text))
 
 

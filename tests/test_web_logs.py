@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from support.fake_captioner import FakeCaptioner, picture, post
+from support.fake_captioner import FakeCaptioner, image_file, post
 from support.processes import ask, ask_for_caption, free_port, running, wait_for
 
 from model import Caption
@@ -50,7 +50,7 @@ def client() -> FlaskClient:
 
 
 def test_captioned_photo_is_one_log_line(client: FlaskClient) -> None:
-    data = picture(size=(60, 40), kind="PNG")
+    data = image_file(size=(60, 40), kind="PNG")
     with logged() as lines:
         response = post(client, data, overlays="none")
     [line] = lines
@@ -66,7 +66,7 @@ def test_captioned_photo_is_one_log_line(client: FlaskClient) -> None:
 
 
 def test_every_photo_of_a_batch_is_logged(client: FlaskClient) -> None:
-    pictures = [(io.BytesIO(picture(size=(side, 40))), "a.jpg") for side in (50, 60)]
+    pictures = [(io.BytesIO(image_file(size=(side, 40))), "a.jpg") for side in (50, 60)]
     with logged() as lines:
         client.post("/v1/captions:batch", data={"image": pictures})
     assert [photo["width"] for photo in lines[0]["photographs"]] == [50, 60]
@@ -74,7 +74,7 @@ def test_every_photo_of_a_batch_is_logged(client: FlaskClient) -> None:
 
 def test_refusal_logs_its_problem(client: FlaskClient) -> None:
     with logged() as lines:
-        post(client, picture()[:-100])
+        post(client, image_file()[:-100])
         client.get("/nowhere")
     assert [(line["code"], line["problem"]) for line in lines] == [
         (422, "/problems/undecodable-image"),
@@ -85,7 +85,7 @@ def test_refusal_logs_its_problem(client: FlaskClient) -> None:
 def test_client_data_is_not_logged(client: FlaskClient) -> None:
     private = "private-matter"
     with logged() as lines:
-        for data in (picture(), b"no picture"):
+        for data in (image_file(), b"no picture"):
             client.post(
                 "/v1/captions",
                 data={"image": (io.BytesIO(data), f"{private}.jpg")},
@@ -125,7 +125,7 @@ class BrokenCaptioner(FakeCaptioner):
 def test_internal_error_is_logged_once_with_traceback() -> None:
     client = create_app(ServiceConfig(), BrokenCaptioner()).test_client()  # type: ignore[arg-type]
     with logged() as lines:
-        response = post(client, picture())
+        response = post(client, image_file())
     [error] = [line for line in lines if line["level"] == "ERROR"]
     assert "RuntimeError: the reason" in error["traceback"]
     assert "Traceback" in error["traceback"]
@@ -152,11 +152,11 @@ def log_of_a_service(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
     environment = {"CAPTION_BIND": f"127.0.0.1:{port}", "CAPTION_WORKERS": "1", "PYTHONPATH": "tests"}
     with running(command, log, environment) as master:
         wait_for(port, "/readyz", master, log)
-        assert ask_for_caption(port, picture()).status == 200
+        assert ask_for_caption(port, image_file()).status == 200
         assert b" 400 " in sent(port, b"GET /private-matter HTTP/7.7\r\nHost: x\r\n\r\n")
         head = b"POST /v1/captions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
         go_away_while(port, head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n")
-        assert ask_for_caption(port, picture()).status == 200
+        assert ask_for_caption(port, image_file()).status == 200
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
-from support.fake_captioner import FakeCaptioner, picture, post
+from support.fake_captioner import FakeCaptioner, image_file, post
 from support.processes import ask, ask_for_caption, free_port, held, running, wait_for
 
 from model import Caption
@@ -64,7 +64,7 @@ def scraped(client: FlaskClient) -> dict[str, float]:
 
 def test_requests_are_counted_by_route_and_status(client: FlaskClient) -> None:
     for _ in range(2):
-        post(client, picture())
+        post(client, image_file())
     post(client, b"no picture")
     client.get("/healthz")
     found = scraped(client)
@@ -84,7 +84,7 @@ def test_request_path_is_not_a_label(client: FlaskClient) -> None:
 
 
 def test_request_and_stage_durations_are_observed(client: FlaskClient) -> None:
-    post(client, picture())
+    post(client, image_file())
     client.get("/healthz")
     found = scraped(client)
     assert found['caption_request_duration_seconds_count{route="/v1/captions"}'] == 1
@@ -94,7 +94,7 @@ def test_request_and_stage_durations_are_observed(client: FlaskClient) -> None:
 
 
 def test_caption_metrics_are_observed(client: FlaskClient) -> None:
-    post(client, picture(size=(100, 80)), num_captions="3")
+    post(client, image_file(size=(100, 80)), num_captions="3")
     found = scraped(client)
     assert (found["caption_words_count"], found["caption_words_sum"]) == (1, 4)  # the best of the three
     assert found["caption_image_megapixels_sum"] == pytest.approx(0.008)
@@ -106,9 +106,9 @@ def test_caption_metrics_are_observed(client: FlaskClient) -> None:
         (b"", "malformed"),
         (bytes(200_000), "too_large"),
         (b"no picture", "unsupported"),
-        (picture()[:-100], "undecodable"),
-        (picture(size=(200, 200)), "image_limit"),
-        (picture(size=(8, 8)), "image_limit"),
+        (image_file()[:-100], "undecodable"),
+        (image_file(size=(200, 200)), "image_limit"),
+        (image_file(size=(8, 8)), "image_limit"),
     ],
     ids=["empty", "bytes", "text", "cut", "pixels", "tiny"],
 )
@@ -121,7 +121,7 @@ def test_rejected_photo_is_counted_by_reason(client: FlaskClient, data: bytes, r
 def test_api_key_and_rate_limit_rejections_are_counted() -> None:
     config = ServiceConfig(api_key="k", rate_limit="1/hour")
     client = create_app(config, FakeCaptioner()).test_client()  # type: ignore[arg-type]
-    assert [post(client, picture()).status_code for _ in range(2)] == [401, 429]
+    assert [post(client, image_file()).status_code for _ in range(2)] == [401, 429]
     found = scraped(client)
     assert found['caption_rejected_total{reason="unauthorized"}'] == 1
     assert found['caption_rejected_total{reason="rate_limited"}'] == 1
@@ -133,7 +133,7 @@ def test_internal_error_is_not_a_rejection() -> None:
             raise RuntimeError
 
     client = create_app(ServiceConfig(), BrokenCaptioner()).test_client()  # type: ignore[arg-type]
-    assert post(client, picture()).status_code == 500
+    assert post(client, image_file()).status_code == 500
     assert not [name for name in scraped(client) if "rejected_total" in name]
 
 
@@ -143,7 +143,7 @@ def test_model_info_has_checkpoint_sha256(client: FlaskClient) -> None:
 
 def test_apps_in_one_process_have_separate_metrics(client: FlaskClient) -> None:
     other = create_app(ServiceConfig(), FakeCaptioner()).test_client()  # type: ignore[arg-type]
-    post(other, picture())
+    post(other, image_file())
     assert 'caption_requests_total{code="200",route="/v1/captions"}' not in scraped(client)
 
 
@@ -166,10 +166,10 @@ def test_queue_and_inflight_gauges() -> None:
     captioner = HeldCaptioner()
     app = create_app(ServiceConfig(queue=2), captioner)  # type: ignore[arg-type]
     with ThreadPoolExecutor(4) as pool:
-        first = [pool.submit(post, app.test_client(), picture()) for _ in range(3)]
+        first = [pool.submit(post, app.test_client(), image_file()) for _ in range(3)]
         try:
             until(lambda: waiting_and_in_flight(scraped(app.test_client())) == (2, 3))
-            assert post(app.test_client(), picture()).status_code == 503
+            assert post(app.test_client(), image_file()).status_code == 503
         finally:
             captioner.may_go_on.set()
         assert [answer.result().status_code for answer in first] == [200, 200, 200]
@@ -240,7 +240,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def captions_at_once(port: int, count: int) -> Sequence[int]:
     with ThreadPoolExecutor(count) as pool:
-        answers = list(pool.map(lambda _: ask_for_caption(port, picture()), range(count)))
+        answers = list(pool.map(lambda _: ask_for_caption(port, image_file()), range(count)))
     return [answer.status for answer in answers]
 
 
@@ -268,7 +268,7 @@ def test_counters_survive_killed_process(service: Service) -> None:
 
 def test_killed_process_leaves_no_inflight(service: Service) -> None:
     with ThreadPoolExecutor(12) as pool, held(service.hold):
-        doomed = [pool.submit(ask_for_caption, service.port, picture()) for _ in range(12)]
+        doomed = [pool.submit(ask_for_caption, service.port, image_file()) for _ in range(12)]
         until(lambda: service.scrape()["caption_inflight"] > 2)
         for worker in service.workers:
             os.kill(worker, signal.SIGKILL)

@@ -25,7 +25,7 @@ WORDS = 4  # of the longest caption of FakeCaptioner
 # The page, what it is made of, and what is for other programs than clients.
 UNSPECIFIED = ("/", "/static/", "/examples/", "/docs", "/openapi.json", "/metrics")
 
-# Good pictures, as a document cannot say what they are; bad ones are tried elsewhere.
+# Good images, as a document cannot say what they are; bad ones are tried elsewhere.
 schemathesis.openapi.format("binary", st.sampled_from(FORMATS).map(photo).map(Binary))
 
 

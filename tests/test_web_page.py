@@ -111,7 +111,7 @@ def test_form_works_without_javascript(open_page: Callable[..., Any]) -> None:
     with page.expect_response("**/v1/overlays") as answer:
         page.get_by_role("button", name="Show attention maps").click()
     assert answer.value.header_value("content-type") == "image/png"
-    page.locator("img").wait_for()  # the browser's own page around the picture
+    page.locator("img").wait_for()  # the browser's own page around the image
 
 
 # Words show where they looked

@@ -195,8 +195,8 @@ def test_clients_may_disconnect_while_waiting(service: Service) -> None:
 
 
 def test_64_largest_uploads_return_200_or_503(service: Service) -> None:
-    picture = encoded(draw_photo(1, (600, 400)))
-    largest = picture + bytes(MAX_BYTES - 2000 - len(picture))  # with the form around it
+    image = encoded(draw_photo(1, (600, 400)))
+    largest = image + bytes(MAX_BYTES - 2000 - len(image))  # with the form around it
     ask_for_caption(service.port, largest)
     before = service.memory("VmRSS")
     with ThreadPoolExecutor(64) as clients:

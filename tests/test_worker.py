@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from support.fake_captioner import FakeCaptioner, picture
+from support.fake_captioner import FakeCaptioner, image_file
 
 from model import Caption, DecodingOptions, ImageLimits, UnsupportedImageError
 from service import worker as module
@@ -79,7 +79,7 @@ def test_failed_request_releases_slot_and_captioner() -> None:
     for _ in range(3):
         with pytest.raises(UnsupportedImageError):
             caption(worker, b"not an image")
-    assert caption(worker, picture("blue")).captions[0].text == "a blue wide picture"
+    assert caption(worker, image_file("blue")).captions[0].text == "a blue wide picture"
 
 
 def test_one_inference_at_a_time() -> None:
@@ -94,7 +94,7 @@ def test_one_inference_at_a_time() -> None:
             return super().caption(*args, **kwargs)
 
     worker = make_worker(CountingCaptioner(), queue=8)
-    threads = [threading.Thread(target=caption, args=(worker, picture())) for _ in range(8)]
+    threads = [threading.Thread(target=caption, args=(worker, image_file())) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -145,7 +145,7 @@ def test_failure_makes_unready_until_success() -> None:
     assert eventually(lambda: is_ready(worker))
     captioner.error = RuntimeError("broken")
     with pytest.raises(RuntimeError):
-        caption(worker, picture())
+        caption(worker, image_file())
     assert worker.unready_reason() == "Inference failed; retrying."
     captioner.error = None
     assert eventually(lambda: is_ready(worker))

@@ -37,7 +37,7 @@ class File(NamedTuple):
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
-    """A picture as the bytes of a file."""
+    """An image as the bytes of a file."""
     stream = io.BytesIO()
     image.save(stream, kind, **how)
     return stream.getvalue()
@@ -45,7 +45,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
 
 @cache
 def photo(kind: str, **how: Any) -> bytes:
-    """A drawn picture of a few thousand pixels as the bytes of a file."""
+    """A drawn image of a few thousand pixels as the bytes of a file."""
     return encoded(draw_photo(1, (120, 90)), kind, **how)
 
 

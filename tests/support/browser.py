@@ -26,7 +26,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--use-fake-device-for-media-stream",  # a camera that sees a moving pattern
 )
-PATIENCE = 30_000  # milliseconds that a busy machine may take over anything
+TIMEOUT = 30_000  # milliseconds that a busy machine may take over anything
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=6 * PATIENCE)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=6 * TIMEOUT)
         yield browser
         browser.close()
 
@@ -60,8 +60,8 @@ def open_page(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
             if script:
                 context.add_init_script(script)
             page = context.new_page()
-            page.set_default_timeout(PATIENCE)
-            contexts.callback(assert_innocent, address, watched(page))
+            page.set_default_timeout(TIMEOUT)
+            contexts.callback(assert_no_errors_or_requests, address, watched(page))
             page.goto(address)
             return page
 
@@ -78,12 +78,12 @@ def watched(page: Any) -> dict[str, list[str]]:
 
 
 def _violations(message: Any) -> list[str]:
-    # A picture that is opened by itself is shown by the browser's own page, which styles itself.
+    # An image that is opened by itself is shown by the browser's own page, which styles itself.
     is_picture = message.location.get("url", "").endswith("/v1/overlays")
     return [message.text] if "Content Security Policy" in message.text and not is_picture else []
 
 
-def assert_innocent(address: str, seen: dict[str, list[str]]) -> None:
+def assert_no_errors_or_requests(address: str, seen: dict[str, list[str]]) -> None:
     own = (f"{address}/", "blob:", "data:")
     assert seen["errors"] == []
     assert [url for url in seen["requests"] if not url.startswith(own)] == []

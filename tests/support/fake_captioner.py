@@ -1,4 +1,4 @@
-"""A captioner that needs no weights, pictures for it, and how tests talk to the service it answers in."""
+"""A captioner that needs no weights, images for it, and how tests talk to the service it answers in."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _caption(image: Image.Image, place: int) -> Caption:
         text=" ".join(texts),
         log_prob=-1.0 - place,
         words=tuple(
-            Word(word=text, log_prob=-0.25, beta=0.5, attention=_looking_at(cell))
+            Word(word=text, log_prob=-0.25, beta=0.5, attention=_one_hot_map(cell))
             for cell, text in enumerate(texts)
         ),
         grid=Grid(rows=ROWS, columns=COLUMNS, box=(0.0, 0.0, 1.0, 1.0)),
@@ -64,16 +64,16 @@ def _nearest_colour(image: Image.Image) -> str:
     return min(COLOURS, key=lambda name: sum(abs(a - b) for a, b in zip(COLOURS[name], pixel, strict=True)))
 
 
-def _looking_at(cell: int) -> tuple[tuple[float, ...], ...]:
+def _one_hot_map(cell: int) -> tuple[tuple[float, ...], ...]:
     return tuple(
         tuple(0.92 if r * COLUMNS + c == cell else 0.01 for c in range(COLUMNS)) for r in range(ROWS)
     )
 
 
-def picture(
+def image_file(
     colour: str = "red", size: tuple[int, int] = (48, 32), mode: str = "RGB", kind: str = "JPEG", **how: Any
 ) -> bytes:
-    """A picture of one colour as the bytes of a file."""
+    """An image of one colour as the bytes of a file."""
     stream = io.BytesIO()
     Image.new("RGB", size, COLOURS[colour]).convert(mode).save(stream, kind, **how)
     return stream.getvalue()

@@ -18,7 +18,7 @@ EXACT, CLOSE = 0.0, 3.0  # mean difference of a channel, of 255; JPEG and palett
 ORIENTED = b"\x01\x12\x00\x03"  # the orientation of EXIF, as a number of two bytes
 ORIENTATION, ARTIST, DESCRIPTION, COPYRIGHT = 0x0112, 0x013B, 0x010E, 0x8298
 
-# How a camera stores an upright picture for each EXIF orientation: the inverse of what a viewer does.
+# How a camera stores an upright image for each EXIF orientation: the inverse of what a viewer does.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,7 +32,7 @@ STORED = {
 
 
 class Odd(NamedTuple):
-    """An unusual file, the plain picture it shows, and how far apart they may be."""
+    """An unusual file, the plain image it shows, and how far apart they may be."""
 
     name: str
     make: Callable[[], bytes]
@@ -55,14 +55,14 @@ def grey() -> Image.Image:
 
 
 def half_white() -> Image.Image:
-    """The plain picture where it is opaque: its left half is transparent."""
+    """The plain image where it is opaque: its left half is transparent."""
     image = plain().copy()
     image.paste("white", (0, 0, SIZE[0] // 2, SIZE[1]))
     return image
 
 
 def half_transparent(mode: str) -> Image.Image:
-    """The plain picture with the left half transparent, its colours still there."""
+    """The plain image with the left half transparent, its colours still there."""
     image = plain().convert(mode)
     alpha = Image.new("L", SIZE, 255)
     alpha.paste(0, (0, 0, SIZE[0] // 2, SIZE[1]))
@@ -75,7 +75,7 @@ def few_colours() -> Image.Image:
 
 
 def without_first_colour() -> Image.Image:
-    """The picture of few colours with white in place of the first."""
+    """The image of few colours with white in place of the first."""
     image = few_colours().convert("RGB")
     image.paste("white", mask=few_colours().point(lambda index: 255 * (index == 0), "1"))
     return image
@@ -94,7 +94,7 @@ def jpeg(image: Image.Image, **how: object) -> bytes:
 
 
 def turned(orientation: int, kind: str) -> Callable[[], bytes]:
-    """The plain picture as a camera held that way stores it."""
+    """The plain image as a camera held that way stores it."""
 
     def make() -> bytes:
         turn = STORED[orientation]
@@ -113,7 +113,7 @@ def with_exif(tags: dict[int, object]) -> bytes:
 
 
 def broken_exif(old: bytes, new: bytes) -> Callable[[], bytes]:
-    """EXIF that turns the picture, but for a part of it that is replaced and makes no sense any more."""
+    """EXIF that turns the image, but for a part of it that is replaced and makes no sense any more."""
 
     def make() -> bytes:
         data = with_exif({ORIENTATION: 6})
@@ -124,7 +124,7 @@ def broken_exif(old: bytes, new: bytes) -> Callable[[], bytes]:
 
 
 def animation(kind: str, frames: int) -> bytes:
-    """The plain picture, then ever other ones."""
+    """The plain image, then ever other ones."""
     others = [draw_photo(seed, SIZE) for seed in range(2, frames + 1)]
     return encoded(
         plain(), kind, save_all=True, append_images=others, **{"lossless": True} if kind == "WEBP" else {}
@@ -212,7 +212,7 @@ def _metadata() -> Iterator[Odd]:
 
 
 def _containers() -> Iterator[Odd]:
-    """More than one picture, or more than a picture."""
+    """More than one image, or more than an image."""
     yield Odd("MPO", two_in_one, plain, CLOSE)
     yield Odd("GIF of 500 frames", lambda: animation("GIF", 500), plain, CLOSE)
     yield Odd("WebP of 60 frames", lambda: animation("WEBP", 60), plain)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from support.fake_captioner import picture
+from support.fake_captioner import image_file
 from werkzeug.serving import make_server
 
 from service.app import create_app
@@ -33,7 +33,7 @@ def served(captioner: Any) -> Iterator[str]:
 
 def photo(name: str = "a.jpg", colour: str = "red", size: tuple[int, int] = (480, 320)) -> dict[str, Any]:
     """A file to choose, as Playwright takes it."""
-    return {"name": name, "mimeType": "image/jpeg", "buffer": picture(colour, size)}
+    return {"name": name, "mimeType": "image/jpeg", "buffer": image_file(colour, size)}
 
 
 def choose(page: Any, *files: dict[str, Any], until: str = "done") -> None:
