@@ -145,7 +145,7 @@ def test_rate_limit_counts_wrong_api_keys() -> None:
     ("other", "status"),
     [
         ("192.0.2.8", 200),
-        ("::ffff:192.0.2.7", 429),  # the same, as a socket for both kinds of address says it
+        ("::ffff:192.0.2.7", 429),  # the same client on a dual-stack socket
         ("2001:db8:1:2::1", 200),
     ],
 )
@@ -170,7 +170,7 @@ def test_no_rate_limit_by_default() -> None:
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[str]:
-    """The address of a Redis that answers."""
+    """The URL of a running Redis server."""
     if not (program := shutil.which("redis-server")):
         pytest.skip("there is no redis-server")
     port = free_port()
@@ -191,7 +191,7 @@ def test_rate_limit_is_shared_through_redis(redis: str, monkeypatch: pytest.Monk
     )  # on a busy machine too, it is the Redis that counts
     monkeypatch.setattr(rate_limit, "_REDIS_TIMEOUTS", patient)
     clients = [application(rate_limit="3/hour", rate_limit_storage=redis).test_client() for _ in range(2)]
-    statuses = [caption(clients[turn % 2]).status_code for turn in range(4)]
+    statuses = [caption(clients[index % 2]).status_code for index in range(4)]
     assert statuses == [200, 200, 200, 429]
 
 
@@ -205,8 +205,8 @@ def test_rate_limit_falls_back_without_redis() -> None:
 
 
 def preflight(client: FlaskClient, origin: str, route: str = "/v1/captions") -> TestResponse:
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    return client.options(route, headers=asked | {"Access-Control-Request-Headers": "x-api-key"})
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    return client.options(route, headers=headers | {"Access-Control-Request-Headers": "x-api-key"})
 
 
 @pytest.fixture(scope="module")

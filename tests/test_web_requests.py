@@ -50,7 +50,7 @@ def in_chunks(body: bytes, content_type: str) -> dict[str, Any]:
 
 
 def part(headers: str, body: bytes = b"", boundary: str = "b") -> dict[str, Any]:
-    """A form of one part whose headers are written as they are."""
+    """A form of one part with these raw headers."""
     content = b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (
         boundary.encode(),
         headers.encode(),
@@ -219,7 +219,7 @@ def test_urls_are_not_fetched(client: FlaskClient, monkeypatch: pytest.MonkeyPat
 
 
 def refuse(*_: object, **__: object) -> NoReturn:
-    raise AssertionError("the service asked for what it must not")
+    raise AssertionError("the service opened a connection")
 
 
 IDS = {
@@ -256,7 +256,7 @@ def test_repeated_request_id_is_captioned_anew(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("route", CAPTION_ROUTES)
 def test_captioning_writes_no_files(client: FlaskClient, monkeypatch: pytest.MonkeyPatch, route: str) -> None:
-    """Neither a temporary file nor any other is written, also for what Werkzeug would put into one."""
+    """Not even the temporary files that Werkzeug would use."""
     large = encoded(Image.effect_noise((900, 900), 80), "PNG")
     assert 600_000 < len(large) < MAX_BYTES
     assert (

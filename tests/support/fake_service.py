@@ -1,9 +1,9 @@
-"""The service with a captioner that needs no weights, for gunicorn and nginx to run.
+"""The service with a captioner that needs no weights, for gunicorn and nginx.
 
     PYTHONPATH=tests gunicorn -c service/gunicorn_config.py support.fake_service:app
 
-``FAKE_CAPTION_SECONDS`` in the environment makes every caption take that long; none is given while there is a
-file of the name that ``FAKE_CAPTION_HOLD`` has.
+``FAKE_CAPTION_SECONDS`` is the duration of every inference, which blocks while there is a file
+``FAKE_CAPTION_HOLD``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.app import create_app
 
 
 class SlowCaptioner(FakeCaptioner):
-    """Takes its time over every call, as a real one does."""
+    """Takes as long as the environment says."""
 
     seconds = float(os.environ.get("FAKE_CAPTION_SECONDS", "0"))
 

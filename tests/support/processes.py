@@ -1,4 +1,4 @@
-"""Programs that tests start, on ports that are free, and how tests talk to them."""
+"""Subprocesses on free ports, and requests to them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from werkzeug.test import encode_multipart
 ROOT = Path(__file__).parents[2]
 # With what the virtual environment of these tests has installed, even if it is not activated.
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-START_SECONDS = 120  # a busy machine may take long to load torch
+START_SECONDS = 120  # loading torch may take long on a busy machine
 
 
 class Answer(NamedTuple):
-    """What a server said."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The body of an error, which is always a problem with these fields."""
+        """The body of an error."""
         assert self.headers["Content-Type"] == "application/problem+json", self
         problem: dict[str, Any] = json.loads(self.body)
         assert set(problem) == {"type", "title", "status", "detail", "request_id"}
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
 
 def ask(port: int, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> Answer:
-    """Ask the server on ``port``; headers with ``_`` for ``-``."""
+    """Send a request to ``port``; headers with ``_`` for ``-``."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -65,7 +65,7 @@ def ask_for_caption(port: int, photo: bytes) -> Answer:
 
 @contextmanager
 def held(file: Path) -> Iterator[None]:
-    """Meanwhile services that have ``file`` for their FAKE_CAPTION_HOLD finish no caption."""
+    """Block the inference of services whose FAKE_CAPTION_HOLD is ``file``."""
     file.touch()
     try:
         yield
@@ -83,7 +83,7 @@ def free_port() -> int:
 def running(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with exactly ``environment`` and the PATH, that is stopped in the end if it still runs."""
+    """A subprocess with exactly ``environment`` and PATH, stopped at the end of the block."""
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, cwd=cwd, env={"PATH": PATH, **(environment or {})}, stdout=stream, stderr=stream
@@ -100,7 +100,7 @@ def running(
 
 
 def wait_for(port: int, path: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the server answers 200."""
+    """Wait until the server responds with 200."""
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:
