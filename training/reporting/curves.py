@@ -1,4 +1,4 @@
-"""The curves of a run: a picture of its scores and its loss over the epochs, from the lines of its log."""
+"""The curves of a run: a plot of its scores and its loss over the epochs, from its log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Curve(NamedTuple):
     colour: str  # of the colour-blind safe palette of Okabe and Ito (2008)
     marker: str
     decimals: int
-    factor: int = 1  # from the unit of the log to that of the picture
+    factor: int = 1  # from the unit of the log to that of the plot
 
 
 SCORES = (
@@ -55,13 +55,13 @@ def write_curves(path: Path, lines: Sequence[EpochLine]) -> None:
     Curves skip epochs without a value. A ring marks the best CIDEr, whose checkpoint is kept.
 
     Args:
-        path: of the picture.
+        path: of the plot.
         lines: of the log, one or more, each with ``epoch`` and, where known, ``phase`` (``encoder`` in old
             logs), ``cider`` and ``bleu_4`` (x 100), ``reward`` (0 to 10) and ``cross_entropy`` (nats a
             word), any of which may be None.
 
     Raises:
-        OSError: the picture cannot be written; the one before stays.
+        OSError: the plot cannot be written; the previous one stays.
     """
     assert lines, "nothing to draw"
     figure = _draw(lines)

@@ -78,7 +78,7 @@ class Reporter:
 
 @contextlib.contextmanager
 def _warn_on_failure() -> Iterator[None]:
-    """Turn a failed write into a warning: a missing picture must not end a night of training."""
+    """Turn a failed write into a warning: a missing plot must not end a night of training."""
     try:
         yield
     except (OSError, ValueError, DataError) as error:

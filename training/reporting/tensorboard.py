@@ -1,6 +1,6 @@
-"""The curves of a run for TensorBoard, which shows them while it trains: ``tensorboard --logdir RUN``.
+"""TensorBoard curves of a run, live while it trains: ``tensorboard --logdir RUN``.
 
-TensorBoard is a large package that training does not need, so without it there are no curves.
+TensorBoard is a large optional package; without it these curves are not written.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 FOLDER, STEPS, EPOCHS = "tensorboard", "steps", "epochs"  # the last two in the first
 FLUSH_SECONDS = 10
 MISSING = (
-    "TensorBoard is not installed, so there are no curves for it; "
-    "python -m pip install tensorboard==2.21.0 brings it."
+    "TensorBoard is not installed, so its live curves are not written; "
+    "install it with python -m pip install tensorboard==2.21.0."
 )
-# Of a line of the log; what is missing or None is no point.
+# Fields of the log; missing or None gives no point.
 LOSSES = ("cross_entropy", "doubly_stochastic", "reward")
 SCORES = ("cider", "bleu_4", "distinct_captions")
 
@@ -27,30 +27,29 @@ SCORES = ("cider", "bleu_4", "distinct_captions")
 class Scalars:
     """Losses and learning rates over steps, scores over epochs; nothing where TensorBoard is missing.
 
-    All methods raise OSError if the disk is full or the folder cannot be written; as writing goes on in the
-    background, that may come a call late.
+    All methods raise OSError if the disk is full or the folder cannot be written, possibly one call later, as
+    writing is in the background.
     """
 
     def __init__(self, run: Path, *, step: int, epoch: int) -> None:
-        """Go on with the curves in ``run / "tensorboard"``, or begin them.
+        """Continue the curves in ``run / "tensorboard"``, or start them.
 
-        What is there of later steps and epochs, a run that died has left: it is done again, and those points
-        are not shown.
+        Points of later steps and epochs, left by a run that died, are hidden: they are repeated.
 
         Args:
             run: the folder of the run.
-            step: how many steps are done, of which the curves keep the points; 0 begins anew.
-            epoch: how many epochs are done.
+            step: steps done; 0 starts anew.
+            epoch: epochs done.
         """
         self._steps: SummaryWriter | None = None
         self._epochs: SummaryWriter | None = None
         try:
-            # Takes a second, and imports a package that may be missing.
+            # Imported here as it takes a second, and may be missing.
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             print(MISSING, file=sys.stderr)
             return
-        # One writer each: what is forgotten of the steps must be told apart from what is of the epochs.
+        # One writer each, as steps and epochs are purged separately.
         self._steps, self._epochs = (
             SummaryWriter(str(run / FOLDER / name), purge_step=done + 1, flush_secs=FLUSH_SECONDS)
             for name, done in ((STEPS, step), (EPOCHS, epoch))
@@ -61,19 +60,19 @@ class Scalars:
         _add(self._steps, step, ((f"step/{name}", value) for name, value in values.items()))
 
     def epoch(self, line: Mapping[str, Any]) -> None:
-        """Losses, scores and the behaviour of the maps, from the line that the log has of an epoch."""
+        """Losses, scores and attention statistics of an epoch, from its line of the log."""
         _add(self._epochs, line["epoch"], _points(line))
         if self._epochs:
             self._epochs.flush()
 
     def close(self) -> None:
-        """Write what is not yet written."""
+        """Flush what is buffered."""
         for writer in filter(None, (self._steps, self._epochs)):
             writer.close()
 
 
 def _points(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The points that a line of the log has, by the names of their curves."""
+    """Points of a line of the log, by the names of their curves."""
     groups = {
         "train": {name: line.get(name) for name in LOSSES},
         "val": {name: line.get(name) for name in SCORES},
