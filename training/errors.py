@@ -1,23 +1,23 @@
-"""What stops training, evaluation or a comparison; every message says what would be right."""
+"""Errors of training, evaluation and comparison; every message says what would be right."""
 
 from model import CaptioningError
 
 
 class DataError(CaptioningError):
-    """Captions or photos that cannot be trained on."""
+    """Captions, photos or other data files that cannot be used."""
 
 
 class TrainingError(CaptioningError):
-    """A run that cannot go on."""
+    """A run that cannot be started, continued or resumed."""
 
 
 class DivergedError(TrainingError):
-    """A run whose numbers left every bound: with these options it always will."""
+    """A run whose loss or gradient is not finite."""
 
 
 class ProcessError(CaptioningError):
-    """A run of several processes that lost one of them."""
+    """A distributed run that lost a process."""
 
 
-class JavaError(Exception):
-    """Why a score is not there: a sentence that also says what would help."""
+class JavaError(CaptioningError):
+    """A score that cannot be computed because Java or a file it needs is missing."""

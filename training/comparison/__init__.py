@@ -1,1 +1,1 @@
-"""Training several configurations alike and comparing them."""
+"""Training kinds of attention with the same recipe, and comparing their results."""

@@ -27,7 +27,7 @@ def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto])
     references = [[detokenize(words) for words in photo.captions] for photo in photos]
     kinds = list(dict.fromkeys(result["kind"] for result in results))
     runs = {kind: [result for result in results if result["kind"] == kind] for kind in kinds}
-    tallies = {
+    scores = {
         kind: CorpusScores.pooled([CorpusScores.of(run["captions"], references) for run in runs[kind]])
         for kind in kinds
     }
@@ -38,48 +38,36 @@ def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto])
             "parameters": runs[kind][0]["parameters"],
             "train_seconds": round(fmean(run["train_seconds"] for run in runs[kind]), 1),
             "captions_per_second": round(fmean(run["captions_per_second"] for run in runs[kind]), 1),
-            **tallies[kind].summary(),
+            **scores[kind].summary(),
             "distinct_captions": round(fmean(len(set(run["captions"])) for run in runs[kind])),
             f"above_{REFERENCE}": (
-                tallies[kind].differences(tallies[REFERENCE])
-                if REFERENCE in tallies and kind != REFERENCE
+                scores[kind].differences(scores[REFERENCE])
+                if REFERENCE in scores and kind != REFERENCE
                 else None
             ),
             "attention": _means([run["attention"] for run in runs[kind]]),
-            "grounding": _grounding([run["grounding"] for run in runs[kind]]),
+            "grounding": _means([run["grounding"] for run in runs[kind]]),
         }
         for kind in kinds
     ]
 
 
-def _means(found: Sequence[dict[str, Any] | None]) -> dict[str, float | None] | None:
-    """Means of each number; None without any."""
+def _means(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Means over runs of all figures, nested ones too; None without any."""
     known = [figures for figures in found if figures is not None]
     if not known:
         return None
-    means: dict[str, float | None] = {}
-    for name in known[0]:
-        numbers = [one[name] for one in known if isinstance(one[name], int | float)]
-        if numbers:
-            means[name] = round(fmean(numbers), 4)
-        elif known[0][name] is None:
-            means[name] = None
+    means: dict[str, Any] = {}
+    for name, first in known[0].items():
+        values = [figures[name] for figures in known]
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if name == "intervals":  # those of several runs would need joint resampling
+            means |= {name: first} if len(known) == 1 else {}
+        elif isinstance(first, dict):
+            means[name] = _means(values)
+        elif numbers or first is None:
+            means[name] = round(fmean(numbers), 4) if numbers else None
     return means
-
-
-def _grounding(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Means of the figures of ``training.grounding``, including the baselines."""
-    known = [figures for figures in found if figures is not None]
-    if not known:
-        return None
-    nested: dict[str, Any] = {
-        name: _grounding([one[name] for one in known])
-        for name in ("chance", "uniform", "centre", "reference")
-        if name in known[0]
-    }
-    # Intervals over photos are of one run; those of several runs would need joint resampling.
-    own = {"intervals": known[0]["intervals"]} if len(known) == 1 and "intervals" in known[0] else {}
-    return {**(_means(known) or {}), **own, **nested}
 
 
 def as_markdown(comparison: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from model import ModelConfig, OptionsError
 
 MAX_SEED = 2**63 - 1
 
-# Options that were removed, each with the value under which training stays what it was.
+# Removed options, each with the value that is now the only behaviour.
 REMOVED_OPTIONS = {"doubly_stochastic_target": "1", "self_critical_encoder_learning_rate": 0.0}
 
 

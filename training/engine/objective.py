@@ -26,8 +26,8 @@ from training.engine.losses import (
     smoothed_cross_entropy,
 )
 
-# Of self-critical sampling. At 1, every further word may be a random one, so that short captions win whatever
-# they say, and the captioner learns to be short.
+# Of self-critical sampling. At 1, every further word is likely to be a random one, so that short captions get
+# higher rewards and the captioner learns to be short.
 TEMPERATURE = 0.5
 
 

@@ -12,7 +12,7 @@ from training.errors import TrainingError
 
 LOG = "log.jsonl"
 
-EpochLine = Mapping[str, Any]  # one epoch; ``Run`` says which fields there are
+EpochLine = Mapping[str, Any]  # one epoch; its fields are those that ``Run`` logs
 
 
 def append_epoch(run: Path, line: EpochLine) -> None:

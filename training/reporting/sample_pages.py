@@ -56,7 +56,7 @@ def write_samples(
     photos: Sequence[CaptionedPhoto],
     lines: Sequence[EpochLine],
 ) -> None:
-    """Caption the photos; write the page of the last epoch, and ``index.html`` anew.
+    """Caption the photos; write the page of the last epoch, and the index.
 
     Every file is written atomically, after the files it links to. Pages of a repeated epoch are replaced.
 

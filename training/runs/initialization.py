@@ -133,7 +133,7 @@ def grown_network(
     Args:
         start: the trained captioner.
         config: ``continued_config`` with the size of ``vocabulary``.
-        vocabulary: begins with the words of ``start``.
+        vocabulary: starts with the words of ``start``.
         captions: of the training images, as words.
 
     Raises:

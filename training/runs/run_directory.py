@@ -66,10 +66,10 @@ class RunDirectory:
         write_whole(self.path / ORIGIN, json.dumps(origin, indent=1))
 
     def check_origin(self, origin: dict[str, Any]) -> None:
-        """Check that the run in the folder began with this ``origin``.
+        """Check that the run in the folder was started with this ``origin``.
 
         Raises:
-            TrainingError: there is no run, or it began with something else.
+            TrainingError: there is no run, or it was started with something else.
         """
         try:
             before = json.loads((self.path / ORIGIN).read_text(encoding="utf-8"))
