@@ -50,7 +50,7 @@ def test_every_option_can_be_set_on_the_command_line():
         line += [f"--{option.name.replace('_', '-')}", *([] if value is True else [str(value)])]
     assert DecodingOptions.from_values(vars(parser.parse_args(line))) == GIVEN
     assert DecodingOptions.from_values(vars(parser.parse_args([]))) == DecodingOptions()
-    assert "1 to 10, default 3" in " ".join(parser.format_help().split())
+    assert "from 1 to 10; default 3" in " ".join(parser.format_help().split())
 
 
 def test_named_options_alone_are_added():

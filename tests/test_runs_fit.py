@@ -16,9 +16,10 @@ from model import Captioner, ModelConfig
 from model.checkpoint import load_checkpoint
 from model.files import locked
 from model.network import CaptionNetwork
+from model.options import flag, options_of
 from training import average, compare, fit, phrases
 from training.data.shapes import write_world
-from training.engine.config import TrainConfig
+from training.engine.config import RunOptions, TrainConfig
 from training.engine.trainer import Trainer
 
 EPOCHS, STEPS = 2, 2  # 16 of the 20 photos are for training, 8 a batch
@@ -375,11 +376,14 @@ def test_option_defaults_match_configs(capsys):
         fit.main(["--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    explained = [field for field in (*fields(ModelConfig), *fields(TrainConfig)) if "help" in field.metadata]
-    assert len(explained) > 20
-    for field in explained:
-        _, found = text.split(f"--{field.name.replace('_', '-')} X {field.metadata['help']}")
-        assert re.match(rf"(: [^;]*)?; default {re.escape(str(field.default))}( |$)", found), found[:60]
+    configs = (ModelConfig, TrainConfig, RunOptions)
+    defaults = {one.name: one.default for config in configs for one in fields(config)}
+    known = {name: one for config in configs for name, one in options_of(config).items() if one.help}
+    assert len(known) > 30
+    for name, one in known.items():
+        found = re.split(rf"{flag(name)} (?:[A-Z]+ )?{re.escape(one.help)}", text)[1]
+        if one.kind is not bool and defaults[name] is not None:
+            assert re.match(rf"(; [^;]*)?; default {re.escape(str(defaults[name]))}( |$)", found), found[:60]
 
 
 def test_network_options_are_used(world, tmp_path):

@@ -18,21 +18,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model import DecodingOptions
+from model import DecodingOptions, ModelConfig
 from model.attention import ATTENTION_KINDS
 from model.command import run_command
+from model.options import options_of
 from training.cli import (
     add_data_options,
-    add_decoding_options,
     add_hardware_options,
     add_network_options,
     add_recipe_options,
     chosen_network,
     chosen_recipe,
     chosen_run_options,
-    network_fields,
 )
 from training.comparison.experiment import Experiment, ExperimentOptions
+from training.engine.config import network_defaults
 
 DEFAULTS = {"epochs": 3}
 # The encoder is frozen, seeds have their own option, and hard attention cannot be trained self-critically.
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(chosen: argparse.Namespace) -> ExperimentOptions:
-    network = {field.name: field.default for field in network_fields() if field.name != "attention"}
+    chosen_by_users = {name for name, known in options_of(ModelConfig).items() if known.help} - {"attention"}
     return ExperimentOptions(
         run=chosen_run_options(chosen),
         recipe=chosen_recipe(chosen, **DEFAULTS),
-        network=network | chosen_network(chosen),
+        network=network_defaults(chosen_by_users) | chosen_network(chosen),
         kinds=chosen.kinds,
         seeds=chosen.seeds,
         split=chosen.split,
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--instance-captions", type=Path, metavar="FILE", help="their captions, in a format of --captions")
     add_network_options(parser, without=("attention",))
     add_recipe_options(parser, without=(*WITHOUT, *SELF_CRITICAL), **DEFAULTS)
-    add_decoding_options(parser)
+    DecodingOptions.add_arguments(parser.add_argument_group("decoding"))
     add_hardware_options(parser)
     return parser
 

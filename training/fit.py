@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from model.command import run_command
+from model.options import flag
 from training.cli import (
     add_data_options,
     add_hardware_options,
@@ -32,7 +33,7 @@ from training.cli import (
     chosen_run_options,
 )
 from training.data.dataset import load_photos, pair_sources
-from training.engine.config import FINE_TUNING, as_option
+from training.engine.config import FINE_TUNING
 from training.engine.distributed import broadcast_from_main, process_group
 from training.runs.initialization import Initialization
 from training.runs.run import Run
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.fit",
         description=__doc__,
         epilog="With --start-from the defaults are "
-        + ", ".join(f"{as_option(name)} {value}" for name, value in FINE_TUNING.items())
+        + ", ".join(f"{flag(name)} {value}" for name, value in FINE_TUNING.items())
         + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

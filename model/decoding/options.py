@@ -1,50 +1,35 @@
-"""The options of decoding: one table for Python, the command line and HTTP.
-
-The metadata of each field holds its ``type``, its ``low`` and ``high`` limits (inclusive, None for a flag)
-and its ``help``.
-"""
+"""The options of decoding: one table for Python, the command line and HTTP."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 from model.config import MAX_TOKENS
 from model.errors import OptionsError
+from model.options import ArgumentParser, add_arguments, check_options, given, option
 
 MAX_BEAM_SIZE = 10
 MAX_SEED = 2**32 - 1
-
-
-class ArgumentParser(Protocol):
-    """What ``add_arguments`` needs of an argparse parser or argument group."""
-
-    def add_argument(self, flag: str, /, **settings: Any) -> Any:
-        """Add one option."""
-
-
-def _option(kind: type, default: Any, low: float | None, high: float | None, meaning: str) -> Any:
-    metadata = {"type": kind, "low": low, "high": high, "help": meaning}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingOptions:
     """How captions are decoded. Defaults were chosen on the validation set."""
 
-    beam_size: int = _option(int, 3, 1, MAX_BEAM_SIZE, "hypotheses in the beam; 1 is greedy decoding")
-    num_captions: int = _option(int, 1, 1, MAX_BEAM_SIZE, "captions per photo, at most the beam size")
-    max_length: int | None = _option(
-        int, None, 1, MAX_TOKENS, "maximum length of a caption in tokens (default: the model's own)"
+    beam_size: int = option(3, "hypotheses in the beam, 1 for greedy decoding", low=1, high=MAX_BEAM_SIZE)
+    num_captions: int = option(1, "captions per photo, at most the beam size", low=1, high=MAX_BEAM_SIZE)
+    max_length: int | None = option(
+        None, "maximum tokens of a caption, by default the model's own", kind=int, low=1, high=MAX_TOKENS
     )
-    length_penalty: float = _option(float, 0.7, 0, 2, "captions rank by log-probability / length ** X")
-    phrase_weight: float = _option(
-        float, 1.25, 0, 100, "weight of the phrase score in ranking; no effect without a phrase head"
+    length_penalty: float = option(0.7, "captions rank by log-probability / length ** X", low=0, high=2)
+    phrase_weight: float = option(
+        1.25, "weight of the phrase score in ranking, no effect without a phrase head", low=0, high=100
     )
-    allow_repeats: bool = _option(bool, False, None, None, "allow a caption to repeat a pair of words")
-    draw_seed: int | None = _option(
-        int, None, 0, MAX_SEED, "seed for sampling hard attention (default: its most likely location)"
+    allow_repeats: bool = option(False, "allow a caption to repeat a pair of words")
+    draw_seed: int | None = option(
+        None, "seed for sampling hard attention, not sampled by default", kind=int, low=0, high=MAX_SEED
     )
 
     def __post_init__(self) -> None:
@@ -53,21 +38,7 @@ class DecodingOptions:
         Raises:
             OptionsError: a value has another type or is outside its limits.
         """
-        for option in fields(self):
-            value, kind = getattr(self, option.name), option.metadata["type"]
-            low, high = option.metadata["low"], option.metadata["high"]
-            if value is None and option.default is None:
-                continue
-            if kind is bool:
-                valid, right = isinstance(value, bool), "true or false"
-            else:
-                is_number = (
-                    isinstance(value, int if kind is int else (int, float)) and type(value) is not bool
-                )
-                valid = is_number and low <= value <= high
-                right = f"a {'whole ' if kind is int else ''}number from {low} to {high}"
-            if not valid:
-                raise OptionsError(f"{option.name} is {value!r}; it must be {right}.")
+        check_options(self)
         if self.num_captions > self.beam_size:
             raise OptionsError(
                 f"num_captions is {self.num_captions}; it must be a whole number from 1 to {self.beam_size} "
@@ -81,27 +52,9 @@ class DecodingOptions:
         Raises:
             OptionsError: a value has another type or is outside its limits.
         """
-        names = [option.name for option in fields(cls)]
-        return cls(**{name: values[name] for name in names if values.get(name) is not None})
+        return cls(**given(cls, values))
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser, *names: str) -> None:
-        """Add command-line options such as ``--beam-size``; all of them if no ``names`` are given.
-
-        An option that is not given is parsed as None, as ``from_values`` expects.
-        """
-        for option in fields(cls):
-            if names and option.name not in names:
-                continue
-            flag, meaning = f"--{option.name.replace('_', '-')}", option.metadata["help"]
-            kind, low, high = (option.metadata[name] for name in ("type", "low", "high"))
-            if kind is bool:
-                parser.add_argument(flag, action="store_true", default=None, help=meaning)
-                continue
-            default = "" if option.default is None else f", default {option.default}"
-            parser.add_argument(
-                flag,
-                type=kind,
-                metavar="N" if kind is int else "X",
-                help=f"{meaning}, {low} to {high}{default}",
-            )
+        """Add command-line options such as ``--beam-size``; all of them if no ``names`` are given."""
+        add_arguments(parser, cls, names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from flask_smorest.fields import Upload
 from marshmallow import Schema, ValidationError, fields, validate
 
 from model import MAX_TOKENS, DecodingOptions
+from model.options import Option, options_of
 
 IMAGE_FIELD = "image"
 MAX_IMAGES = 16  # in a request
@@ -41,16 +41,14 @@ def parsed(text: str, kind: type) -> Any:
 class DecodingField(fields.Field[Any]):
     """A field of ``DecodingOptions``, which validates it; here it is only parsed."""
 
-    def __init__(self, option: dataclasses.Field[Any]) -> None:
-        self._kind = option.metadata["type"]
-        documented = {
-            "type": _JSON_TYPES[self._kind],
-            "description": option.metadata["help"],
-            "default": option.default,
-            "minimum": option.metadata["low"],
-            "maximum": option.metadata["high"],
-        }
-        super().__init__(metadata={name: value for name, value in documented.items() if value is not None})
+    def __init__(self, option: Option, default: Any) -> None:
+        self._kind = option.kind
+        documented: dict[str, Any] = {"type": _JSON_TYPES[option.kind], "description": option.help}
+        if default is not None:
+            documented["default"] = default
+        if option.kind is not bool:
+            documented |= {"minimum": option.low, "maximum": option.high}
+        super().__init__(metadata=documented)
 
     def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> Any:
         return parsed(value, self._kind)
@@ -89,7 +87,10 @@ class DecodingFields(Schema):
     """Decoding options."""
 
     class Meta:
-        include = {option.name: DecodingField(option) for option in dataclasses.fields(DecodingOptions)}
+        include = {
+            name: DecodingField(known, getattr(DecodingOptions(), name))
+            for name, known in options_of(DecodingOptions).items()
+        }
 
 
 class CaptionFields(DecodingFields):

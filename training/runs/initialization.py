@@ -15,10 +15,11 @@ from model import ModelConfig, OptionsError
 from model.captioner import check_device
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.network import CaptionNetwork
+from model.options import flag
 from model.tokenizer import advise_tokens
 from model.vocabulary import SPECIALS, Vocabulary
 from training.engine import distributed
-from training.engine.config import RunOptions, as_option
+from training.engine.config import RunOptions
 from training.errors import DataError
 
 # Fields that may differ between captioners whose weights mean the same.
@@ -118,7 +119,7 @@ def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig
     for name, value in network.items():
         if name not in FREE and value != getattr(start, name):
             raise OptionsError(
-                f"{as_option(name)} is {value}, but the captioner to start from has {getattr(start, name)}; "
+                f"{flag(name)} is {value}, but the captioner to start from has {getattr(start, name)}; "
                 "leave the option out, or leave out --start-from."
             )
     # The phrase head was trained for the old photos; training.phrases trains one for the new ones.
