@@ -27,15 +27,13 @@ import psutil
 from flask.testing import FlaskClient
 from PIL import Image, ImageDraw
 from tqdm import tqdm
-from werkzeug.datastructures import FileStorage
-from werkzeug.test import encode_multipart
 
+from benchmarks.harness.client import Upload
 from benchmarks.harness.report import benchmark_parser
 from service.app import create_app
 
 EXPECTED = (200, 400, 413, 415, 422)
 SIZE = (96, 64)
-SHORT = {"beam_size": "1", "max_length": "1", "overlays": "none"}
 MIN_BYTES = 16  # of a file that is mutated again
 WARM_UP = 100  # responses before the first reading of the memory
 # Lengths and sizes to write into a file: zero, one, and the ends of the signed and unsigned ranges.
@@ -196,11 +194,10 @@ def corrupt_files(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         yield kind, with_checksums(data) if kind == "PNG" and rng.random() < 0.7 else data
 
 
-def upload(client: FlaskClient, data: bytes) -> int:
+def status_of(client: FlaskClient, data: bytes) -> int:
     """The status code for a file. The caption is short, because decoding the file is what is tested."""
-    boundary, body = encode_multipart({"image": FileStorage(io.BytesIO(data), "a.jpg"), **SHORT})
-    content_type = f"multipart/form-data; boundary={boundary}"
-    return client.post("/v1/captions", data=body, content_type=content_type).status_code
+    upload = Upload.of(data, beam_size="1", max_length="1", overlays="none")
+    return client.post(upload.path, data=upload.body, content_type=upload.content_type).status_code
 
 
 def memory() -> int:
@@ -216,7 +213,7 @@ def fuzz(client: FlaskClient, count: int, seed: int) -> tuple[dict[str, Any], li
         if number == min(WARM_UP, count // 2):
             before = memory()
         start = time.perf_counter()
-        status = upload(client, data)
+        status = status_of(client, data)
         slowest = max(slowest, (1000 * (time.perf_counter() - start), number))
         statuses[kind][status] += 1
         if status not in EXPECTED:

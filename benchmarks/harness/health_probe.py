@@ -42,7 +42,7 @@ def main() -> None:
         stop.set()
 
     threading.Thread(target=wait_for_end, daemon=True).start()
-    while not stop.wait(INTERVAL):
+    while not seconds or not stop.wait(INTERVAL):
         response = get(port, "/healthz")
         seconds.append(response.seconds if response.status == 200 else None)
     print(json.dumps(seconds))
