@@ -9,6 +9,7 @@ import pytest
 from model import Captioner
 from model.files import locked
 from training import compare
+from training.comparison.results import ends_after_truncation
 from training.comparison.table import as_markdown
 from training.comparison.table import compare as compare_results
 from training.data.dataset import load_photos
@@ -364,3 +365,10 @@ def test_grounding_interval_needs_a_single_run(world):
     assert alone["intervals"] == alone["reference"]["intervals"] == {"pointing_accuracy": [0.4, 0.6]}
     assert "intervals" not in several
     assert several["words"] == several["reference"]["words"] == 3
+
+
+def test_older_experiments_also_end_truncated_captions(tmp_path):
+    assert not ends_after_truncation(tmp_path / "new")
+    for record, ends in (({}, True), ({"end_after_truncation": False}, False)):
+        (tmp_path / "settings.json").write_text(json.dumps(record))
+        assert ends_after_truncation(tmp_path) is ends

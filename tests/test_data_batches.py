@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import WORDS, draw_photo
 from PIL import Image
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from model import tokenizer
+from model.config import MAX_TOKENS
 from model.vocabulary import Vocabulary
 from training.data.batches import (
-    LONGEST_CAPTION,
+    MAX_CAPTION_WORDS,
     Draw,
     EpochSampler,
     Example,
@@ -25,6 +29,7 @@ from training.data.batches import (
 )
 from training.data.caption_files import CaptionedPhoto
 from training.data.dataset import load_photos
+from training.data.features import FeatureDataset
 from training.errors import DataError
 
 
@@ -81,16 +86,48 @@ def test_mirrored_photo_has_mirrored_captions(photos):
     vocabulary = Vocabulary(words)
     upright = encode_captions(photos[0], vocabulary, is_mirrored=False)[1]
     mirrored = encode_captions(photos[0], vocabulary, is_mirrored=True)[1]
-    assert vocabulary.decode(upright) == ["the", "dog", "is", "left", "of", "a", "cat"]
-    assert vocabulary.decode(mirrored) == ["the", "dog", "is", "right", "of", "a", "cat"]
+    assert vocabulary.decode(upright[:-1]) == ["the", "dog", "is", "left", "of", "a", "cat"]
+    assert vocabulary.decode(mirrored[:-1]) == ["the", "dog", "is", "right", "of", "a", "cat"]
 
 
-def test_captions_are_truncated(tmp_path, vocabulary):
-    path = write_karpathy(tmp_path, [("a.png", "train", ["dog " * 40])])
-    [photo] = load_photos([(path, tmp_path / "images")])
-    assert encode_captions(photo, vocabulary, is_mirrored=False) == [
-        vocabulary.encode(["dog"] * LONGEST_CAPTION)
-    ]
+def captioned(*captions: tuple[str, ...]) -> CaptionedPhoto:
+    return CaptionedPhoto(path=Path("a.png"), captions=captions, split="train")
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, 20])
+def test_only_whole_captions_end(vocabulary, extra):
+    [ids] = encode_captions(captioned(("dog",) * (MAX_CAPTION_WORDS + extra)), vocabulary, is_mirrored=False)
+    words = vocabulary.encode(["dog"] * min(MAX_CAPTION_WORDS, MAX_CAPTION_WORDS + extra))
+    assert ids == (words if extra > 0 else [*words, Vocabulary.end_id])
+
+
+def test_only_whole_captions_of_characters_end():
+    vocabulary = Vocabulary(["一"], tokenizer.CHARACTERS)
+    photo = captioned(("一" * MAX_TOKENS,), ("一" * (MAX_TOKENS + 1),))
+    whole, truncated = encode_captions(photo, vocabulary, is_mirrored=False)
+    assert whole == [*truncated, Vocabulary.end_id]
+    assert len(truncated) == MAX_TOKENS
+
+
+def test_older_runs_also_end_truncated_captions(vocabulary):
+    photo = captioned(("dog",) * (MAX_CAPTION_WORDS + 1), ("dog",))
+    captions = encode_captions(photo, vocabulary, is_mirrored=False, end_after_truncation=True)
+    assert [ids[-1] for ids in captions] == [Vocabulary.end_id] * 2
+
+
+def test_datasets_teach_no_end_after_truncation(photos, vocabulary, config):
+    long = replace(photos[0], captions=(("dog",) * 40,))
+    for end_after_truncation in (False, True):
+        options = {"end_after_truncation": end_after_truncation}
+        for dataset in (
+            PhotoDataset([long], vocabulary, config, **options),
+            FeatureDataset([long], vocabulary, np.zeros((1, 2, 3, 4), np.float16), **options),
+        ):
+            [ids] = dataset[Draw(0, 0)].captions
+            assert (ids[-1] == Vocabulary.end_id) is end_after_truncation
+            batch = collate([dataset[Draw(0, 0)]])
+            assert (Vocabulary.end_id in batch.targets) is end_after_truncation
+            assert batch.references() == [[ids]]
 
 
 def test_half_of_the_examples_are_mirrored():
@@ -173,7 +210,8 @@ def examples():
     examples = []
     for photo, of_one in enumerate(lengths):
         captions = [
-            torch.randint(4, 4 + len(WORDS), (length,), generator=generator).tolist() for length in of_one
+            [*torch.randint(4, 4 + len(WORDS), (length,), generator=generator).tolist(), Vocabulary.end_id]
+            for length in of_one
         ]
         examples.append(Example(torch.full((3, 2, 2), float(photo)), captions))
     return examples
@@ -186,7 +224,7 @@ def test_batch_is_sorted_by_caption_length(examples):
     assert owners == [0, 2, 1, 0, 2, 2]
     fed = [row[1:length].tolist() for row, length in zip(batch.words, batch.lengths, strict=True)]
     for owner, ids in zip(owners, fed, strict=True):
-        assert ids in examples[owner].captions
+        assert [*ids, Vocabulary.end_id] in examples[owner].captions
     assert torch.equal(batch.inputs, torch.stack([example.inputs for example in examples]))
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from model.encoder import Encoder
 from model.preprocess import Preprocess
+from model.vocabulary import Vocabulary
 from training.data.batches import Draw, is_mirrored_draw
 from training.data.caption_files import CaptionedPhoto
 from training.data.features import FeatureDataset, _fingerprint, cached_features
@@ -192,5 +193,5 @@ def test_cached_example_matches_drawn_photo(path, encoder, config, photos, vocab
         seen.add(mirrored)
         assert inputs.dtype == torch.float32
         assert torch.equal(inputs, torch.tensor(features[1, int(mirrored)], dtype=torch.float32))
-        assert captions == [vocabulary.encode(words) for words in photos[1].captions]
+        assert captions == [[*vocabulary.encode(words), Vocabulary.end_id] for words in photos[1].captions]
     assert seen == {True, False}

@@ -67,7 +67,7 @@ def train_captioner(scenes: list[Scene]) -> Captioner:
     )
     preprocess = Preprocess(config)
     examples = [
-        Example(preprocess(scene.image), [vocabulary.encode(words)])
+        Example(preprocess(scene.image), [[*vocabulary.encode(words), Vocabulary.end_id]])
         for scene, words in zip(scenes, texts, strict=True)
     ]
     torch.manual_seed(0)

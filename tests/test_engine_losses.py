@@ -37,7 +37,7 @@ def test_cross_entropy_of_bfloat16_logits_is_float32(generator):
 
 def test_loss_ignores_padding(network: CaptionNetwork, generator):
     photos = torch.randn(3, 3, 40, 40, generator=generator)
-    captions = [[4, 5, 6, 7, 8, 9, 10], [4, 6], [5]]
+    captions = [[4, 5, 6, 7, 8, 9, 10, 2], [4, 6, 2], [5, 2]]
 
     def loss_of(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, int]:
         batch = collate([Example(photos[row], [captions[row]]) for row in rows])

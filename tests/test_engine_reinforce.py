@@ -368,7 +368,7 @@ def test_baseline_is_moving_average_of_rewards(hard_config: ModelConfig, tmp_pat
         network.decoder.output.weight.zero_()  # so that what is said, and with it the reward, never changes
         network.decoder.output.bias.copy_(torch.linspace(-1, 1, 11))
     trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
-    batch = collate([Example(features[0], [[4, 5, 6], [7]])])
+    batch = collate([Example(features[0], [[4, 5, 6, Vocabulary.end_id], [7, Vocabulary.end_id]])])
     reward = network.decoder.output.bias.detach().log_softmax(0)[batch.targets].mean().item()
     found = []
     for _ in range(3):
@@ -382,7 +382,7 @@ def test_baseline_is_moving_average_of_rewards(hard_config: ModelConfig, tmp_pat
 def test_baseline_is_resumed(hard_config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(hard_config)
     trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
-    batch = collate([Example(features[0], [[4, 5, 6], [7]])])
+    batch = collate([Example(features[0], [[4, 5, 6, Vocabulary.end_id], [7, Vocabulary.end_id]])])
     trainer.train_step([batch])
     kept = baseline_in(trainer, tmp_path)
     assert kept < -0.1
@@ -394,7 +394,9 @@ def test_baseline_is_resumed(hard_config: ModelConfig, tmp_path: Path) -> None:
 def test_other_kinds_have_no_baseline(config: ModelConfig, tmp_path: Path) -> None:
     network, features = make_network(replace(config, image_size=16))
     trainer = Trainer(network, STILL, steps_per_epoch=5, precision="fp32")
-    trainer.train_step([collate([Example(features[0], [[4, 5, 6], [7]])])])
+    trainer.train_step(
+        [collate([Example(features[0], [[4, 5, 6, Vocabulary.end_id], [7, Vocabulary.end_id]])])]
+    )
     assert baseline_in(trainer, tmp_path) == 0
 
 
@@ -436,7 +438,7 @@ def test_hard_attention_learns_location(
     losses = []
     for step in range(steps):
         features, _, things = hidden_objects(photos, step, network.encoder.feature_dim)
-        captions = [[[4 + int(thing)]] for thing in things]
+        captions = [[[4 + int(thing), Vocabulary.end_id]] for thing in things]
         batch = collate([Example(*example) for example in zip(features, captions, strict=True)])
         losses.append(trainer.train_step([batch])[0])
     assert sum(losses[-10:]) < sum(losses[:10]) / 3

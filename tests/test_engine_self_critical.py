@@ -34,7 +34,11 @@ RECIPE = TrainConfig(
 
 def make_batch(image_size: int) -> Batch:
     generator = torch.Generator().manual_seed(1)
-    captions = ([[4, 5, 7, 9], [4, 5, 7, 10]], [[8, 6]], [[10, 4, 6, 5], [10, 4]])
+    captions = (
+        [[4, 5, 7, 9, END], [4, 5, 7, 10, END]],
+        [[8, 6, END]],
+        [[10, 4, 6, 5, END], [10, 4, END]],
+    )
     examples = [
         Example(torch.randn((3, image_size, image_size), generator=generator), texts) for texts in captions
     ]
@@ -168,7 +172,7 @@ def test_self_critical_phase_starts_from_ema(config):
 
 
 def test_batch_keeps_its_references(config):
-    captions = [[[4, 5, 7], [9]], [[8, 6]], [[5], [4, 4, 4, 4]]]
+    captions = [[[4, 5, 7, END], [9, END]], [[8, 6, END]], [[5, END], [4, 4, 4, 4]]]  # one is truncated
     batch = collate([Example(torch.zeros(3, 40, 40), texts) for texts in captions])
     found = [sorted(texts) for texts in batch.references()]
-    assert found == [sorted([*ids, END] for ids in texts) for texts in captions]
+    assert found == [sorted(texts) for texts in captions]

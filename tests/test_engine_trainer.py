@@ -10,6 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from model import ModelConfig, OptionsError
 from model.network import CaptionNetwork
+from model.vocabulary import Vocabulary
 from training.data.batches import Batch, Example, collate
 from training.engine.config import TrainConfig
 from training.engine.objective import Phase
@@ -35,7 +36,7 @@ def make_batch(config: ModelConfig, seed: int, shape: tuple[int, ...] | None = N
     for lengths in ((3, 5), (2,), (4, 1)):
         inputs = torch.randn(shape or (3, config.image_size, config.image_size), generator=generator)
         captions = [torch.randint(4, 11, (length,), generator=generator).tolist() for length in lengths]
-        examples.append(Example(inputs, captions))
+        examples.append(Example(inputs, [[*ids, Vocabulary.end_id] for ids in captions]))
     return collate(examples)
 
 

@@ -18,6 +18,7 @@ from model.files import locked
 from model.network import CaptionNetwork
 from model.options import flag, options_of
 from training import average, compare, fit, phrases
+from training.data.batches import PhotoDataset
 from training.data.shapes import write_world
 from training.engine.config import RunOptions, TrainConfig
 from training.engine.trainer import Trainer
@@ -446,11 +447,30 @@ def test_run_from_before_a_config_field_resumes(world, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     origin = json.loads((run / "origin.json").read_text())
-    del origin["score_blur"], origin["mean"]
+    del origin["score_blur"], origin["mean"], origin["end_after_truncation"]
     (run / "origin.json").write_text(json.dumps(origin))
     assert fit.main(command(world, run, "--resume")) == 0
     assert_same_run(run, whole)
     assert fit.main(command(world, run, "--resume", "--score-blur", "1")) == 2
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_truncated_captions_are_taught_as_the_run_began(world, whole, tmp_path, monkeypatch, is_old):
+    run, taught = tmp_path / "run", []
+    shutil.copytree(whole, run)
+    origin = json.loads((run / "origin.json").read_text())
+    assert origin["end_after_truncation"] is False
+    if is_old:
+        del origin["end_after_truncation"]
+        (run / "origin.json").write_text(json.dumps(origin))
+
+    def watch(*arguments, end_after_truncation):
+        taught.append(end_after_truncation)
+        return PhotoDataset(*arguments, end_after_truncation=end_after_truncation)
+
+    monkeypatch.setattr("training.runs.run.PhotoDataset", watch)
+    assert fit.main(command(world, run, "--resume", "--epochs", "3")) == 0
+    assert set(taught) == {is_old}
 
 
 def test_state_with_other_parameter_order_is_refused(world, whole, tmp_path, capsys):

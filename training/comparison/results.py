@@ -51,7 +51,20 @@ def _with_defaults(before: dict[str, Any], settings: dict[str, Any]) -> dict[str
     known["recipe"] = {
         name: value for name, value in known["recipe"].items() if REMOVED_OPTIONS.get(name) != value
     }
+    before = {"end_after_truncation": True} | before
     return before | {name: values | known[name] for name, values in defaults.items()}
+
+
+def ends_after_truncation(folder: Path) -> bool:
+    """``RunOptions.end_after_truncation`` of every run in the folder; of a new experiment False.
+
+    Raises:
+        DataError: the settings in the folder are damaged.
+    """
+    path = folder / SETTINGS
+    return path.exists() and bool(
+        read_record(path, "choose another --output").get("end_after_truncation", True)
+    )
 
 
 def read_results(folder: Path, photos: int) -> list[dict[str, Any]]:

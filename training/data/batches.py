@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -20,7 +20,7 @@ from model.vocabulary import Vocabulary
 from training.data.caption_files import CaptionedPhoto
 from training.errors import DataError
 
-LONGEST_CAPTION = 22  # words; the one caption in a hundred that is longer is cut for training
+MAX_CAPTION_WORDS = 22  # longer captions, one in a hundred, are truncated for training
 
 # Mirrored photos need mirrored words.
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
@@ -49,17 +49,18 @@ class Batch(NamedTuple):
         return Batch(inputs, owners, words, targets, self.lengths)
 
     def references(self) -> list[list[list[int]]]:
-        """For each photo its captions as ids to predict, the end token included."""
-        found: list[list[list[int]]] = [[] for _ in self.inputs]
-        for owner, ids, length in zip(
-            self.owners.tolist(), self.words.tolist(), self.lengths.tolist(), strict=True
-        ):
-            found[owner].append([*ids[1:length], Vocabulary.end_id])
-        return found
+        """The captions of each photo as ids to predict."""
+        packed = pack_padded_sequence(self.words, self.lengths, batch_first=True)
+        targets, _ = pad_packed_sequence(packed._replace(data=self.targets), batch_first=True)  # (N, T)
+        captions: list[list[list[int]]] = [[] for _ in self.inputs]
+        rows = zip(self.owners.tolist(), targets.tolist(), self.lengths.tolist(), strict=True)
+        for owner, ids, length in rows:
+            captions[owner].append(ids[:length])
+        return captions
 
 
 class Example(NamedTuple):
-    """One photo as the network takes it, and its captions in ids."""
+    """The network's input for one photo, and its captions as ids to predict, see ``encode_captions``."""
 
     inputs: Tensor  # (3, S, S), or (L, F)
     captions: list[list[int]]
@@ -70,7 +71,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     inputs = torch.stack([example.inputs for example in examples])
     captions = [(owner, ids) for owner, example in enumerate(examples) for ids in example.captions]
     captions.sort(key=lambda caption: -len(caption[1]))
-    return as_batch(inputs, [(owner, [*ids, Vocabulary.end_id]) for owner, ids in captions])
+    return as_batch(inputs, captions)
 
 
 def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> Batch:
@@ -99,9 +100,18 @@ class Draw(NamedTuple):
 class PhotoDataset(Dataset[Example]):
     """Training photos, randomly cropped, mirrored and recoloured."""
 
-    def __init__(self, photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        photos: Sequence[CaptionedPhoto],
+        vocabulary: Vocabulary,
+        config: ModelConfig,
+        *,
+        end_after_truncation: bool = False,
+    ) -> None:
+        """``end_after_truncation``: see ``encode_captions``."""
         self._photos = photos
         self._vocabulary = vocabulary
+        self._end_after_truncation = end_after_truncation
         self._preprocess = Preprocess(config)
         # Mild: a caption must stay true of what is left of its photo.
         self._augment = v2.Compose(
@@ -127,7 +137,10 @@ class PhotoDataset(Dataset[Example]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.seed)
             image = self._augment(image)
-        return Example(self._preprocess(image), encode_captions(photo, self._vocabulary, is_mirrored))
+        captions = encode_captions(
+            photo, self._vocabulary, is_mirrored, end_after_truncation=self._end_after_truncation
+        )
+        return Example(self._preprocess(image), captions)
 
 
 def is_mirrored_draw(draw: Draw) -> bool:
@@ -135,11 +148,23 @@ def is_mirrored_draw(draw: Draw) -> bool:
     return random.Random(draw.seed).random() < 0.5
 
 
-def encode_captions(photo: CaptionedPhoto, vocabulary: Vocabulary, is_mirrored: bool) -> list[list[int]]:
-    """The captions as ids, of the photo or of its mirror image."""
-    captions = [mirror_words(words) if is_mirrored else words for words in photo.captions]
-    # Without spaces a caption is one word, however long: of that, what no search can write is not learnt.
-    return [vocabulary.encode(words[:LONGEST_CAPTION])[:MAX_TOKENS] for words in captions]
+def encode_captions(
+    photo: CaptionedPhoto, vocabulary: Vocabulary, is_mirrored: bool, *, end_after_truncation: bool = False
+) -> list[list[int]]:
+    """The captions of a photo, or of its mirror image, as ids to predict.
+
+    The end token comes last, except after a truncated caption, whose last word is not where a sentence ends.
+    Runs that were started by earlier versions also teach it there (``end_after_truncation``).
+    """
+    captions = []
+    for words in photo.captions:
+        # Without spaces a caption is one word of any length: what no search can write is not learnt.
+        kept = (mirror_words(words) if is_mirrored else words)[:MAX_CAPTION_WORDS]
+        ids = vocabulary.encode(kept)
+        is_truncated = len(words) > MAX_CAPTION_WORDS or len(ids) > MAX_TOKENS
+        has_end = end_after_truncation or not is_truncated
+        captions.append([*ids[:MAX_TOKENS], *[Vocabulary.end_id] * has_end])
+    return captions
 
 
 class EpochSampler:

@@ -28,18 +28,27 @@ class FeatureDataset(Dataset[Example]):
     """Training photos as cached features, half of the draws mirrored."""
 
     def __init__(
-        self, photos: Sequence[CaptionedPhoto], vocabulary: Vocabulary, features: np.ndarray
+        self,
+        photos: Sequence[CaptionedPhoto],
+        vocabulary: Vocabulary,
+        features: np.ndarray,
+        *,
+        end_after_truncation: bool = False,
     ) -> None:
-        """``features``: (photos, 2, L, F), as ``cached_features`` gives them."""
+        """``features``: (photos, 2, L, F), see ``cached_features``; for the rest see ``encode_captions``."""
         self._photos = photos
         self._vocabulary = vocabulary
         self._features = features
+        self._end_after_truncation = end_after_truncation
 
     def __getitem__(self, draw: Draw) -> Example:
         is_mirrored = is_mirrored_draw(draw)
         features = torch.tensor(self._features[draw.photo, int(is_mirrored)], dtype=torch.float32)  # (L, F)
         photo = self._photos[draw.photo]
-        return Example(features, encode_captions(photo, self._vocabulary, is_mirrored))
+        captions = encode_captions(
+            photo, self._vocabulary, is_mirrored, end_after_truncation=self._end_after_truncation
+        )
+        return Example(features, captions)
 
 
 def cached_features(

@@ -74,6 +74,7 @@ class RunOptions:
     images: tuple[Path, ...]  # for each, the folder of its photos
     output: Path  # folder to write
     features: Path | None = None  # cache of the frozen encoder's features; None: no cache
+    end_after_truncation: bool = False  # as in runs of earlier versions, see ``encode_captions``
     skip_problems: bool = option(
         False, "train without the photos that python -m training.check reports, instead of stopping"
     )

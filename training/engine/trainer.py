@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from model.files import replacing
 from model.network import CaptionNetwork
-from training.data.batches import LONGEST_CAPTION, Batch
+from training.data.batches import MAX_CAPTION_WORDS, Batch
 from training.engine import distributed
 from training.engine.cider_reward import CiderReward
 from training.engine.config import TrainConfig
@@ -62,7 +62,7 @@ class Trainer:
         steps_per_epoch: int,
         precision: str = "fp32",
         reward: CiderReward | None = None,
-        max_length: int = LONGEST_CAPTION,
+        max_length: int = MAX_CAPTION_WORDS,
     ) -> None:
         """Create a trainer at its first step.
 

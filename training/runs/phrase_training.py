@@ -58,7 +58,7 @@ class PhraseTable:
         """Collect the phrases in the captions of ``min_count`` photos or more.
 
         Args:
-            captions: of each training photo, as ids with the end token.
+            captions: of each training photo, see ``encode_captions``.
             min_count: photos.
 
         Raises:
@@ -113,10 +113,7 @@ def train_phrase_head(
         OptionsError: images of the new size have another grid than the weights.
     """
     captions = [
-        [
-            [[*ids, Vocabulary.end_id] for ids in encode_captions(photo, start.vocabulary, is_mirrored)]
-            for photo in photos
-        ]
+        [encode_captions(photo, start.vocabulary, is_mirrored) for photo in photos]
         for is_mirrored in (False, True)
     ]
     table = PhraseTable(captions[0], min_count=recipe.min_count)

@@ -17,9 +17,8 @@ from tqdm import tqdm
 from model import Captioner, CheckpointInfo, DecodingOptions, OptionsError
 from model.checkpoint import save_checkpoint
 from model.files import sha256_repr
-from model.vocabulary import Vocabulary
 from training.data.batches import (
-    LONGEST_CAPTION,
+    MAX_CAPTION_WORDS,
     Batch,
     Draw,
     EpochSampler,
@@ -94,6 +93,12 @@ class Run:
                 f"{distributed.world_size()} processes x --accumulate {options.accumulate} split a step into "
                 f"{self._parts} batches; --batch-size and the training photos must be at least as many."
             )
+        # A run that an earlier version started has no such field, and goes on as it began.
+        self._end_after_truncation: bool = (
+            self._directory.read_origin().get("end_after_truncation", True)
+            if options.resume
+            else options.end_after_truncation
+        )
         texts = [words for photo in self._train for words in photo.captions]
         network, self._config, self._vocabulary = initialization.build(texts, recipe.seed)
         self._trainer = Trainer(
@@ -102,7 +107,7 @@ class Run:
             steps_per_epoch=len(self._sampler(epoch=0)),
             precision=options.precision,
             reward=CiderReward(self._references()) if recipe.self_critical_epochs else None,
-            max_length=max(LONGEST_CAPTION, self._config.caption_length),
+            max_length=max(MAX_CAPTION_WORDS, self._config.caption_length),
         )
         is_main = distributed.is_main_process()
         self._reporter = Reporter(options.output, self._val, recipe.seed) if is_main else None
@@ -110,10 +115,11 @@ class Run:
         self._saved = time.monotonic()
 
     def _references(self) -> Iterator[list[list[int]]]:
-        """Captions of each training photo as ids, with the end token."""
+        """Captions of each training photo as ids to predict."""
         for photo in self._train:
-            captions = encode_captions(photo, self._vocabulary, is_mirrored=False)
-            yield [[*ids, Vocabulary.end_id] for ids in captions]
+            yield encode_captions(
+                photo, self._vocabulary, is_mirrored=False, end_after_truncation=self._end_after_truncation
+            )
 
     def _sampler(self, *, epoch: int, skip: int = 0) -> EpochSampler:
         size, seed = self._recipe.batch_size, self._recipe.seed
@@ -130,6 +136,7 @@ class Run:
             "seed": self._recipe.seed,
             "photographs": len(self._train),
             "steps_per_epoch": len(self._sampler(epoch=0)),  # depends on the number of processes
+            "end_after_truncation": self._end_after_truncation,
             "captions_sha256": sha256_repr((texts, self._vocabulary.words)),
             "val_sha256": sha256_repr(val),
         }
@@ -250,14 +257,21 @@ class Run:
     def _dataset(self, phase: Phase) -> Dataset[Example]:
         # Not in the self-critical phase, which overfits without augmentation.
         if self._options.features is None or phase is not Phase.FROZEN:
-            return PhotoDataset(self._train, self._vocabulary, self._config)
+            return PhotoDataset(
+                self._train,
+                self._vocabulary,
+                self._config,
+                end_after_truncation=self._end_after_truncation,
+            )
         encoder = self._trainer.network.encoder
         with self._trainer.autocast():
             if distributed.is_main_process():
                 cached_features(self._options.features, encoder, self._config, self._train)
             distributed.barrier()
             features = cached_features(self._options.features, encoder, self._config, self._train)
-        return FeatureDataset(self._train, self._vocabulary, features)
+        return FeatureDataset(
+            self._train, self._vocabulary, features, end_after_truncation=self._end_after_truncation
+        )
 
     def _captioner(self) -> Captioner:
         """The captioner with the current EMA weights."""

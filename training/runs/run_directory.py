@@ -65,11 +65,11 @@ class RunDirectory:
         (self.path / LOG).unlink(missing_ok=True)  # of a run that died before its first save
         write_whole(self.path / ORIGIN, json.dumps(origin, indent=1))
 
-    def check_origin(self, origin: dict[str, Any]) -> None:
-        """Check that the run in the folder was started with this ``origin``.
+    def read_origin(self) -> dict[str, Any]:
+        """What ``begin`` wrote.
 
         Raises:
-            TrainingError: there is no run, or it was started with something else.
+            TrainingError: there is no run, or the file is damaged.
         """
         try:
             before = json.loads((self.path / ORIGIN).read_text(encoding="utf-8"))
@@ -77,7 +77,16 @@ class RunDirectory:
             raise TrainingError(f"There is no run in {self.path} to resume.") from None
         if not isinstance(before, dict):
             raise TrainingError(f"{self.path / ORIGIN} is damaged; choose another --output.")
-        before = network_defaults(origin) | before  # fields that are newer than the run had their defaults
+        return before
+
+    def check_origin(self, origin: dict[str, Any]) -> None:
+        """Check that the run in the folder was started with this ``origin``.
+
+        Raises:
+            TrainingError: there is no run, or it was started with something else.
+        """
+        # Fields that are newer than the run had these values.
+        before = network_defaults(origin) | {"end_after_truncation": True} | self.read_origin()
         changed = [name for name, value in origin.items() if before.get(name) != value]
         if changed:
             raise TrainingError(
