@@ -22,12 +22,12 @@ from training.errors import DataError
 
 MAX_CAPTION_WORDS = 22  # longer captions, one in a hundred, are truncated for training
 
-# Mirrored photos need mirrored words.
+# Mirroring a photo swaps these words.
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 
 
 def mirror_words(words: Sequence[str]) -> tuple[str, ...]:
-    """A caption of the mirrored photo: left and right change places."""
+    """The caption of the mirrored photo: left and right are swapped."""
     return tuple(_MIRRORED.get(word, word) for word in words)
 
 
@@ -98,7 +98,7 @@ class Draw(NamedTuple):
 
 
 class PhotoDataset(Dataset[Example]):
-    """Training photos, randomly cropped, mirrored and recoloured."""
+    """Training photos with random crops, flips and colours."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class PhotoDataset(Dataset[Example]):
         self._vocabulary = vocabulary
         self._end_after_truncation = end_after_truncation
         self._preprocess = Preprocess(config)
-        # Mild: a caption must stay true of what is left of its photo.
+        # Mild, so that a caption stays true of the crop.
         self._augment = v2.Compose(
             [
                 v2.RandomResizedCrop(
@@ -127,9 +127,9 @@ class PhotoDataset(Dataset[Example]):
         )
 
     def __getitem__(self, draw: Draw) -> Example:
-        """The drawn photo, the same for the same seed whatever process asks."""
+        """The drawn photo; the same seed gives the same example in any process."""
         photo = self._photos[draw.photo]
-        # Squashed first, as when captioning: of a wide photo a crop would leave half.
+        # Squashed first, as when captioning, because a crop of a wide photo would lose half of it.
         image = self._preprocess.squash(photo.read())
         is_mirrored = is_mirrored_draw(draw)
         if is_mirrored:
@@ -144,7 +144,7 @@ class PhotoDataset(Dataset[Example]):
 
 
 def is_mirrored_draw(draw: Draw) -> bool:
-    """Whether this draw shows the photo mirrored: half of them do."""
+    """Whether this draw mirrors the photo, as half of all draws do."""
     return random.Random(draw.seed).random() < 0.5
 
 
@@ -168,9 +168,9 @@ def encode_captions(
 
 
 class EpochSampler:
-    """The steps of one epoch in an order that the seed and the epoch alone decide.
+    """The steps of one epoch, in an order that depends only on the seed and the epoch.
 
-    So a run that was stopped can go on in the middle of an epoch with the steps it had not done.
+    A run can therefore be resumed in the middle of an epoch.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class EpochSampler:
         rng = random.Random(seed * 1_000_003 + epoch)
         order = rng.sample(range(count), count)
         draws = [Draw(index, rng.getrandbits(32)) for index in order]
-        # Too few to be split join those before.
+        # Photos too few to be split join the step before.
         starts = [at for at in range(0, count, batch_size) if count - at >= parts]
         ends = [*starts[1:], count]
         self._steps = [draws[start:end] for start, end in zip(starts, ends, strict=True)][skip:]

@@ -1,8 +1,7 @@
-"""Features of a frozen encoder, computed once and kept on disk for all epochs."""
+"""Features of a frozen encoder, computed once and cached on disk for all epochs."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from model import ModelConfig
 from model.captioner import BATCH_SIZE
 from model.encoder import Encoder
-from model.files import temporary_path
+from model.files import sha256_bytes, temporary_path
 from model.preprocess import Preprocess
 from model.vocabulary import Vocabulary
 from training.data.batches import Draw, Example, encode_captions, is_mirrored_draw
@@ -54,7 +53,7 @@ class FeatureDataset(Dataset[Example]):
 def cached_features(
     path: Path, encoder: Encoder, config: ModelConfig, photos: Sequence[CaptionedPhoto]
 ) -> np.ndarray:
-    """Features of all photos and of their mirror images, from ``path`` if it holds these.
+    """Features of photos and of their mirror images, read from ``path`` if it has them.
 
     Returns:
         (photos, 2, L, F) in half precision, mapped from the file; [:, 1] are the mirror images.
@@ -63,7 +62,7 @@ def cached_features(
         DataError: a photo cannot be read.
     """
     fingerprint = _fingerprint(encoder, config, photos)
-    label = path.with_suffix(".sha256")  # what the features are of; written last, removed first
+    label = path.with_suffix(".sha256")  # of what the features depend on; written last, removed first
     if path.exists() and label.exists() and label.read_text(errors="replace").strip() == fingerprint:
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
     temporary = temporary_path(path)
@@ -86,7 +85,7 @@ def cached_features(
 def encoded_pairs(
     encoder: Encoder, preprocess: Preprocess, photos: Sequence[CaptionedPhoto]
 ) -> Iterator[Tensor]:
-    """Features of photos and of their mirror images, (n, 2, L, F) for some at a time, on the CPU.
+    """Features of photos and of their mirror images, in batches (B, 2, L, F) on the CPU.
 
     Shows a progress bar.
 
@@ -98,7 +97,7 @@ def encoded_pairs(
         images = [photo.read() for photo in photos[start : start + BATCH_SIZE]]
         both = torch.cat([_with_mirror(image, preprocess) for image in images])
         with torch.inference_mode():
-            encoded = encoder(both.to(device)).cpu()  # (2n, L, F)
+            encoded = encoder(both.to(device)).cpu()  # (2B, L, F)
         yield encoded.view(len(images), 2, *encoded.shape[1:])
 
 
@@ -109,8 +108,8 @@ def _with_mirror(image: Image.Image, preprocess: Preprocess) -> Tensor:
 
 
 def _fingerprint(encoder: Encoder, config: ModelConfig, photos: Sequence[CaptionedPhoto]) -> str:
-    """Changes with the encoder's weights and precision, with what it is shown, and with the photos."""
-    shown = (
+    """A hash of the encoder's weights and precision, of its preprocessing, and of the photo files."""
+    settings = (
         encoder.name,
         encoder.feature_shape,
         config.image_size,
@@ -118,10 +117,10 @@ def _fingerprint(encoder: Encoder, config: ModelConfig, photos: Sequence[Caption
         config.std,
         torch.is_autocast_enabled(next(encoder.parameters()).device.type),
     )
-    digest = hashlib.sha256(repr(shown).encode())
+    parts = [repr(settings).encode()]
     for name, value in encoder.state_dict().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        parts += (name.encode(), value.cpu().contiguous().numpy().tobytes())
     for photo in photos:
         file = photo.path.stat()
-        digest.update(f"{photo.path.resolve()} {file.st_size} {file.st_mtime_ns}".encode())
-    return digest.hexdigest()
+        parts.append(f"{photo.path.resolve()} {file.st_size} {file.st_mtime_ns}".encode())
+    return sha256_bytes(b"".join(parts))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from hashlib import sha256
+
+from model.files import sha256_bytes
 
 SPLITS = ("train", "restval", "val", "test")  # those of Karpathy; training uses train and restval
 HELD_OUT = 0.1  # share of photos without a split that become val, and share that become test
@@ -29,4 +30,4 @@ def split_by_name(names: Collection[str]) -> dict[str, str]:
 
 def _hash_fraction(name: str) -> float:
     """A name's hash as a number from 0 to 1."""
-    return int.from_bytes(sha256(name.encode()).digest()[:8]) / 2**64
+    return int(sha256_bytes(name.encode())[:16], 16) / 2**64

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from model import ImageError, open_image
+from model.files import sha256_bytes
 from model.preprocess import MAX_PIXELS, MAX_SIDE
 from training.data.caption_files import CaptionedPhoto
 from training.data.splits import SPLITS
@@ -50,7 +50,7 @@ class Problem:
 class _File(NamedTuple):
     """What is at the path of a photo."""
 
-    digest: bytes = b""  # sha256 of its bytes
+    sha256: str = ""  # of its bytes
     kind: str | None = None  # of its problem
     detail: str = ""
 
@@ -126,7 +126,7 @@ def _inspect_one(path: Path) -> _File:
         return _File(kind=CORRUPT, detail=str(error.strerror))
     except ImageError as error:
         return _File(kind=CORRUPT, detail=str(error))
-    return _File(digest=sha256(data).digest())
+    return _File(sha256=sha256_bytes(data))
 
 
 def _is_sound_large_jpeg(data: bytes) -> bool:
@@ -150,7 +150,7 @@ def _is_sound_large_jpeg(data: bytes) -> bool:
 def _find_leaks(photos: Sequence[CaptionedPhoto], files: Mapping[Path, _File]) -> list[Problem]:
     copies = defaultdict(list)
     for photo in photos:
-        copies[files[photo.path].digest].append(photo)
+        copies[files[photo.path].sha256].append(photo)
     problems = []
     for same in copies.values():
         kept = max(same, key=_distance_from_training)
