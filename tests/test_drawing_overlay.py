@@ -201,7 +201,7 @@ def test_word_overlay_keeps_aspect_ratio(size: tuple[int, int], shown: tuple[int
 
 @pytest.mark.parametrize(
     ("sentence", "index", "right"),
-    [("a dog", 2, "give 0 to 1"), ("a dog", -1, "give 0 to 1"), ("", 0, "nothing to draw")],
+    [("a dog", 2, "choose 0 to 1"), ("a dog", -1, "choose 0 to 1"), ("", 0, "nothing to draw")],
 )
 def test_invalid_word_index_is_refused(sentence: str, index: int, right: str) -> None:
     with pytest.raises(OptionsError, match=right):
@@ -366,14 +366,14 @@ def test_chosen_cell_is_outlined_in_every_drawing(monkeypatch: pytest.MonkeyPatc
     for drawing in (panels[1][0], word_overlay(image, caption, 0), frame.crop((0, 0, 400, 300))):
         corner = (round(drawing.width / 2), round(drawing.height / 3))
         assert min(drawing.getpixel(corner)) > 240  # a GIF has only near-white
-    assert texts[1] == "Outlined: the one cell that the word was written from."
+    assert texts[1] == "Outlined: the one cell that the word was generated from."
 
 
 def test_contact_sheet_shows_sentinel_share(monkeypatch: pytest.MonkeyPatch) -> None:
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     contact_sheet(photo((400, 300)), caption_of("a dog", sentinel=0.314))
     assert [titles for _, *titles in panels] == [[""], ["a", "off 31 %"], ["dog", "off 31 %"]]
-    assert texts[1] == "Off: how much of its attention a word kept off the photo."
+    assert texts[1] == "Off: share of a word's attention that left the photo."
 
 
 def test_contact_sheet_notes_mean_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Pictures of attention: overlays, contact sheets, animations."""
+"""Drawings of attention maps: overlays, contact sheets, animations."""

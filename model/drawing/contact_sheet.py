@@ -1,7 +1,4 @@
-"""Pictures of a whole caption: a contact sheet, and an animated walk through the words.
-
-This file knows nothing of networks, files or HTTP.
-"""
+"""Overlays of a whole caption: a contact sheet and an animated GIF."""
 
 from __future__ import annotations
 
@@ -26,31 +23,31 @@ from model.drawing.text import (
 )
 
 # The contact sheet, in pixels.
-SHEET_SIDE = 1640  # the panels fill no more of either side
+SHEET_SIDE = 1640  # maximum of the panels in either direction
 PANEL_AREA = 320 * 240  # of the largest panel: an area, so that panoramas get wide panels
-LONE_AREA = 640 * 480  # of the photo when there is nothing beside it
+LONE_AREA = 640 * 480  # of the image when it is alone
 GAP = 12
 CAPTION_SIZE, NOTE_SIZE, MIN_TEXT_WIDTH = 26, 16, 480
 
-ANIMATION_SIDE = 480  # pixels, longest side of the photo in the animation
-ANIMATION_TEXT_SIZE, ANIMATION_MIN_WIDTH = 22, 320  # pixels: a caption under a narrow photo can still be read
-ANIMATION_MILLISECONDS = 800  # a word
-ANIMATION_REST_MILLISECONDS = 1600  # the photo, which starts the walk over
+ANIMATION_SIDE = 480  # pixels, longest side of the image in the animation
+ANIMATION_TEXT_SIZE, ANIMATION_MIN_WIDTH = 22, 320  # pixels: keeps the caption under a narrow image legible
+ANIMATION_MILLISECONDS = 800  # per word
+ANIMATION_REST_MILLISECONDS = 1600  # the image alone, before the animation repeats
 
 
 def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
-    """The caption, the photo, and the overlay of every word in reading order, on white paper.
+    """The caption, the image, and the overlay of every word in reading order, on white.
 
-    After figure 2 of Xu et al. (2015). Where words kept attention off the photo, the title of each says
-    how much. A line under the caption explains such titles, outlined cells and heads, or says that there are
-    no maps, and then the photo stands alone. It is upright RGB of any size, and is not changed.
+    After figure 2 of Xu et al. (2015). With a visual sentinel, each title says how much attention left the
+    image. A line under the caption explains such titles, outlined cells and heads, or says that there are no
+    maps; then the image is alone. ``image``: upright, RGB, any size, not modified.
     """
     mapped = [word for word in caption.words if word.attention is not None]
-    columns, size = _arrangement(image.size, 1 + len(mapped))
+    columns, size = _layout(image.size, 1 + len(mapped))
     small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     panels = [titled(small, "")]
     canvas = Canvas(small, caption.grid)
-    panels += [titled(canvas.draw_word(word), word.word, _aside(word)) for word in mapped]
+    panels += [titled(canvas.draw_word(word), word.word, _note_on(word)) for word in mapped]
     width, height = panels[0].size
     text_width = max(columns * (width + GAP) - GAP, MIN_TEXT_WIDTH)
     text = Text(caption.text.split(), text_width, CAPTION_SIZE)
@@ -67,18 +64,18 @@ def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
 
 
 def animated_gif(image: Image.Image, caption: Caption) -> bytes:
-    """An endless GIF: the photo, then the overlay of every word, over the caption written so far.
+    """A looping GIF: the image, then the overlay of every word, above the caption so far.
 
-    A word without a map is written under the photo as it is. The photo, upright RGB of any
-    size, is shown at most ``ANIMATION_SIDE`` pixels long and is not changed.
+    A word without a map is shown under the plain image. ``image``: upright, RGB, any size, not modified;
+    shown at most ``ANIMATION_SIDE`` pixels long.
     """
     small = bounded(image, ANIMATION_SIDE)
     canvas = Canvas(small, caption.grid)
-    pictures = [small]
+    images = [small]
     for word in caption.words:
-        pictures.append(small if word.attention is None else canvas.draw_word(word))
+        images.append(small if word.attention is None else canvas.draw_word(word))
     words = [word.word for word in caption.words]
-    frames = [_walk_frame(picture, words, place) for place, picture in enumerate(pictures)]
+    frames = [_animation_frame(image, words, place) for place, image in enumerate(images)]
     palette = _shared_palette(frames)
     first, *others = (frame.quantize(palette=palette) for frame in frames)
     durations = [ANIMATION_REST_MILLISECONDS, *[ANIMATION_MILLISECONDS] * len(words)]
@@ -87,28 +84,28 @@ def animated_gif(image: Image.Image, caption: Caption) -> bytes:
     return stream.getvalue()
 
 
-def _aside(word: Word) -> str:
+def _note_on(word: Word) -> str:
     return "" if word.sentinel is None else f"off {round(100 * word.sentinel)} %"
 
 
 def _note(words: Sequence[Word]) -> str:
-    """What must be known to read the panels of these words."""
+    """An explanation of the panels of these words."""
     notes = []
     if words and all(word.attention is None for word in words):
         notes.append("This model has no attention: there are no maps.")
     if heads := next((word.heads for word in words if word.heads), None):
         notes.append(f"Every map is the mean of {len(heads)} heads.")
     if any(word.chosen is not None for word in words):
-        notes.append("Outlined: the one cell that the word was written from.")
+        notes.append("Outlined: the one cell that the word was generated from.")
     if any(word.sentinel is not None for word in words):
-        notes.append("Off: how much of its attention a word kept off the photo.")
+        notes.append("Off: share of a word's attention that left the photo.")
     return " ".join(notes)
 
 
-def _arrangement(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, int]]:
-    """How many columns and what size of panel make the panels of a photo of ``size`` largest.
+def _layout(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, int]]:
+    """The number of columns, and the panel size, that make the panels of an image of ``size`` largest.
 
-    Among equals the fewest empty places win, then the most columns.
+    Ties are broken by the fewest empty places, then the most columns.
     """
     area = PANEL_AREA if panels > 1 else LONE_AREA
 
@@ -122,22 +119,22 @@ def _arrangement(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, in
     return columns, (max(1, int(size[0] * scale(columns))), max(1, int(size[1] * scale(columns))))
 
 
-def _walk_frame(picture: Image.Image, words: Sequence[str], place: int) -> Image.Image:
-    """The picture over the caption, with ``place`` words written, the last of them in the accent."""
-    width = max(picture.width, ANIMATION_MIN_WIDTH)
+def _animation_frame(image: Image.Image, words: Sequence[str], place: int) -> Image.Image:
+    """The image above the caption: ``place`` words in ink, the last of them in the accent colour."""
+    width = max(image.width, ANIMATION_MIN_WIDTH)
     text = Text(words, width - 2 * GAP, ANIMATION_TEXT_SIZE)
-    frame = Image.new("RGB", (width, picture.height + text.height + 2 * GAP), PAPER)
-    frame.paste(picture, ((width - picture.width) // 2, 0))
+    frame = Image.new("RGB", (width, image.height + text.height + 2 * GAP), PAPER)
+    frame.paste(image, ((width - image.width) // 2, 0))
     inks = [INK if i < place - 1 else ACCENT_INK if i == place - 1 else FAINT_INK for i in range(len(words))]
-    text.draw(frame, (GAP, picture.height + GAP), inks)
+    text.draw(frame, (GAP, image.height + GAP), inks)
     return frame
 
 
 def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """One palette of 256 colours for all frames: a palette for each makes the photo flicker."""
-    width, height = (max(1, side // 3) for side in frames[0].size)  # a ninth of the pixels is enough
+    """One palette of 256 colours for all frames: with one each, the image would flicker."""
+    width, height = (max(1, side // 3) for side in frames[0].size)  # a ninth of the pixels suffices
     strip = Image.new("RGB", (width, height * len(frames)))
     for place, frame in enumerate(frames):
         strip.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, place * height))
-    # By coverage, not by count: the heat and the photo's own colours are few among many grey pixels.
+    # By coverage, not by count: the heat and the image's own colours are few among many grey pixels.
     return strip.quantize(256, Image.Quantize.MAXCOVERAGE)
