@@ -96,7 +96,7 @@ def read_record(path: Path, advice: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}); {advice}.") from None
     if not isinstance(record, dict):
         raise DataError(f"{path} is damaged (not a JSON object); {advice}.")

@@ -73,7 +73,7 @@ class RunDirectory:
         """
         try:
             before = json.loads((self.path / ORIGIN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             raise TrainingError(f"There is no run in {self.path} to resume.") from None
         if not isinstance(before, dict):
             raise TrainingError(f"{self.path / ORIGIN} is damaged; choose another --output.")
