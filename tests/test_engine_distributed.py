@@ -96,7 +96,7 @@ def test_gradient_accumulation_equals_one_step(world, whole, tmp_path, parts):
 def test_more_parts_than_photos_are_refused(world, tmp_path, capsys):
     assert fit.main(command(world, tmp_path / "run", "--accumulate", "9")) == 2
     assert "--accumulate 9" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "origin.json").exists()
 
 
 def test_killed_process_ends_resumable_run(world, whole, tmp_path):
