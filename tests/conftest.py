@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,12 @@ from model.vocabulary import Vocabulary
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 WORDS = ("a", "dog", "cat", "runs", "sits", "on", "grass")
+
+
+def pytest_configure() -> None:
+    """One torch thread here and in what tests start: tensors are tiny, and two processes share the cores."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def draw_photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:

@@ -131,7 +131,7 @@ def test_attention_is_batch_invariant(kind: str) -> None:
     for row in range(N):
         only = slice(row, row + 1)
         memory = small.prepare(attention, annotations[only], mask[only])
-        alone = attention(small.select_query(asked, only), memory)
+        alone = small.attend(attention, small.select_query(asked, only), memory)
         torch.testing.assert_close(alone.context, together.context[only])
         for one, all_of_them in zip(alone.maps, together.maps, strict=True):
             assert (one is None) == (all_of_them is None)
@@ -363,7 +363,7 @@ def driven(sign: float) -> tuple[nn.Module, nn.Module]:
 def test_sentinel_without_weight_is_additive_attention() -> None:
     sentinel, plain = driven(-1)
     annotations, asked = small.make_annotations("sentinel"), small.make_query()
-    found = sentinel(asked, small.prepare(sentinel, annotations))
+    found = small.attend(sentinel, asked, small.prepare(sentinel, annotations))
     expected = small.attend(plain, asked, small.prepare(plain, annotations))
     assert (found.maps.sentinel < 1e-6).all()
     torch.testing.assert_close(found.context, expected.context)
@@ -373,7 +373,7 @@ def test_sentinel_without_weight_is_additive_attention() -> None:
 def test_sentinel_with_all_weight_is_context() -> None:
     sentinel, plain = driven(+1)
     annotations, asked = small.make_annotations("sentinel"), small.make_query()
-    found = sentinel(asked, small.prepare(sentinel, annotations))
+    found = small.attend(sentinel, asked, small.prepare(sentinel, annotations))
     known = (
         torch.sigmoid(sentinel.word_gate(asked.word) + sentinel.state_gate(asked.hidden)) * asked.cell.tanh()
     )
@@ -459,12 +459,12 @@ def test_unknown_kind_error_lists_known_kinds() -> None:
 
 
 def test_dot_attention_requires_equal_widths() -> None:
-    with pytest.raises(CheckpointError, match=f"{H} units .* {D}.*hidden_dim and annotation_dim equal.*gen"):
+    with pytest.raises(CheckpointError, match=f"{H} with .* {D};.*hidden_dim and annotation_dim equal.*gen"):
         build_attention("dot", small.sizes_for("dot")._replace(annotation=D))
     with pytest.raises(CheckpointError, match="query 'state'"):
         build_attention("dot", small.sizes_for("dot")._replace(query=H + E))
 
 
 def test_heads_must_divide_attention_dim() -> None:
-    with pytest.raises(CheckpointError, match=f"{A} units .* 3 equal heads.*multiple of attention_heads"):
+    with pytest.raises(CheckpointError, match=f"{A} .* 3 heads.*multiple of attention_heads"):
         build_attention("multi_head", small.sizes_for("multi_head")._replace(heads=3))
