@@ -8,8 +8,6 @@ file caused it, and the growth of memory. Files with an unexpected status code a
 directory and named in the output; the exit status is then 1.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import random

@@ -9,8 +9,6 @@ the shipped and the fine-tuned model on held-out images, with the paired differe
 interval.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import sys

@@ -9,8 +9,6 @@ Guarantees: throughput over HTTP is at least 85 % of that of the loop; a default
 1.3 times as long as one without overlays. Prints JSON; the exit status is 1 if a guarantee does not hold.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -13,8 +13,6 @@ captions, images and metrics are unaffected. Prints JSON; the exit status is 1 i
 Where file systems cannot be mounted in a namespace (unshare), the tests of disks are skipped.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -11,8 +11,6 @@ Guarantees: every response is a caption or a 503 with Retry-After; many clients 
 gets the captions of its own photos. Prints JSON; the exit status is 1 if a guarantee does not hold.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import sys

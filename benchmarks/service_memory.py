@@ -11,8 +11,6 @@ Guarantees: memory grows by at most 5 MB per 1,000 requests, no process exits, n
 JSON; the exit status is 1 if a guarantee does not hold.
 """
 
-from __future__ import annotations
-
 import statistics
 import sys
 from collections import Counter

@@ -10,8 +10,6 @@ Guarantee: with 16 clients, the default configuration reaches at least 95 % of t
 other one. The exit status is 1 if it does not.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import ExitStack

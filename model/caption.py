@@ -1,7 +1,5 @@
 """Captions, their words and attention maps, and the JSON record of a captioned photo."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 HTTP, batch, validation and evaluation all call ``Captioner.caption``, or its two halves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

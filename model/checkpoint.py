@@ -9,8 +9,6 @@ scores.json           written by training.evaluate, if it has been run
 README.md             the model card, if there is one
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

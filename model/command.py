@@ -1,7 +1,5 @@
 """How every command ends: one line on standard error, and an exit status."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

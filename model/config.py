@@ -1,10 +1,8 @@
 """The configuration of a model: the shapes of its weights and the preprocessing of its images."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from model.errors import CheckpointError
 from model.options import check_options, option
@@ -77,7 +75,7 @@ class ModelConfig:
         return asdict(self)
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> ModelConfig:
+    def from_record(cls, record: dict[str, Any]) -> Self:
         """The configuration that ``as_record`` wrote.
 
         Raises:

@@ -13,10 +13,8 @@ Equations are those of Xu et al. 2015, "Show, Attend and Tell" (arXiv 1502.03044
 N rows: one per caption in training, one per hypothesis in search. E embedding, A attention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +86,9 @@ class DecoderState(NamedTuple):
     cell: Tensor  # (N, H)
     position: int  # words so far
 
-    def select(self, rows: Tensor | slice) -> DecoderState:
+    def select(self, rows: Tensor | slice) -> Self:
         """The state of some of the rows, in the order given."""
-        return DecoderState(self.hidden[rows], self.cell[rows], self.position)
+        return self._replace(hidden=self.hidden[rows], cell=self.cell[rows])
 
 
 class StepOutput(NamedTuple):

@@ -5,8 +5,6 @@ torchvision has the classes for but no name, and ``tiny_cnn``, four layers that 
 from scratch in seconds.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping, Sequence
 from functools import partial

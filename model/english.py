@@ -1,7 +1,5 @@
 """Lists of English words: rules of decoding and of evaluation that hold for captions in English alone."""
 
-from __future__ import annotations
-
 # A pair of two of these may occur twice in a good caption: "in a red shirt in a field".
 LINKING_WORDS = frozenset(
     ("a", "an", "the", "his", "her", "their", "its", "it", "that", "this", "who", "which")

@@ -1,7 +1,5 @@
 """Writing and hashing files: atomic, durable writes, one writer per output folder, SHA-256 digests."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

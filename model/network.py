@@ -1,7 +1,5 @@
 """The whole network: encoder, annotations and decoder, and the teacher-forced pass over known captions."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

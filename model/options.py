@@ -1,7 +1,5 @@
 """Options as dataclass fields: default, limits and help in one place, for Python, command line and HTTP."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields

@@ -10,8 +10,6 @@ images, which this program does not store.
 Dimension key: B images, L locations, F features of one, P phrases.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

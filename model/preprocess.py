@@ -3,8 +3,6 @@
 HTTP, batch and training all open images here.
 """
 
-from __future__ import annotations
-
 import struct
 from dataclasses import dataclass
 from io import BytesIO

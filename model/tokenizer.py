@@ -4,12 +4,10 @@
 word, from which nothing can be learnt; there, captions are split into characters or pieces instead.
 """
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from model.errors import CheckpointError
 
@@ -126,7 +124,7 @@ class Pieces:
             ) from None
 
     @classmethod
-    def learn(cls, captions: Collection[Sequence[str]], *, min_count: int) -> Pieces:
+    def learn(cls, captions: Collection[Sequence[str]], *, min_count: int) -> Self:
         """Pieces learnt from captions, whose order does not matter.
 
         Args:

@@ -1,9 +1,8 @@
 """The vocabulary: tokens and their ids; and n-grams of ids."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from typing import Self
 
 from model.config import CAPTION_LENGTH, MAX_TOKENS
 from model.errors import CheckpointError
@@ -42,9 +41,7 @@ class Vocabulary:
             raise CheckpointError(f"The vocabulary lists {twice[0]!r} more than once.")
 
     @classmethod
-    def build(
-        cls, captions: Collection[Sequence[str]], *, min_count: int, tokens: str = Words.kind
-    ) -> Vocabulary:
+    def build(cls, captions: Collection[Sequence[str]], *, min_count: int, tokens: str = Words.kind) -> Self:
         """The vocabulary of captions: all words or characters that are frequent enough, or all pieces.
 
         Args:
@@ -57,7 +54,7 @@ class Vocabulary:
         least = 1 if isinstance(learnt, Pieces) else min_count
         return cls(_frequent(map(learnt.cut, captions), least), learnt)
 
-    def grown(self, captions: Collection[Sequence[str]], *, min_count: int) -> Vocabulary:
+    def grown(self, captions: Collection[Sequence[str]], *, min_count: int) -> Self:
         """The same tokens with the same ids, followed by those of further captions.
 
         Pieces can spell any caption, so none are added.
@@ -69,7 +66,8 @@ class Vocabulary:
         if isinstance(self.tokens, Pieces):
             return self
         found = _frequent(map(self.tokens.cut, captions), min_count)
-        return Vocabulary([*self.words, *(token for token in found if token not in self._ids)], self.tokens)
+        added = [token for token in found if token not in self._ids]
+        return self.__class__([*self.words, *added], self.tokens)
 
     @property
     def words(self) -> list[str]:

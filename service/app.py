@@ -1,7 +1,5 @@
 """The WSGI application: ``gunicorn "service.app:create_app()"``."""
 
-from __future__ import annotations
-
 import sys
 
 import torch

@@ -1,7 +1,5 @@
 """Captions image files into an output folder: ``python -m service.batch PHOTOS --output CAPTIONS``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

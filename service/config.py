@@ -3,15 +3,13 @@
 This file knows nothing of Flask, gunicorn or networks.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import limits
 
@@ -116,7 +114,7 @@ class ServiceConfig:
         _raise_if(list(_contradictions(self)))
 
     @classmethod
-    def from_env(cls, environment: Mapping[str, str] | None = None) -> ServiceConfig:
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
         """The settings of ``environment``, by default that of the process.
 
         Raises:

@@ -4,8 +4,6 @@ One process per core, each with one torch thread and with enough threads for hea
 while another one captions.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -3,8 +3,6 @@
 This file knows nothing of HTTP.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

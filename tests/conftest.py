@@ -1,7 +1,5 @@
 """Small things every test can ask for. All sizes differ, so that a swapped axis fails."""
 
-from __future__ import annotations
-
 import math
 import os
 import random

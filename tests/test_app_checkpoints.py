@@ -1,7 +1,5 @@
 """The service exits if its checkpoint is damaged or hostile."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Every kind of attention and decoder through Python, HTTP and batch: all give the same captions."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import replace

@@ -4,8 +4,6 @@ Written from the papers in NumPy and double precision, one photo and one query a
 the network.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

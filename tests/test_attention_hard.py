@@ -1,7 +1,5 @@
 """Hard attention: which cell it takes, at inference and in training. ``test_engine_reinforce``: its loss."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from support import attention_kinds as small

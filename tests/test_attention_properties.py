@@ -3,8 +3,6 @@
 ``test_attention_formulas`` compares the numbers, ``test_attention_hard`` has what is drawn.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

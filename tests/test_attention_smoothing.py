@@ -1,7 +1,5 @@
 """Smoothing of attention scores over neighbouring cells."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from support import attention_kinds as small

@@ -1,7 +1,5 @@
 """Which package may import which. Read from the source, so nothing needs to be installed."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

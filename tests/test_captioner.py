@@ -1,7 +1,5 @@
 """Captioner: captions, forced decoding, threads and batches."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path

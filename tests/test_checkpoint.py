@@ -1,7 +1,5 @@
 """Checkpoints: saving, loading, and every kind of damage."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

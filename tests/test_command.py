@@ -1,7 +1,5 @@
 """run_command: how every command turns errors and Ctrl-C into a line and an exit status."""
 
-from __future__ import annotations
-
 from typing import NoReturn
 
 import pytest

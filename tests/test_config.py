@@ -1,7 +1,5 @@
 """ModelConfig: invalid values, and records written before a field existed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """LSTM and GRU cells against a second implementation of their equations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Beam search on toy step functions whose best captions can be enumerated."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """Deployment files: their own tools accept them, and they agree on ports, limits and settings."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The image is built and run as the Dockerfile says, as far as possible without a container engine."""
 
-from __future__ import annotations
-
 import fnmatch
 import json
 import re

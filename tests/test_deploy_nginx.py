@@ -1,7 +1,5 @@
 """nginx with the files of deploy/: slow clients, limits, failover and its own errors."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import socket

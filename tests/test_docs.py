@@ -1,7 +1,5 @@
 """Commands, options and links in the documentation exist, and the Python in the README runs."""
 
-from __future__ import annotations
-
 import io
 import re
 from contextlib import redirect_stdout

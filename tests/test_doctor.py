@@ -1,7 +1,5 @@
 """service.doctor: what each check finds, and how the command ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

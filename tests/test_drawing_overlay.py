@@ -1,7 +1,5 @@
 """Overlays, contact sheets and animations of attention."""
 
-from __future__ import annotations
-
 import base64
 from dataclasses import replace
 from io import BytesIO

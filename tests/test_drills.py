@@ -1,7 +1,5 @@
 """Load and fault tests: a real gunicorn that is overloaded, stopped, killed, reloaded and without a disk."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

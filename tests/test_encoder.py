@@ -1,7 +1,5 @@
 """Encoders: grids of features and pretrained weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Training on coloured shapes learns to name them and to attend to them."""
 
-from __future__ import annotations
-
 from random import Random
 from typing import NamedTuple
 

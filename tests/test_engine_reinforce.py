@@ -1,7 +1,5 @@
 """REINFORCE for hard attention: its gradient against enumeration of all samples."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The clients shown in the documentation, run against the service."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """One decoder step, and teacher forcing as a loop over it, for every kind of attention and cell."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

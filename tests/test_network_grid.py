@@ -1,7 +1,5 @@
 """Self-attention layers over the grid, position codes and joined grids."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

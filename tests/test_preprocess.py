@@ -1,7 +1,5 @@
 """open_image and Preprocess: formats, limits, orientation and normalization."""
 
-from __future__ import annotations
-
 import io
 from contextlib import suppress
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """Plots of a training log."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

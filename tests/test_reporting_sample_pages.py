@@ -1,7 +1,5 @@
 """Sample pages: the same photos every epoch, complete, escaped and self-contained."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

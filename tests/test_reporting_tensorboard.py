@@ -1,7 +1,5 @@
 """Event files for TensorBoard, also of resumed runs."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

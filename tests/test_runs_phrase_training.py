@@ -1,7 +1,5 @@
 """The phrase head: its targets, its training and its reranking of captions."""
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import replace

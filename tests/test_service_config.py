@@ -1,7 +1,5 @@
 """ServiceConfig: settings from environment variables."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The shipped checkpoint on real photos: examples/, and Flickr8k where it is available."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

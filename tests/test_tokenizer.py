@@ -1,7 +1,5 @@
 """Words, characters and byte pairs in any script, and captioners that use them."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """API keys, rate limits, CORS, trusted hosts and proxies."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import socket

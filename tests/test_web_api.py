@@ -1,7 +1,5 @@
 """Batches, the queue, the OpenAPI document and the MAX-compatible routes."""
 
-from __future__ import annotations
-
 import io
 import re
 import threading

@@ -1,7 +1,5 @@
 """/v1/captions, /v1/overlays and /v1/model, served by a fake captioner."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

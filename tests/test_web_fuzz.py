@@ -1,7 +1,5 @@
 """Corrupt images against the service; ``benchmarks.fuzz_images`` does the same with many more."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

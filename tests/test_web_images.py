@@ -1,7 +1,5 @@
 """Uploaded files: bad ones return the right status, odd ones are captioned like the plain image."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -1,7 +1,5 @@
 """The JSON log lines of the service."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

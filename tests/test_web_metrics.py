@@ -1,7 +1,5 @@
 """Prometheus metrics of one process and of several."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

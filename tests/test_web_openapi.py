@@ -1,7 +1,5 @@
 """The service against its OpenAPI document: generated requests, validated responses."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

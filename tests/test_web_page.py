@@ -1,7 +1,5 @@
 """The page with one photo, in a real browser."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Accessibility of the page: axe, keyboard, small screens, reduced motion."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

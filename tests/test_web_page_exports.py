@@ -1,7 +1,5 @@
 """Texts and files taken from the page: edited captions, copied or saved."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Callable

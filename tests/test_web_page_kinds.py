@@ -1,7 +1,5 @@
 """The page with captioners of every kind: without maps, with heads, of characters and byte pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The page with several photos: a row each, captioned one at a time."""
 
-from __future__ import annotations
-
 import csv
 import io
 import threading

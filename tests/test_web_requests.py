@@ -1,7 +1,5 @@
 """Requests that are malformed, oversized or hostile."""
 
-from __future__ import annotations
-
 import io
 import tempfile
 from pathlib import Path

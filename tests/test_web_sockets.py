@@ -1,7 +1,5 @@
 """What needs a real server and real sockets: slow, broken and oversized connections."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """The worker: its queue, exclusive use of the captioner, and readiness."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

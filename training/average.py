@@ -6,8 +6,6 @@ The average may be better than each of them ("model soup", Wortsman et al. 2022,
 fast as one. It may also be worse: compare their scores on val with python -m training.evaluate.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ data sets together, repeat --captions and --images in pairs.
 Exit status: 0 no problems, 1 problems found, 2 wrong usage or a captions file that cannot be read.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Groups of command-line options that several commands share, made from the fields of the configurations."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection
 from pathlib import Path

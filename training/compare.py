@@ -11,8 +11,6 @@ Finished runs are kept: re-run the command to continue a comparison, or with mor
 it. A kind whose training diverges is a row that says so.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ captions every photo of the split and prints one JSON object: BLEU-1 to 4, ROUGE
 95 % bootstrap intervals, and METEOR and SPICE if Java is installed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -13,8 +13,6 @@ To fine-tune a trained captioner instead, add --start-from checkpoints/default. 
 Stop a run with Ctrl-C at any time; re-run the command with --resume to continue it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

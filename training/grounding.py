@@ -6,8 +6,6 @@ prints one JSON object with the pointing accuracy and the attention in box of ge
 references under teacher forcing (if there are any), and of two baselines: a uniform map and a centre prior.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

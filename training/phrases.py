@@ -8,8 +8,6 @@ else in the captioner stays the same, except for --image-size. It is trained on 
 val is printed with and without it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 python -m training.shapes --output world --photographs 1000
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -1,13 +1,11 @@
 """HTTP client of the service: one request over a connection of its own."""
 
-from __future__ import annotations
-
 import http.client
 import io
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
@@ -35,7 +33,7 @@ class Upload:
     content_type: str
 
     @classmethod
-    def of(cls, *photos: bytes, path: str = "/v1/captions", **options: str) -> Upload:
+    def of(cls, *photos: bytes, path: str = "/v1/captions", **options: str) -> Self:
         """The photos as a multipart form, as a browser sends them."""
         files = [FileStorage(io.BytesIO(photo), "a.jpg") for photo in photos]
         boundary, body = encode_multipart({"image": files, **options})

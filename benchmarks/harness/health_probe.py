@@ -6,8 +6,6 @@ prints a JSON list once its standard input is closed: the seconds of each respon
 none. It is a process of its own, because in the process of the clients it would wait for them too.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

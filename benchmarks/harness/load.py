@@ -3,8 +3,6 @@
 Clients are threads of this process, light beside captioning; ``Load.cpu_seconds`` says how light.
 """
 
-from __future__ import annotations
-
 import statistics
 import threading
 import time

@@ -1,7 +1,5 @@
 """The photos that the benchmarks send."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

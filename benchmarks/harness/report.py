@@ -1,7 +1,5 @@
 """The command line and the output of a benchmark: figures and guarantees as JSON, and an exit status."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

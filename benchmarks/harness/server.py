@@ -1,7 +1,5 @@
 """Runs the service, as it ships, under gunicorn in a process of its own."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

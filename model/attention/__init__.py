@@ -5,8 +5,6 @@ module of this package. All modules here are imported, so adding a mechanism is 
 outside the package depends on which mechanism is used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pkgutil import iter_modules
 

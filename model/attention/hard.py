@@ -1,7 +1,5 @@
 """Attention to one location per word: the stochastic "hard" attention of Xu et al. 2015, section 4.1."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -7,8 +7,6 @@ Dimension key: N captions (rows), L locations, D annotation, Q query, H hidden, 
 M heads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, Self, TypeVar
 
@@ -48,7 +46,7 @@ class Memory(NamedTuple):
     mask: Tensor | None  # (N, L), true where attention may go; None: everywhere
     draw_seed: int | None  # seed for hard attention to sample its locations; None: the most likely ones
 
-    def select(self, rows: Tensor | slice) -> Memory:
+    def select(self, rows: Tensor | slice) -> Self:
         """The memory of some of the rows; an index may repeat, as for five captions of an image."""
         return self._replace(
             annotations=self.annotations[rows],
@@ -66,18 +64,18 @@ class AttentionMaps(NamedTuple):
     chosen: Tensor | None = None  # (N,), the one location used; -1: in training, the expectation instead
     beta: Tensor | None = None  # (N,), gate on the context, 0 to 1; of a vector gate the mean
 
-    def select(self, rows: Tensor | slice | int) -> AttentionMaps:
+    def select(self, rows: Tensor | slice | int) -> Self:
         """The maps of some of the rows, or of one row, which then loses its first dimension."""
-        return AttentionMaps(*(None if part is None else part[rows] for part in self))
+        return self.__class__(*(None if part is None else part[rows] for part in self))
 
     @classmethod
-    def stack(cls, steps: Sequence[Self], rows: int) -> AttentionMaps:
+    def stack(cls, steps: Sequence[Self], rows: int) -> Self:
         """The maps of successive steps, (N, ...) each with N never rising, as (rows, T, ...).
 
         Finished captions are padded with 0, ``chosen`` with -1.
         """
         columns = zip(*steps, strict=True)
-        return AttentionMaps(
+        return cls(
             *(
                 None if parts[0] is None else _stack(parts, rows, fill=-1 if name == "chosen" else 0)
                 for name, parts in zip(cls._fields, columns, strict=True)

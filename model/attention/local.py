@@ -6,8 +6,6 @@ side. The Gaussian with sigma = D / 2 is added to the scores before the softmax,
 so the weights still sum to 1.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 
 import torch

@@ -1,7 +1,5 @@
 """Attention that may leave the image: the visual sentinel of Lu et al. 2017 (arXiv 1612.01887)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Smoothing of attention scores over the grid."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

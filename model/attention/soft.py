@@ -1,7 +1,5 @@
 """Soft attention: a score per location, a softmax over them, and the expected annotation."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 

@@ -3,11 +3,9 @@
 Knows ids, rows and log-probabilities, but neither words nor images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -48,10 +46,10 @@ class _Beams(NamedTuple):
     log_probs: Tensor  # (B * K, T), of each word
     rows: Tensor  # (B * K, T), the row of each step's output that the word was chosen from
 
-    def extended(self, rows: Tensor, words: Tensor, log_probs: Tensor) -> _Beams:
+    def extended(self, rows: Tensor, words: Tensor, log_probs: Tensor) -> Self:
         """The hypotheses in ``rows``, each with a word more; (B * K,) each."""
         new = (words, log_probs, rows)
-        return _Beams(
+        return self.__class__(
             *(torch.cat((old[rows], last.unsqueeze(1)), dim=1) for old, last in zip(self, new, strict=True))
         )
 

@@ -3,8 +3,6 @@
 ``build_constraints`` is the one place that knows them all: add a constraint here, and beam search applies it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """The options of decoding: one table for Python, the command line and HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self

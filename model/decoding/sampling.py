@@ -1,7 +1,5 @@
 """Sampling of captions, word by word, for self-critical training."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

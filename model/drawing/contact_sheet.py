@@ -1,7 +1,5 @@
 """Overlays of a whole caption: a contact sheet and an animated GIF."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from io import BytesIO

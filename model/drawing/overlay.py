@@ -3,8 +3,6 @@
 The contact sheet and the animation (``model.drawing.contact_sheet``) use the same heat maps.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from functools import cache, lru_cache

@@ -1,7 +1,5 @@
 """Text on images: wrapped lines, and titles over panels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont

@@ -4,8 +4,6 @@ To add a format, write a ``Writer`` and name it in ``WRITERS``: the name becomes
 ``service.batch`` and a key of ``settings.json``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

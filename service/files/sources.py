@@ -1,7 +1,5 @@
 """Finds image files and gives each a name in the output. Does not decode them."""
 
-from __future__ import annotations
-
 import glob
 import os
 import sys

@@ -3,8 +3,6 @@
 Everything is checked before the body of a request is read. Only requests for captions need the key.
 """
 
-from __future__ import annotations
-
 import secrets
 from functools import partial
 

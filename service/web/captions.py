@@ -1,7 +1,5 @@
 """The routes under /v1: captions, overlays and the model card."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Response, current_app, jsonify

@@ -1,7 +1,5 @@
 """The trace of a request: begun at its head, filled on the way, and read once when it is answered."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Cross-origin requests: which web pages may use the API from a browser. Off unless configured."""
 
-from __future__ import annotations
-
 import re
 
 from flask import Flask, Response

@@ -1,7 +1,5 @@
 """Liveness and readiness. Neither waits for inference."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 
 from flask import Response, jsonify

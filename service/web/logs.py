@@ -3,8 +3,6 @@
 No photo, file name, query or client address is ever logged.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

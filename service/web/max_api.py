@@ -1,7 +1,5 @@
 """The routes of IBM's MAX Image Caption Generator, for existing clients: three captions, best first."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -4,8 +4,6 @@ If ``PROMETHEUS_MULTIPROC_DIR`` is set when this is imported, the processes writ
 GET /metrics returns the sum over all of them; otherwise those of this process.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The OpenAPI document, generated from the routes and their schemas, and Swagger UI at /docs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """The web page and its example photos."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app, render_template, send_from_directory

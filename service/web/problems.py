@@ -1,7 +1,5 @@
 """Every error as application/problem+json (RFC 9457). The status of each class of error is decided here."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The rate limit of a client, over all requests for captions. Off unless configured."""
 
-from __future__ import annotations
-
 from ipaddress import IPv6Address, ip_address
 
 from flask import Flask, Response, request

@@ -3,8 +3,6 @@
 Raises ``BadRequest`` for a malformed request and ``OptionsError`` for an invalid option. Decodes no image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from io import BytesIO
 from typing import IO, Any, NoReturn

@@ -1,7 +1,5 @@
 """The options of every route, for validation and for the OpenAPI document."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The responses in the OpenAPI document. Views build these records; nothing is validated here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from marshmallow import Schema, fields

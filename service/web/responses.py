@@ -1,7 +1,5 @@
 """Captions as JSON records and images. Knows nothing of Flask."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from model import (

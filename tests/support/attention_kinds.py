@@ -1,7 +1,5 @@
 """What the tests of attention share: every kind in small sizes, and questions to put to it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

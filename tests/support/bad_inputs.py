@@ -3,8 +3,6 @@
 Files are made when they are asked for, the same bytes every time.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct

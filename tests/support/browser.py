@@ -4,8 +4,6 @@ Whatever a test does, its page must not throw, nor ask any other computer for an
 browser, its tests are skipped.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

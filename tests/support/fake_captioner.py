@@ -1,7 +1,5 @@
 """A captioner that needs no weights, images for it, and how tests talk to the service it answers in."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Sequence

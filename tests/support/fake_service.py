@@ -6,8 +6,6 @@
 ``FAKE_CAPTION_HOLD``.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

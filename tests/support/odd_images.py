@@ -1,7 +1,5 @@
 """Unusual images that must be captioned as the plain image they show."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """The service for a browser to open, and what people do on its page."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Subprocesses on free ports, and requests to them."""
 
-from __future__ import annotations
-
 import http.client
 import io
 import json

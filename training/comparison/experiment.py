@@ -1,7 +1,5 @@
 """An experiment: trains kinds of attention with the same recipe, scores them, and writes the table."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

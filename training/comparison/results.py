@@ -1,7 +1,5 @@
 """The files of an experiment: its settings and the result of every run."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

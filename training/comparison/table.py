@@ -1,7 +1,5 @@
 """The comparison of the results: one row for each kind of attention, as data and as a Markdown table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any

@@ -1,10 +1,8 @@
 """Captioned photos as batches."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from PIL import Image
@@ -43,10 +41,10 @@ class Batch(NamedTuple):
     targets: Tensor  # (words,) ids to predict, packed as CaptionNetwork.read packs its logits
     lengths: Tensor  # (N,) words to predict, the end token counted; always on the CPU
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         """The batch on a device, but for ``lengths``."""
         inputs, owners, words, targets = (tensor.to(device) for tensor in self[:-1])
-        return Batch(inputs, owners, words, targets, self.lengths)
+        return self.__class__(inputs, owners, words, targets, self.lengths)
 
     def references(self) -> list[list[list[int]]]:
         """The captions of each photo as ids to predict."""

@@ -4,8 +4,6 @@ The format is detected by content. To add one, write a function that detects it 
 and add both to ``FORMATS``. Nothing here opens a photo.
 """
 
-from __future__ import annotations
-
 import csv
 import os.path
 import re

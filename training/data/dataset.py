@@ -1,7 +1,5 @@
 """Data sets: the photos that captions files list, checked as far as a command needs."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Features of a frozen encoder, computed once and cached on disk for all epochs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where objects are in photos: COCO instances files."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Reading JSON that somebody else wrote."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

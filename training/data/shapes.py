@@ -4,8 +4,6 @@ It shows attention being learnt without downloading any data, and lets tests che
 object. docs/training.md shows how to train on it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The splits of a data set, and how photos that come without one are split."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 from model.files import sha256_bytes

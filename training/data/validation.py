@@ -1,7 +1,5 @@
 """Checking captioned photos before anything is trained on them."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

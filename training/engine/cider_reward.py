@@ -5,16 +5,33 @@ Vedantam, Zitnick and Parikh 2015, "CIDEr: Consensus-based Image Description Eva
 frequencies from the captions of one call; a reward needs those of the whole training set.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from model.vocabulary import MAX_NGRAM, Ngram, count_ngrams
 
 SIGMA = 6.0  # tokens, of the Gaussian length penalty
+
+
+class _TfIdf(NamedTuple):
+    """tf-idf vectors of a caption."""
+
+    weights: dict[Ngram, float]  # of each n-gram
+    norms: list[float]  # of the weights, for each n
+    length: int
+
+    def similarity(self, reference: Self) -> float:
+        """Mean over n of the clipped cosine, times the length penalty; 0 to 1."""
+        products = [0.0] * MAX_NGRAM
+        for ngram, weight in self.weights.items():
+            other = reference.weights.get(ngram, 0.0)
+            products[len(ngram) - 1] += min(weight, other) * other
+        norms = [own * others for own, others in zip(self.norms, reference.norms, strict=True)]
+        cosines = [product / norm for product, norm in zip(products, norms, strict=True) if norm]
+        difference = self.length - reference.length
+        return math.exp(-(difference**2) / (2 * SIGMA**2)) * sum(cosines) / MAX_NGRAM
 
 
 class CiderReward:
@@ -54,22 +71,3 @@ class CiderReward:
             squares[len(ngram) - 1] += weights[ngram] ** 2
         # The COCO evaluation takes the number of bigrams as the length.
         return _TfIdf(weights, [math.sqrt(square) for square in squares], max(0, len(ids) - 1))
-
-
-class _TfIdf(NamedTuple):
-    """tf-idf vectors of a caption."""
-
-    weights: dict[Ngram, float]  # of each n-gram
-    norms: list[float]  # of the weights, for each n
-    length: int
-
-    def similarity(self, reference: _TfIdf) -> float:
-        """Mean over n of the clipped cosine, times the length penalty; 0 to 1."""
-        products = [0.0] * MAX_NGRAM
-        for ngram, weight in self.weights.items():
-            other = reference.weights.get(ngram, 0.0)
-            products[len(ngram) - 1] += min(weight, other) * other
-        norms = [own * others for own, others in zip(self.norms, reference.norms, strict=True)]
-        cosines = [product / norm for product, norm in zip(products, norms, strict=True) if norm]
-        difference = self.length - reference.length
-        return math.exp(-(difference**2) / (2 * SIGMA**2)) * sum(cosines) / MAX_NGRAM

@@ -1,7 +1,5 @@
 """Configuration of training: the recipe, and the options of a run."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection

@@ -4,8 +4,6 @@ Every process reads its own part of each batch, and DistributedDataParallel aver
 the main process (rank 0) validates and writes files while the others wait.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Loss functions: cross-entropy, doubly stochastic penalty, REINFORCE and self-critical loss."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

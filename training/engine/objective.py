@@ -1,7 +1,5 @@
 """The training objective: the forward pass from a batch to the loss that a step minimizes."""
 
-from __future__ import annotations
-
 import contextlib
 from enum import StrEnum
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The trainer: optimization steps, learning rate schedule, EMA, and saving and restoring all of it."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import signal

@@ -1,7 +1,5 @@
 """Statistics of attention maps: how focused they are, and how much they change between words."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

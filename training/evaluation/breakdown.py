@@ -1,7 +1,5 @@
 """Scores by group of photos, and faults of captions that show without references."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise

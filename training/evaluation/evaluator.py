@@ -4,8 +4,6 @@ Captions are free-running (the network reads its own words, as in use), one per 
 Validation during training and ``python -m training.evaluate`` share this.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -4,8 +4,6 @@ Every caption word that names an object category (see ``object_words``) is score
 that category, and on the same words so are two baselines, a uniform map and a centre prior.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Each is computed in a process of its own, because pycocoevalcap waits forever wh
 Nothing is downloaded: SPICE needs language models (384 MB) that must be installed before.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -4,8 +4,6 @@ They equal those of the COCO caption evaluation (pycocoevalcap) on captions and 
 cut. None of them needs Java; ``java_metrics`` has those that do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 

@@ -13,8 +13,6 @@ The name of a category and its plural always match. The 80 categories of COCO al
 The lists cannot tell words used as adjectives ("orange shirt", "dog toy") or verbs ("men tie a rope").
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The curves of a run: a plot of its scores and its loss over the epochs, from its log."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter

@@ -1,7 +1,5 @@
 """The log of a run: ``log.jsonl``, one JSON object an epoch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reports on a run while it trains: log, curves, sample pages and TensorBoard."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence

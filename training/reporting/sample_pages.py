@@ -4,8 +4,6 @@ They are plain files that a browser opens from disk, without scripts or network:
 captions by epoch, and a page an epoch with the attention map of every word.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 Wortsman et al. 2022, "Model soups" (arXiv 2203.05482).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The network that a run starts with: new, on a pretrained encoder, or a trained captioner to fine-tune."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence

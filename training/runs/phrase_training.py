@@ -1,7 +1,5 @@
 """Training the phrase head of a captioner, which scores captions by the phrases people would use."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence

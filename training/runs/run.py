@@ -1,7 +1,5 @@
 """A training run: its data, its trainer, and what it writes after every epoch."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """The folder of a training run: what identifies the run, its state, its checkpoints, and its lock."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import AbstractContextManager, nullcontext
