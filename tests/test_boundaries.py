@@ -1,6 +1,8 @@
-"""Which package may import which. Read from the source, so nothing needs to be installed."""
+"""Which room may import which, a row a room. Read from the source, so nothing needs to be installed."""
 
 import ast
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,92 +10,107 @@ import pytest
 import model
 
 ROOT = Path(__file__).parents[1]
-FORBIDDEN = {
-    "model": {"service", "training", "flask", "werkzeug", "gunicorn", "argparse"},
-    "service": {"training"},
-    "training": {"service", "flask"},
-}
+PACKAGES = ("model", "training", "service", "benchmarks")
 
-
-def imported(path: Path) -> set[str]:
-    """First parts of everything the file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            found.add(str(node.module).split(".")[0])
-    return found
-
-
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_packages_import_only_what_they_may(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        assert not imported(path) & FORBIDDEN[package], path
-
-
-def test_only_web_imports_flask() -> None:
-    files = [
-        path for path in (ROOT / "service").rglob("*.py") if "web" not in path.parts and path.name != "app.py"
-    ]
-    assert files
-    for path in files:
-        assert not imported(path) & {"flask", "werkzeug"}, path
-
-
-# What each room may import of its own package, besides itself. Rooms within model are listed in this order.
+# The rooms of model, modules or packages: each may import those before it.
 MODEL = (
-    *(
-        "errors",
-        "files",
-        "options",
-        "english",
-        "config",
-        "caption",
-        "tokenizer",
-        "vocabulary",
-        "preprocess",
-        "encoder",
-    ),
-    *("attention", "decoder", "phrases", "network", "checkpoint", "decoding", "captioner"),
+    *("errors", "files", "options", "english", "config", "caption", "tokenizer", "vocabulary", "preprocess"),
+    *("encoder", "attention", "decoder", "phrases", "network", "checkpoint", "decoding", "captioner"),
 )
-ROOMS = {
+TRAINING_BASIS = {"model", "training.errors"}
+SERVICE_BASIS = {"model", "service.errors"}
+# What each room may import besides itself. A module belongs to the longest name that fits it.
+MAY_IMPORT = {
     **{f"model.{room}": {f"model.{one}" for one in MODEL[:place]} for place, room in enumerate(MODEL)},
     "model.drawing": {"model.errors", "model.caption", "model.preprocess"},
     "model.command": {"model.errors"},
+    "model": {"model"},
+    "training.data": TRAINING_BASIS,
+    "training.evaluation": TRAINING_BASIS | {"training.data"},
+    "training.engine": TRAINING_BASIS | {"training.data"},
+    "training.reporting": TRAINING_BASIS | {"training.data", "training.evaluation", "training.engine"},
+    "training.runs": TRAINING_BASIS
+    | {"training.data", "training.evaluation", "training.engine", "training.reporting"},
+    "training": {"model", "training"},  # comparison, cli and the commands
+    "service.worker": SERVICE_BASIS,
+    "service.files": SERVICE_BASIS,
+    "service.web": SERVICE_BASIS | {"service.config", "service.worker"},
+    "service": {"model", "service"},
+    "benchmarks": set(PACKAGES),
+}
+COMMANDS = {
+    *(f"training.{name}" for name in ("fit", "evaluate", "grounding", "compare", "phrases", "average")),
+    *("training.check", "training.shapes", "service.batch", "service.doctor"),
+}
+# Libraries that only these modules import.
+ONLY_IN = {
+    "argparse": {*COMMANDS, "training.cli", "benchmarks"},
+    "flask": {"service.web", "service.app", "benchmarks"},
+    "werkzeug": {"service.web", "service.app", "benchmarks"},
+    "gunicorn": {"service.gunicorn_config", "benchmarks"},
 }
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """What a module imports, wherever in it: modules, where a name is one."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in full}
+    return frozenset(found)
+
+
+def belongs(module: str, room: str) -> bool:
+    return f"{module}.".startswith(f"{room}.")
+
+
 def room_of(module: str) -> str:
-    """Package and first part below it: "model.decoding" of "model.decoding.options"."""
-    return ".".join(module.split(".")[:2])
+    return max((room for room in MAY_IMPORT if belongs(module, room)), key=len)
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Modules of this repository that a file imports."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    return {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_room_imports_only_what_it_may(room):
+    modules = [module for module in MODULES if room_of(module) == room]
+    assert modules
+    allowed = {room, *MAY_IMPORT[room]}
+    for module in modules:
+        ours = {name for name in imports_of(module) if name.split(".")[0] in PACKAGES}
+        assert {name for name in ours if not any(belongs(name, one) for one in allowed)} == set(), module
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_only_earlier_rooms(room: str) -> None:
-    package, name = room.split(".")
-    files = [*(ROOT / package).glob(f"{name}.py"), *(ROOT / package / name).rglob("*.py")]
-    assert files
-    for path in files:
-        used = {room_of(module) for module in imported_modules(path) if module.startswith(f"{package}.")}
-        assert used <= ROOMS[room] | {room}, path
+def test_every_room_of_model_has_a_row():
+    assert {module for module in MODULES if room_of(module) == "model"} == {"model"}
 
 
-def test_every_room_of_model_has_a_row() -> None:
-    rooms = {path.stem for path in (ROOT / "model").iterdir() if path.stem not in ("__init__", "__pycache__")}
-    assert {f"model.{room}" for room in rooms} == set(ROOMS)
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_library_is_imported_only_where_it_belongs(library):
+    users = {module for module in MODULES if any(belongs(name, library) for name in imports_of(module))}
+    assert {name for name in users if not any(belongs(name, room) for room in ONLY_IN[library])} == set()
 
 
-def test_public_names_are_exactly_all() -> None:
+def test_no_module_imports_a_command():
+    users = {module for module in MODULES if imports_of(module) & COMMANDS}
+    assert {module for module in users if not belongs(module, "benchmarks")} == set()
+
+
+def test_imports_have_no_cycle():
+    TopologicalSorter({module: imports_of(module) - {module} for module in MODULES}).prepare()
+
+
+def test_public_names_are_exactly_all():
     public = {name for name in vars(model) if not name.startswith("_")}
     modules = {path.stem for path in (ROOT / "model").iterdir()}
     assert public - modules == set(model.__all__) - modules
