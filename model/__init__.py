@@ -4,7 +4,7 @@ captioner = Captioner.load("checkpoints/default")
 [[caption]] = captioner.caption([open_image(Path("bird.jpg").read_bytes()).image])
 """
 
-from model.caption import Caption, Grid, Word, photo_record
+from model.caption import Caption, Grid, Word
 from model.captioner import Captioner, EncodedImages
 from model.checkpoint import CheckpointInfo
 from model.config import MAX_TOKENS, ModelConfig
@@ -54,7 +54,6 @@ __all__ = [
     "draw_overlay",
     "encode_png",
     "open_image",
-    "photo_record",
     "word_overlay",
     "word_overlays",
 ]

@@ -1,6 +1,5 @@
-"""Captions, their words and attention maps, and the JSON record of a captioned photo."""
+"""Captions, their words and attention maps, and their JSON records."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,31 +76,3 @@ class Caption:
             "words": [word.as_record(attention=attention) for word in self.words],
             "grid": self.grid.as_record(),
         }
-
-
-def photo_record(
-    image: str | dict[str, Any],
-    *,
-    sha256: str,
-    width: int,
-    height: int,
-    captions: Sequence[Caption],
-    attention: bool,
-) -> dict[str, Any]:
-    """The JSON record of a captioned photo.
-
-    Args:
-        image: its path, or over HTTP, where it has none, a description.
-        sha256: of the file's bytes.
-        width: pixels of the upright photo.
-        height: pixels of the upright photo.
-        captions: best first.
-        attention: whether to include the weights of every word.
-    """
-    return {
-        "image": image,
-        "sha256": sha256,
-        "width": width,
-        "height": height,
-        "captions": [caption.as_record(attention=attention) for caption in captions],
-    }

@@ -4,16 +4,17 @@ HTTP, batch and training all open images here.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from model.caption import Grid
+from model.caption import Caption, Grid
 from model.config import ModelConfig
 from model.errors import (
     EmptyImageError,
@@ -72,6 +73,24 @@ class Photo:
     def height(self) -> int:
         """Pixels of the upright image."""
         return self.image.height
+
+    def as_record(
+        self, image: str | dict[str, Any], captions: Sequence[Caption], *, attention: bool
+    ) -> dict[str, Any]:
+        """The JSON record of the photo and its captions.
+
+        Args:
+            image: its path, or over HTTP, where it has none, a description.
+            captions: best first.
+            attention: whether to include the weights of every word.
+        """
+        return {
+            "image": image,
+            "sha256": self.sha256,
+            "width": self.width,
+            "height": self.height,
+            "captions": [caption.as_record(attention=attention) for caption in captions],
+        }
 
 
 def open_image(source: bytes | BinaryIO, limits: ImageLimits | None = None) -> Photo:

@@ -136,7 +136,8 @@ def test_attention_and_num_captions_options(captioner, photos, output):
 def test_all_decoding_options_reach_captioner(captioner, photos, output, monkeypatch):
     given = []
     monkeypatch.setattr(captioner, "caption", lambda images, options: given.append(options) or [["x"]])
-    monkeypatch.setattr("service.files.runner.photo_record", lambda name, **_: {"image": name, "sha256": ""})
+    record = {"image": "a.png", "sha256": ""}
+    monkeypatch.setattr("model.Photo.as_record", lambda *args, **kwargs: record)
     chosen = DecodingOptions(
         beam_size=4,
         num_captions=2,

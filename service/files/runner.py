@@ -18,7 +18,6 @@ from model import (
     OptionsError,
     Photo,
     open_image,
-    photo_record,
 )
 from model.files import append_lines, sha256_bytes
 from service.files.output import WRITERS, Records, keep_settings
@@ -122,7 +121,7 @@ class BatchRun:
             except OSError as error:  # such as a file name too long for an overlay
                 self._fail(source, error)
                 continue
-            records.append(self._record(source, photo, captions))
+            records.append(photo.as_record(source.name, captions, attention=self._options.attention))
         self._records.append(records)  # last: a record says that everything about its photo is written
         self._counts.captioned += len(records)
 
@@ -141,16 +140,6 @@ class BatchRun:
             return
         for (source, photo), captions in zip(batch, n_best, strict=True):
             yield source, photo, captions
-
-    def _record(self, source: Source, photo: Photo, captions: Sequence[Caption]) -> dict[str, Any]:
-        return photo_record(
-            source.name,
-            sha256=photo.sha256,
-            width=photo.width,
-            height=photo.height,
-            captions=captions,
-            attention=self._options.attention,
-        )
 
     def _fail(self, source: Source, error: Exception) -> None:
         failure = {"image": source.name, "error": type(error).__name__, "detail": str(error)}

@@ -11,7 +11,6 @@ from model import (
     contact_sheet,
     data_url,
     encode_png,
-    photo_record,
     word_overlay,
     word_overlays,
 )
@@ -25,14 +24,8 @@ def caption_response(result: Captioned, overlays: str) -> dict[str, Any]:
         overlays: an image per word ("words"), a contact sheet per caption ("sheet"), or "none".
     """
     photo = result.photo
-    record = photo_record(
-        {"width": photo.width, "height": photo.height, "format": photo.format},
-        sha256=photo.sha256,
-        width=photo.width,
-        height=photo.height,
-        captions=result.captions,
-        attention=True,
-    )
+    image = {"width": photo.width, "height": photo.height, "format": photo.format}
+    record = photo.as_record(image, result.captions, attention=True)
     for caption, caption_record in zip(result.captions, record["captions"], strict=True):
         _add_overlays(caption_record, photo, caption, overlays)
     return record

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from model import Caption, Captioner, DecodingOptions, open_image, photo_record
+from model import Caption, Captioner, DecodingOptions, open_image
 from model.captioner import BATCH_SIZE
 from model.tokenizer import cut_for_scoring, detokenize
 from training.data.caption_files import CaptionedPhoto
@@ -108,15 +108,9 @@ class Evaluation:
         references = references_of(self.photos)
         for number, captioned in enumerate(self.photos):
             photo = open_image(captioned.path.read_bytes())
+            name = Path(os.path.relpath(captioned.path, images)).as_posix()
             yield {
-                **photo_record(
-                    Path(os.path.relpath(captioned.path, images)).as_posix(),
-                    sha256=photo.sha256,
-                    width=photo.width,
-                    height=photo.height,
-                    captions=[self.captions[number]],
-                    attention=False,
-                ),
+                **photo.as_record(name, [self.captions[number]], attention=False),
                 "references": references[number],
                 "cider": percent(self.corpus.cider[number]),
             }
