@@ -10,8 +10,8 @@ from model.options import check_options, option
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of pixels scaled to 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-
 MAX_SIZE = 1_000_000  # no network is larger; a greater number is a typing error or a damaged file
+MAX_IMAGE_SIZE = 4096  # pixels a side; memory grows with its square, so a greater number is an error as well
 MAX_LAYERS = 100
 
 CAPTION_LENGTH = 20  # default maximum length of a caption in words
@@ -39,7 +39,7 @@ class ModelConfig:
         "efficientnet_v2_b0",
         "efficientnet_v2_b0, tiny_cnn, or a torchvision classification CNN such as resnet50",
     )
-    image_size: int = option(224, "side S of the square input image, in pixels", low=1, high=MAX_SIZE)
+    image_size: int = option(224, "side S of the square input image, in pixels", low=1, high=MAX_IMAGE_SIZE)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     grid: str = option(
@@ -64,9 +64,7 @@ class ModelConfig:
     gate: str = option(
         "scalar", "gate beta on the context: one scalar, one value per unit, or none", choices=GATES
     )
-    phrases: int = option(
-        0, low=0, high=MAX_SIZE
-    )  # P, size of the phrase head that training.phrases adds; 0: none
+    phrases: int = option(0, low=0, high=MAX_SIZE)  # P, of the phrase head training.phrases adds; 0: none
     phrase_dim: int = option(512, low=1, high=MAX_SIZE)  # hidden dimension of the phrase head
     dropout: float = option(0.4, "dropout on the word embedding and the deep output", low=0, below=1)
 
@@ -88,8 +86,7 @@ class ModelConfig:
                 "it was probably written by a newer version of this program."
             )
         try:
-            values = record | {name: tuple(map(float, record[name])) for name in ("mean", "std")}
-            config = cls(**values)
+            config = cls(**record | {name: tuple(map(float, record[name])) for name in ("mean", "std")})
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"The model configuration is incomplete or malformed: {error}.") from None
         config._check()

@@ -31,11 +31,9 @@ class RecurrentCell(Protocol):
 
     def start(self, mean: Tensor) -> States:
         """The state before the first word, from the mean annotation (N, D)."""
-        ...
 
     def __call__(self, x: Tensor, state: States) -> States:
         """The state after the input (N, input_dim)."""
-        ...
 
 
 class LSTM(nn.Module):
@@ -52,7 +50,6 @@ class LSTM(nn.Module):
         return torch.tanh(self.initial_hidden(mean)), torch.tanh(self.initial_cell(mean))
 
     def forward(self, x: Tensor, state: States) -> States:
-        """The state after the input (N, input_dim)."""
         hidden, cell = self.cell(x, state)
         return hidden, cell
 
@@ -71,7 +68,6 @@ class GRU(nn.Module):
         return hidden, hidden
 
     def forward(self, x: Tensor, state: States) -> States:
-        """The state after the input (N, input_dim)."""
         hidden = self.cell(x, state[0])
         return hidden, hidden
 

@@ -3,7 +3,6 @@
 import io
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +126,13 @@ def test_images_are_drawn_for_every_kind(varied: ModelConfig, client: FlaskClien
 
 
 def test_python_http_and_batch_agree_after_saving(
-    saved: Captioner, folder: Path, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: Captioner, folder: Path, client: FlaskClient, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(batch, "DecodingOptions", partial(DecodingOptions, max_length=WORDS))
     (tmp_path / "a.png").write_bytes(photo())
     output = tmp_path / "output"
     asked = [str(tmp_path / "a.png"), "--output", str(output), "--checkpoint", str(folder)]
-    assert batch.main([*asked, "--attention", "--overlays", "--num-captions", "2"]) == 0
+    asked += ["--num-captions", "2", "--max-length", str(WORDS)]
+    assert batch.main([*asked, "--attention", "--overlays"]) == 0
     [line] = (output / "captions.jsonl").read_text().splitlines()
     written = json.loads(line)
     answered = post(client, overlays="none", num_captions="2").get_json()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from model import CheckpointError, ModelConfig
-from model.config import CELLS, GATES, GRIDS, QUERIES
+from model.config import CELLS, GATES, GRIDS, MAX_IMAGE_SIZE, QUERIES
 
 # What configurations held before there were several kinds of attention, cells and gates.
 OLD_FIELDS = (
@@ -68,6 +68,12 @@ def test_every_choice_is_accepted(config: ModelConfig, name: str) -> None:
 def test_invalid_size_is_named(config: ModelConfig, name: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=f"has {name} = .* whole number from 1"):
         ModelConfig.from_record({**config.as_record(), name: value})
+
+
+@pytest.mark.parametrize("size", [0, MAX_IMAGE_SIZE + 1, 1_000_000])
+def test_invalid_image_size_is_named(config: ModelConfig, size: int) -> None:
+    with pytest.raises(CheckpointError, match=f"image_size = {size}; .* from 1 to {MAX_IMAGE_SIZE}"):
+        ModelConfig.from_record({**config.as_record(), "image_size": size})
 
 
 @pytest.mark.parametrize("value", [-1, 1.0])

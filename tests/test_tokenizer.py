@@ -277,6 +277,6 @@ def test_changed_tokenizer_is_refused(tmp_path: Path, config: ModelConfig) -> No
     "record", ["", "[]", "{}", '{"model": {}}', "\x80\x04cos\nsystem\n.", json.dumps("x" * 9)]
 )
 def test_invalid_tokenizer_record_is_refused(record: str) -> None:
-    with pytest.raises(CheckpointError, match="not as the tokenizers library writes them") as raised:
+    with pytest.raises(CheckpointError, match="not in the format of the tokenizers library") as raised:
         Pieces(record)
     assert "\n" not in str(raised.value)

@@ -11,15 +11,7 @@ from pkgutil import iter_modules
 from model.attention.interface import ATTENTION_KINDS, Attention, AttentionMaps, Memory, Query, Sizes
 from model.errors import CheckpointError
 
-__all__ = [
-    "ATTENTION_KINDS",
-    "Attention",
-    "AttentionMaps",
-    "Memory",
-    "Query",
-    "Sizes",
-    "build_attention",
-]
+__all__ = ["ATTENTION_KINDS", "Attention", "AttentionMaps", "Memory", "Query", "Sizes", "build_attention"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -27,7 +27,6 @@ class HardAttention(AdditiveAttention):
         return *super().prepare(annotations, mask), takes_expectation
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
-        """The context vector, (N, D), and the map."""
         alpha = self.weights(query, memory)
         chosen = self._choose(alpha.detach(), query, memory)  # (N,)
         context = memory.annotations[torch.arange(len(chosen), device=chosen.device), chosen]  # (N, D)

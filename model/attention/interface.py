@@ -88,11 +88,9 @@ class Attention(Protocol):
 
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         """What is computed once per image, from annotations (N, L, D); every tensor has N rows."""
-        ...
 
     def __call__(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         """The context vector, (N, D), and the maps of one step."""
-        ...
 
 
 ATTENTION_KINDS: dict[str, Callable[[Sizes], Attention]] = {}

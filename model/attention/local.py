@@ -25,17 +25,14 @@ OUTSIDE = -1e4
 class LocalAttention(GeneralAttention):
     """e_ti = q_t . W a_i - (r_i - p_r)^2 / 2 sigma_r^2 - (c_i - p_c)^2 / 2 sigma_c^2 within the window."""
 
-    places: Tensor
-    reach: Tensor
+    places: Tensor  # (L, 2), row and column of every location
+    reach: Tensor  # (2,), of the window up and down, left and right, in cells
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
         rows, columns = torch.arange(sizes.rows), torch.arange(sizes.columns)
-        places = torch.cartesian_prod(rows, columns).float()  # (L, 2): row and column of every location
-        reach = torch.tensor(
-            [max(1.0, round(side / 4)) for side in (sizes.rows, sizes.columns)]
-        )  # (2,) cells
-        self.register_buffer("places", places, persistent=False)
+        reach = torch.tensor([max(1.0, round(side / 4)) for side in (sizes.rows, sizes.columns)])  # (2,)
+        self.register_buffer("places", torch.cartesian_prod(rows, columns).float(), persistent=False)
         self.register_buffer("reach", reach, persistent=False)
 
     @abstractmethod
@@ -75,5 +72,4 @@ class PredictiveLocalAttention(LocalAttention):
         )
 
     def centre(self, query: Query) -> Tensor:
-        """(N, 2)."""
         return torch.sigmoid(self.centre_layer(query.vector).float()) * self.places[-1]

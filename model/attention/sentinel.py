@@ -36,7 +36,6 @@ class SentinelAttention(AdditiveAttention):
         self.sentinel_value = nn.Linear(sizes.hidden, sizes.annotation)
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
-        """The context vector, (N, D), and the map."""
         gate = torch.sigmoid(self.word_gate(query.word) + self.state_gate(query.hidden))
         sentinel = gate * torch.tanh(query.cell)  # (N, H)
         scores = self.smooth(self.scores(query, memory), memory.mask)  # (N, L)

@@ -37,7 +37,6 @@ class NoAttention(nn.Module):
         return (self.context_layer(mean_annotation(annotations, mask)),)
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
-        """The context vector, and no maps."""
         return memory.prepared[0], AttentionMaps()
 
 
@@ -53,7 +52,6 @@ class UniformAttention(nn.Module):
         return uniform_weights(annotations, mask), mean_annotation(annotations, mask)
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
-        """The mean annotation."""
         alpha, context = memory.prepared
         return context, AttentionMaps(alpha)
 
@@ -65,9 +63,9 @@ class SoftAttention(nn.Module, ABC):
         super().__init__()
         self.smooth = ScoreSmoothing(sizes)
 
-    @abstractmethod
     def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """What the scores need of the annotations (N, L, D)."""
+        """What the scores need of the annotations (N, L, D); nothing, unless a kind says so."""
+        return ()
 
     @abstractmethod
     def scores(self, query: Query, memory: Memory) -> Tensor:
@@ -87,30 +85,6 @@ class SoftAttention(nn.Module, ABC):
         return weighted_sum(alpha, self.values(memory)), AttentionMaps(alpha)
 
 
-@attention_kind("additive")
-class AdditiveAttention(SoftAttention):
-    """e_ti = v . tanh(W_q q_t + W_k a_i + b): Bahdanau et al. 2014 (1409.0473); Xu et al. 2015, eq. 4."""
-
-    def __init__(self, sizes: Sizes) -> None:
-        super().__init__(sizes)
-        self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
-        self.query_layer = nn.Linear(sizes.query, sizes.attention, bias=False)
-        self.energy_layer = nn.Linear(sizes.attention, 1, bias=False)
-
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """The keys W_k a_i + b, (N, L, A)."""
-        return (self.key_layer(annotations),)
-
-    def scores(self, query: Query, memory: Memory) -> Tensor:
-        """(N, L)."""
-        return self.compare(query, memory.prepared[0])
-
-    def compare(self, query: Query, keys: Tensor) -> Tensor:
-        """The scores of any keys (N, L, A): (N, L)."""
-        energies: Tensor = self.energy_layer(torch.tanh(keys + self.query_layer(query.vector).unsqueeze(1)))
-        return energies.squeeze(2)
-
-
 @attention_kind("additive_sum")
 class AdditiveSumAttention(SoftAttention):
     """e_ti = sum over units of tanh(W [q_t; a_i] + b): additive attention with v fixed to ones.
@@ -128,8 +102,24 @@ class AdditiveSumAttention(SoftAttention):
         return (self.key_layer(annotations),)
 
     def scores(self, query: Query, memory: Memory) -> Tensor:
-        """(N, L)."""
-        return torch.tanh(memory.prepared[0] + self.query_layer(query.vector).unsqueeze(1)).sum(dim=2)
+        return self.compare(query, memory.prepared[0])
+
+    def compare(self, query: Query, keys: Tensor) -> Tensor:
+        """The scores of any keys (N, L, A): (N, L)."""
+        return torch.tanh(keys + self.query_layer(query.vector).unsqueeze(1)).sum(dim=2)
+
+
+@attention_kind("additive")
+class AdditiveAttention(AdditiveSumAttention):
+    """e_ti = v . tanh(W_q q_t + W_k a_i + b): Bahdanau et al. 2014 (1409.0473); Xu et al. 2015, eq. 4."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.energy_layer = nn.Linear(sizes.attention, 1, bias=False)
+
+    def compare(self, query: Query, keys: Tensor) -> Tensor:
+        energies: Tensor = self.energy_layer(torch.tanh(keys + self.query_layer(query.vector).unsqueeze(1)))
+        return energies.squeeze(2)
 
 
 @attention_kind("location")
@@ -143,12 +133,7 @@ class LocationAttention(SoftAttention):
         super().__init__(sizes)
         self.score_layer = nn.Linear(sizes.embedding + sizes.hidden, sizes.rows * sizes.columns)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Nothing."""
-        return ()
-
     def scores(self, query: Query, memory: Memory) -> Tensor:
-        """(N, L)."""
         scores: Tensor = self.score_layer(torch.cat((query.word, query.hidden), dim=1))
         return scores
 
@@ -166,12 +151,7 @@ class DotAttention(SoftAttention):
                 "'state', or use 'general'."
             )
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        """Nothing; the annotations are the keys."""
-        return ()
-
     def scores(self, query: Query, memory: Memory) -> Tensor:
-        """(N, L)."""
         return dot_products(query.vector, memory.annotations)
 
 
@@ -188,7 +168,6 @@ class GeneralAttention(SoftAttention):
         return (self.key_layer(annotations),)
 
     def scores(self, query: Query, memory: Memory) -> Tensor:
-        """(N, L)."""
         return dot_products(query.vector, memory.prepared[0])
 
 
@@ -207,12 +186,10 @@ class ScaledDotAttention(SoftAttention):
         return self.key_layer(annotations), self.value_layer(annotations)
 
     def scores(self, query: Query, memory: Memory) -> Tensor:
-        """(N, L)."""
         keys = memory.prepared[0]
         return dot_products(self.query_layer(query.vector), keys) / math.sqrt(keys.shape[2])
 
     def values(self, memory: Memory) -> Tensor:
-        """(N, L, D)."""
         return memory.prepared[1]
 
 
@@ -239,7 +216,6 @@ class MultiHeadAttention(nn.Module):
         return self._split(self.key_layer(annotations)), self._split(self.value_layer(annotations))
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
-        """The context vector, (N, D), and the map."""
         keys, values = memory.prepared
         queries = self._split(self.query_layer(query.vector).unsqueeze(1))  # (N, M, 1, A / M)
         scores = (queries @ keys.transpose(2, 3)).squeeze(2) / math.sqrt(keys.shape[3])  # (N, M, L)

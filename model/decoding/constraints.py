@@ -27,7 +27,6 @@ class Constraint(Protocol):
             log_probs: (N, V), not modified.
             history: (N, T), ids so far, the start token first.
         """
-        ...
 
 
 def build_constraints(vocabulary: Vocabulary, language: str, options: DecodingOptions) -> list[Constraint]:
@@ -55,10 +54,8 @@ class NoRepeatedPair:
         self._linking = linking
 
     def __call__(self, log_probs: Tensor, history: Tensor) -> Tensor:
-        """See ``Constraint``."""
-        earlier = (
-            (history[:, :-1] == history[:, -1:]).nonzero().tolist()
-        )  # where the last word occurred before
+        # The rows and places where the last word occurred before.
+        earlier = (history[:, :-1] == history[:, -1:]).nonzero().tolist()
         ids = history.tolist()
         pairs = [(row, ids[row][place], ids[row][place + 1]) for row, place in earlier]
         banned = [(row, after) for row, word, after in pairs if not self._linking.issuperset((word, after))]
@@ -76,7 +73,6 @@ class NoDanglingEnd:
         self._dangling = sorted(dangling)
 
     def __call__(self, log_probs: Tensor, history: Tensor) -> Tensor:
-        """See ``Constraint``."""
         dangling = torch.tensor(self._dangling, dtype=history.dtype, device=history.device)
         is_banned = torch.zeros_like(log_probs, dtype=torch.bool)
         is_banned[:, Vocabulary.end_id] = torch.isin(history[:, -1], dangling)
