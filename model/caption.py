@@ -7,7 +7,6 @@ from typing import Any
 ATTENTION_DECIMALS = 5
 LOG_PROB_DECIMALS = 4
 
-
 Map = tuple[tuple[float, ...], ...]  # rows x columns of weights, never negative, summing to 1
 
 

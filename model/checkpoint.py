@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from model.config import ModelConfig
 from model.decoder import Decoder
@@ -81,19 +81,22 @@ def save_checkpoint(
         "trained_on": info.trained_on,
         "model": config.as_record(),
     }
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+    }
     contents = {
         CONFIG: _as_json(described),
         VOCABULARY: _as_json(vocabulary.words),
-        WEIGHTS: save(_half_precision(network)),
+        WEIGHTS: save(weights),
     }
     if isinstance(vocabulary.tokens, Pieces):
         contents[TOKENIZER] = f"{vocabulary.tokens.as_record()}\n".encode()
-    written = [(write_temporary(folder / name, data), folder / name) for name, data in contents.items()]
-    manifest = _as_json({name: sha256_bytes(data) for name, data in contents.items()})
-    written.append((write_temporary(folder / MANIFEST, manifest), folder / MANIFEST))
-    for temporary, path in written:
+    names = list(contents)
+    contents[MANIFEST] = _as_json({name: sha256_bytes(data) for name, data in contents.items()})
+    written = {folder / name: write_temporary(folder / name, data) for name, data in contents.items()}
+    for path, temporary in written.items():
         os.replace(temporary, path)
-    names = tuple(contents)
     if TOKENIZER not in names:
         (folder / TOKENIZER).unlink(missing_ok=True)  # of the previous captioner
     (folder / SCORES).unlink(missing_ok=True)  # of the previous weights
@@ -109,7 +112,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"There is no checkpoint folder at {folder}.")
     described = _read_described(folder)
-    sha256 = _verify(folder, _identity_files(described["model"].get("tokens")))
+    names = [CONFIG, VOCABULARY, WEIGHTS]
+    if described["model"].get("tokens") == Pieces.kind:
+        names.append(TOKENIZER)
+    sha256 = _verify(folder, names)
     config = ModelConfig.from_record(described["model"])
     vocabulary = Vocabulary(_read_json(folder / VOCABULARY, list), _read_tokens(folder, config.tokens))
     if not vocabulary.words:
@@ -147,24 +153,11 @@ def _read_scores(folder: Path) -> dict[str, Any]:
     return scores
 
 
-def _identity_files(tokens: object) -> tuple[str, ...]:
-    """The files that identify a captioner whose captions are made of ``tokens``."""
-    return (CONFIG, VOCABULARY, WEIGHTS, *([TOKENIZER] if tokens == Pieces.kind else []))
-
-
-def _half_precision(network: CaptionNetwork) -> dict[str, Tensor]:
-    return {
-        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for name, value in network.state_dict().items()
-    }
-
-
 def _as_json(value: object) -> bytes:
     return f"{json.dumps(value, ensure_ascii=False, indent=1)}\n".encode()
 
 
 def _read_described(folder: Path) -> dict[str, Any]:
-    """The content of config.json, checked."""
     described: dict[str, Any] = _read_json(folder / CONFIG, dict)
     if described.get("format") != FORMAT:
         raise CheckpointError(
@@ -196,7 +189,6 @@ def _verify(folder: Path, names: Sequence[str]) -> str:
 
 
 def _read_tokens(folder: Path, kind: str) -> Tokens:
-    """The tokenizer of a known kind."""
     if kind != Pieces.kind:
         return plain_tokens(kind)
     try:

@@ -102,18 +102,15 @@ Step = Callable[[Tensor, DecoderState, Memory], StepOutput]
 class Decoder(nn.Module):
     """Recurrent cell with attention, gate and deep output. Stores no state between calls."""
 
-    gate: nn.Linear | None
-
     def __init__(self, config: ModelConfig, rows: int, columns: int) -> None:
         """``rows`` and ``columns``: of the grid it attends to."""
         super().__init__()
         d, e, h = config.annotation_dim, config.embedding_dim, config.hidden_dim
         self.embedding = nn.Embedding(config.vocabulary_size, e)
         self.word_in_query = config.query == "state_and_word"
-        query_dim = h + e if self.word_in_query else h
         sizes = Sizes(
             annotation=d,
-            query=query_dim,
+            query=h + e if self.word_in_query else h,
             hidden=h,
             embedding=e,
             attention=config.attention_dim,
@@ -131,16 +128,12 @@ class Decoder(nn.Module):
         self.output = nn.Linear(e, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def prepare(
-        self, annotations: Tensor, *, mask: Tensor | None = None, draw_seed: int | None = None
-    ) -> Memory:
+    def prepare(self, annotations: Tensor, *, mask: Tensor | None = None) -> Memory:
         """Annotations (N, L, D) with what the attention computes from them once, for all words.
 
-        Args:
-            mask: (N, L), true where attention may go, at least one location a row; None: everywhere.
-            draw_seed: seed for hard attention to sample its locations; None: it takes the most likely.
+        ``mask``: (N, L), true where attention may go, at least one location a row; None: everywhere.
         """
-        return Memory(annotations, self.attention.prepare(annotations, mask), mask, draw_seed)
+        return Memory(annotations, self.attention.prepare(annotations, mask), mask, draw_seed=None)
 
     def initial_state(self, memory: Memory) -> DecoderState:
         """The state before the first word, from the mean annotation (section 3.1.2)."""

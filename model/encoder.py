@@ -57,10 +57,8 @@ class Encoder(nn.Module):
     @property
     def feature_shape(self) -> tuple[int, int]:
         """Of the features of one image, as ``forward`` returns them."""
-        cells = self.rows * self.columns
-        return (
-            (cells // 4, self.feature_dim + 4 * self.fine_dim) if self.fine_dim else (cells, self.feature_dim)
-        )
+        cells = self.rows * self.columns // (4 if self.fine_dim else 1)
+        return cells, self.feature_dim + 4 * self.fine_dim
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalized images (B, 3, S, S) to the features of the cells of the last grid, row by row.
@@ -121,7 +119,6 @@ def encoder_names() -> list[str]:
 
 
 def _classifier(name: str) -> nn.Module:
-    """The whole classification network of that name, with random weights."""
     if name == "efficientnet_v2_b0":
         return _efficientnet_v2_b0()
     if name == "tiny_cnn":
@@ -134,12 +131,11 @@ def _classifier(name: str) -> nn.Module:
 
 def _trunk(network: nn.Module) -> nn.Sequential:
     """The layers of a classifier up to its last feature grid."""
-    children = dict(network.named_children())
-    features = children.get("features")
+    features = getattr(network, "features", None)
     if isinstance(features, nn.Sequential):
         return features
     chain: list[nn.Module] = []
-    for child in children.values():
+    for child in network.children():
         is_classifier = any(isinstance(module, nn.Linear) for module in child.modules())
         if is_classifier or isinstance(child, nn.AdaptiveAvgPool2d):
             break
@@ -214,18 +210,12 @@ def _efficientnet_v2_b0() -> nn.Module:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Conv2d) and child.stride == (2, 2):
-                setattr(module, name, _padded_like_tensorflow(child))
+                width_in, width_out = child.in_channels, child.out_channels
+                padded = _DownsamplingConv(width_in, width_out, 3, stride=2, groups=child.groups, bias=False)
+                setattr(module, name, padded)
     *_, last = (module for module in network.modules() if isinstance(module, _DownsamplingConv))
     last.padding_sides = (1, 0, 1, 0)
     return network
-
-
-def _padded_like_tensorflow(conv: nn.Conv2d) -> _DownsamplingConv:
-    size = conv.kernel_size[0], conv.kernel_size[1]
-    has_bias = conv.bias is not None
-    return _DownsamplingConv(
-        conv.in_channels, conv.out_channels, size, stride=2, groups=conv.groups, bias=has_bias
-    )
 
 
 def _tiny_cnn() -> nn.Module:
@@ -237,12 +227,8 @@ def _tiny_cnn() -> nn.Module:
     """
     layers: list[nn.Module] = []
     # Even kernels with stride 2 keep receptive fields centred on their cells; odd ones would shift them.
-    for width_in, width_out, kernel, stride in (
-        (3, 24, 4, 2),
-        (24, 48, 4, 2),
-        (48, 64, 4, 2),
-        (64, 64, 3, 1),
-    ):
+    shapes = ((3, 24, 4, 2), (24, 48, 4, 2), (48, 64, 4, 2), (64, 64, 3, 1))
+    for width_in, width_out, kernel, stride in shapes:
         conv = nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=1, bias=False)
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         layers += [conv, nn.ReLU()]
@@ -252,9 +238,7 @@ def _tiny_cnn() -> nn.Module:
 def _published_state(name: str) -> Mapping[str, Tensor]:
     if name in ("efficientnet_v2_b0", "tiny_cnn"):
         raise CheckpointError(f"torchvision publishes no weights for {name}; give a file of weights.")
-    state: Mapping[str, Tensor] = get_model_weights(name).DEFAULT.get_state_dict(
-        progress=True, check_hash=True
-    )
+    state: Mapping[str, Tensor] = get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
     return state
 
 

@@ -1,16 +1,5 @@
 """Errors that a user, a file or a client can cause. Independent of HTTP and exit codes.
 
-    CaptioningError
-    ├── ImageError
-    │   ├── EmptyImageError         zero bytes
-    │   ├── UnsupportedImageError   not of an accepted type, detected from the content
-    │   ├── UndecodableImageError   of an accepted type, but corrupt
-    │   └── ImageLimitError         of an accepted type, but too large or too small
-    ├── OptionsError                a decoding or drawing option outside its range
-    ├── CheckpointError             a checkpoint folder that is missing, damaged or of another program
-    ├── NonFiniteError              a network whose output is not finite
-    └── OutputFolderError           an output folder that is in use or cannot be written
-
 Every message is one sentence: what is wrong; what would be right. Broken invariants of the program itself are
 assertions.
 """
@@ -29,7 +18,7 @@ class EmptyImageError(ImageError):
 
 
 class UnsupportedImageError(ImageError):
-    """Data that is not an image of an accepted type."""
+    """Data that is not an image of an accepted type, as detected from its content."""
 
 
 class UndecodableImageError(ImageError):
@@ -37,15 +26,15 @@ class UndecodableImageError(ImageError):
 
 
 class ImageLimitError(ImageError):
-    """An image with too many or too few pixels."""
+    """An image of an accepted type with too many or too few pixels."""
 
 
 class OptionsError(CaptioningError):
-    """An option outside its range."""
+    """A decoding or drawing option outside its range."""
 
 
 class CheckpointError(CaptioningError):
-    """A checkpoint folder that cannot be used."""
+    """A checkpoint folder that is missing, damaged or of another program."""
 
 
 class NonFiniteError(CaptioningError):

@@ -36,19 +36,17 @@ class CaptionNetwork(nn.Module):
         self.project = projection(self.encoder, config.annotation_dim)
         self.grid_layers = GridLayers(config, rows, columns) if config.grid_layers else nn.Identity()
         self.decoder = Decoder(config, rows, columns)
-        self.phrases = (
-            PhraseHead(self.encoder.feature_shape[1], config.phrases, config.phrase_dim)
-            if config.phrases
-            else None
-        )
+        self.phrases: PhraseHead | None = None
+        if config.phrases:
+            self.phrases = PhraseHead(self.encoder.feature_shape[1], config.phrases, config.phrase_dim)
 
-    def encode(self, images: Tensor, *, draw_seed: int | None = None) -> Memory:
-        """Images (B, 3, S, S) as the decoder's memory, one row an image; see ``Decoder.prepare``."""
-        return self.encode_features(self.encoder(images), draw_seed=draw_seed)
+    def encode(self, images: Tensor) -> Memory:
+        """Images (B, 3, S, S) as the decoder's memory, one row an image."""
+        return self.encode_features(self.encoder(images))
 
-    def encode_features(self, features: Tensor, *, draw_seed: int | None = None) -> Memory:
+    def encode_features(self, features: Tensor) -> Memory:
         """The encoder's features of B images as the decoder's memory, one row an image."""
-        return self.decoder.prepare(self.grid_layers(self.project(features)), draw_seed=draw_seed)
+        return self.decoder.prepare(self.grid_layers(self.project(features)))
 
     def teacher_force(self, memory: Memory, captions: Tensor, lengths: Tensor) -> TeacherForced:
         """Teacher forcing: each step is fed the true previous word, whatever the network predicted.

@@ -5,13 +5,15 @@ HTTP, batch and training all open images here.
 
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from torch import Tensor
 
 from model.caption import Caption, Grid
@@ -32,16 +34,6 @@ MIN_SIDE = 16  # pixels
 MAX_SIDE = 20_000  # pixels
 
 _BAND = 64  # rows
-_EXIF_ORIENTATION = 0x0112
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 # What Pillow is known to raise for corrupt files of an accepted type.
 _DECODE_ERRORS = (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError, OverflowError)
@@ -124,10 +116,13 @@ def _decode(data: bytes, limits: ImageLimits) -> Photo:
         _check_limits(image.width, image.height, limits)
         name = "JPEG" if image.format == "MPO" else str(image.format)
         image.load()
-        clean, transposition = _clean(image), _transposition(image)
+        clean = _clean(image)
+        with suppress(Exception):  # whatever a corrupt EXIF block raises, the pixels may be sound
+            clean.getexif()[Base.Orientation] = image.getexif()[Base.Orientation]
     del image  # or three copies would be in memory during the rotation
-    upright = clean if transposition is None else clean.transpose(transposition)
-    return Photo(image=upright, format=name, sha256=sha256_bytes(data))
+    ImageOps.exif_transpose(clean, in_place=True)
+    clean.getexif().clear()
+    return Photo(image=clean, format=name, sha256=sha256_bytes(data))
 
 
 def _clean(image: Image.Image) -> Image.Image:
@@ -140,14 +135,6 @@ def _clean(image: Image.Image) -> Image.Image:
         band = image.crop((0, top, image.width, min(top + _BAND, image.height)))
         clean.paste(_to_rgb(band), (0, top))
     return clean
-
-
-def _transposition(image: Image.Image) -> Image.Transpose | None:
-    """The transposition that makes the image upright; the rest of EXIF, often malformed, is not read."""
-    try:
-        return _TRANSPOSITIONS.get(image.getexif()[_EXIF_ORIENTATION])
-    except Exception:  # whatever a corrupt EXIF block raises, the pixels may be sound
-        return None
 
 
 def _check_limits(width: int, height: int, limits: ImageLimits) -> None:

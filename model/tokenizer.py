@@ -51,9 +51,7 @@ def detokenize(words: Sequence[str]) -> str:
 class Tokens(Protocol):
     """A kind of tokens: splits captions and joins them again."""
 
-    @property
-    def kind(self) -> str:
-        """Its name in a model's configuration."""
+    kind: str  # its name in a model's configuration
 
     def cut(self, words: Sequence[str]) -> list[str]:
         """The tokens of a caption; ``join`` gives its words, joined by single spaces."""
@@ -71,15 +69,12 @@ class Words:
     kind = "words"
 
     def cut(self, words: Sequence[str]) -> list[str]:
-        """The words themselves."""
         return list(words)
 
     def join(self, tokens: Sequence[str]) -> str:
-        """Words joined by single spaces."""
         return " ".join(tokens)
 
     def shown(self, token: str) -> str:
-        """The word."""
         return token
 
 
@@ -97,7 +92,6 @@ class Characters:
         return " ".join("".join(tokens).split())
 
     def shown(self, token: str) -> str:
-        """The character."""
         return token
 
 
@@ -159,10 +153,9 @@ class Pieces:
         They are slices of the text, so unknown characters are preserved.
         """
         text = " ".join(words)
-        places = self._tokenizer.encode(text, add_special_tokens=False).offsets
         return [
             ("" if start == 0 or text[start - 1] == " " else CONTINUED) + text[start:end]
-            for start, end in places
+            for start, end in self._tokenizer.encode(text, add_special_tokens=False).offsets
         ]
 
     def join(self, tokens: Sequence[str]) -> str:
@@ -171,7 +164,6 @@ class Pieces:
         return "".join(parts).lstrip(" ")
 
     def shown(self, token: str) -> str:
-        """The piece without its marker."""
         return token.removeprefix(CONTINUED)
 
 
@@ -205,8 +197,7 @@ def cut_for_scoring(text: str) -> str:
 def advise_tokens(captions: Collection[Sequence[str]]) -> str | None:
     """A warning for training on words in a script without spaces, or None.
 
-    Args:
-        captions: as ``tokenize`` gives them.
+    ``captions``: as ``tokenize`` gives them.
     """
     unsegmented = sum(_is_unsegmented(words) for words in captions)
     if 2 * unsegmented <= len(captions):

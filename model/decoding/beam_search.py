@@ -33,11 +33,6 @@ class Hypothesis:
     score: float  # log_prob / tokens ** length_penalty, the end token counted, plus what the scorer adds
     is_finished: bool
 
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """The higher, the better: finished before unfinished, then by score."""
-        return self.is_finished, self.score
-
 
 class _Beams(NamedTuple):
     """The hypotheses in the beams: row b * K + k is beam k of image b."""
@@ -95,8 +90,8 @@ def beam_search(
         scorer: adds to the score of each hypothesis.
 
     Returns:
-        For each image ``num_captions`` different hypotheses (fewer only if no more exist), best first: see
-        ``Hypothesis.rank``.
+        For each image ``num_captions`` different hypotheses (fewer only if no more exist), best first:
+        finished before unfinished, then by score.
 
     Raises:
         NonFiniteError: a logit is NaN or infinite.
@@ -134,7 +129,9 @@ def beam_search(
         beams = beams.extended(rows.flatten(), words.flatten(), chosen)
         maps.append(out.maps)
     _add_unfinished(found, beams, maps, kept, totals)
-    return [sorted(ended, key=lambda one: one.rank, reverse=True)[: options.num_captions] for ended in found]
+    for ended in found:
+        ended.sort(key=lambda one: (one.is_finished, one.score), reverse=True)
+    return [ended[: options.num_captions] for ended in found]
 
 
 def check_finite(logits: Tensor) -> None:
@@ -161,16 +158,12 @@ def _candidates(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _added_scores(scorer: Scorer, ids: Tensor, parents: Tensor, words: Tensor) -> Tensor:
     """The scorer's score of each continuation, (B, 2K)."""
-    prefixes = ids[:, 1:].tolist()  # B * K
-    size = len(prefixes) // len(parents)
-    continuations = zip(parents.tolist(), words.tolist(), strict=True)
+    prefixes = ids[:, 1:].unflatten(0, (len(parents), -1)).tolist()  # B lists of K
+    by_image = enumerate(zip(prefixes, parents.tolist(), words.tolist(), strict=True))
     return torch.tensor(
         [
-            [
-                scorer(image, (*prefixes[image * size + beam], word))
-                for beam, word in zip(*of_image, strict=True)
-            ]
-            for image, of_image in enumerate(continuations)
+            [scorer(image, (*before[beam], word)) for beam, word in zip(beams, ends, strict=True)]
+            for image, (before, beams, ends) in by_image
         ]
     )
 
@@ -189,22 +182,14 @@ def _collect_finished(
     is_end = (words[:, :size] == Vocabulary.end_id) & scores[:, :size].isfinite()
     for image, place in is_end.nonzero().tolist():
         if len(found[image]) < size:
-            hypothesis = beams.hypothesis(
-                int(rows[image, place]),
-                maps,
-                log_prob=float(sums[image, place]),
-                score=float(scores[image, place]),
-                is_finished=True,
-            )
-            found[image].append(hypothesis)
+            at = image, place
+            row, log_prob, score = int(rows[at]), float(sums[at]), float(scores[at])
+            one = beams.hypothesis(row, maps, log_prob=log_prob, score=score, is_finished=True)
+            found[image].append(one)
 
 
 def _add_unfinished(
-    found: list[list[Hypothesis]],
-    beams: _Beams,
-    maps: Sequence[AttentionMaps],
-    kept: Tensor,
-    totals: Tensor,
+    found: list[list[Hypothesis]], beams: _Beams, maps: Sequence[AttentionMaps], kept: Tensor, totals: Tensor
 ) -> None:
     """Fill up each image's hypotheses with those still in the beam, best first."""
     size = kept.shape[1]

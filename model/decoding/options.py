@@ -31,11 +31,7 @@ class DecodingOptions:
     )
 
     def __post_init__(self) -> None:
-        """Check every value against its type and limits.
-
-        Raises:
-            OptionsError: a value has another type or is outside its limits.
-        """
+        """Raises OptionsError where a value has another type or is outside its limits."""
         check_options(self)
         if self.num_captions > self.beam_size:
             raise OptionsError(

@@ -45,7 +45,9 @@ def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
     small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     panels = [titled(small, "")]
     canvas = Canvas(small, caption.grid)
-    panels += [titled(canvas.draw_word(word), word.word, _note_on(word)) for word in mapped]
+    for word in mapped:
+        off = "" if word.sentinel is None else f"off {round(100 * word.sentinel)} %"
+        panels.append(titled(canvas.draw_word(word), word.word, off))
     width, height = panels[0].size
     text_width = max(columns * (width + GAP) - GAP, MIN_TEXT_WIDTH)
     text = Text(caption.text.split(), text_width, CAPTION_SIZE)
@@ -80,10 +82,6 @@ def animated_gif(image: Image.Image, caption: Caption) -> bytes:
     stream = BytesIO()
     first.save(stream, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return stream.getvalue()
-
-
-def _note_on(word: Word) -> str:
-    return "" if word.sentinel is None else f"off {round(100 * word.sentinel)} %"
 
 
 def _note(words: Sequence[Word]) -> str:

@@ -224,7 +224,6 @@ def _heat_palette() -> bytes:
 
 
 def _muted(image: Image.Image) -> Image.Image:
-    """The image, dim and nearly grey."""
     grey = Image.merge("RGB", [image.convert("L")] * 3)
     return Image.blend(grey, image, MUTED_COLOUR).point([round(i * MUTED_LIGHT) for i in range(256)] * 3)
 
