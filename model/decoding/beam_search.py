@@ -158,7 +158,7 @@ def _candidates(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _added_scores(scorer: Scorer, ids: Tensor, parents: Tensor, words: Tensor) -> Tensor:
     """The scorer's score of each continuation, (B, 2K)."""
-    prefixes = ids[:, 1:].unflatten(0, (len(parents), -1)).tolist()  # B lists of K
+    prefixes = ids.view(len(parents), -1, ids.shape[1])[:, :, 1:].tolist()  # B lists of K
     by_image = enumerate(zip(prefixes, parents.tolist(), words.tolist(), strict=True))
     return torch.tensor(
         [
