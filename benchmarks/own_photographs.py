@@ -5,7 +5,7 @@
 draws images unlike any that the shipped model was trained on (coloured shapes with true captions, see
 training/shapes.py), writes their captions as CSV, with one caption per training image, fine-tunes
 ``checkpoints/default`` with the command of the README and prints one JSON object: seconds, and the scores of
-the shipped and the fine-tuned model on held-out images, with the paired difference and its 95 % bootstrap
+the shipped and the fine-tuned model on held-out images, with the paired difference and its 95% bootstrap
 interval.
 """
 

@@ -5,7 +5,7 @@
 alternates between the service with 16 clients and as many processes without HTTP that open, caption and
 serialize the same photos in a loop; then between the same request with and without an overlay per word.
 
-Guarantees: throughput over HTTP is at least 85 % of that of the loop; a default response takes at most
+Guarantees: throughput over HTTP is at least 85% of that of the loop; a default response takes at most
 1.3 times as long as one without overlays. Prints JSON; the exit status is 1 if a guarantee does not hold.
 """
 

@@ -7,7 +7,7 @@ wait as long as Retry-After says, and as many that retry immediately. Then clien
 every response is compared with the captioner's own.
 
 Guarantees: every response is a caption or a 503 with Retry-After; many clients that back off get at least
-90 % of the throughput of a few; the 99th percentile of /healthz under them is at most 50 ms; every client
+90% of the throughput of a few; the 99th percentile of /healthz under them is at most 50 ms; every client
 gets the captions of its own photos. Prints JSON; the exit status is 1 if a guarantee does not hold.
 """
 

@@ -6,7 +6,7 @@ starts the service in four configurations with the same captioner, queue and lim
 them with 1, 4 and 16 clients, in short rounds; the other services are idle meanwhile. Prints throughput,
 latencies and those of /healthz as JSON, and as a table on standard error.
 
-Guarantee: with 16 clients, the default configuration reaches at least 95 % of the throughput of the best
+Guarantee: with 16 clients, the default configuration reaches at least 95% of the throughput of the best
 other one. The exit status is 1 if it does not.
 """
 

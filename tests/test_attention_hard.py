@@ -17,7 +17,7 @@ def make_hard() -> nn.Module:
     return small.make_attention("hard", scale=1.5)
 
 
-def attend(attention: nn.Module, memory: Memory, rows: int = N, position: int = 4) -> small.Attended:
+def attend(attention: nn.Module, memory: Memory, rows: int = N, position: int = 4) -> small.AttentionOutput:
     """One maps of ``rows`` rows of the usual query."""
     query = small.select_query(small.make_query(position=position), slice(rows))
     attended = small.attend(attention, query, memory)
@@ -115,7 +115,7 @@ def test_masked_cell_is_never_sampled() -> None:
         assert mask.gather(1, chosen.unsqueeze(1)).all()
 
 
-def in_training(photos: int, seed: int = 0) -> tuple[small.Attended, Memory]:
+def in_training(photos: int, seed: int = 0) -> tuple[small.AttentionOutput, Memory]:
     """A maps of a batch in which every photo is the first of the usual ones."""
     torch.manual_seed(seed)
     attention = make_hard().train()

@@ -116,7 +116,7 @@ def test_setup_sentence_lists_non_default_options(whole):
     head = as_markdown(found).splitlines()[0]
     assert ", score blur 2, cell gru; " in head
     assert "learning rate 0.0042" in head
-    assert "95 % bootstrap intervals over photos" in head
+    assert "95% bootstrap intervals over photos" in head
     assert not any(word in head for word in ("gate", "dropout", "attention heads", "grid layers"))
 
 

@@ -271,9 +271,11 @@ def test_title_stays_in_its_panel() -> None:
 
 def test_note_is_dropped_before_title() -> None:
     drawing = photo((150, 60))
-    plain, remarked = (np.asarray(titled(drawing, "dog", aside)) for aside in ("", "off 31 %"))
+    plain, remarked = (np.asarray(titled(drawing, "dog", aside)) for aside in ("", "sentinel 31%"))
     assert (plain != remarked).any()
-    narrow, crowded = (np.asarray(titled(photo((72, 60)), "standing", aside)) for aside in ("", "off 31 %"))
+    narrow, crowded = (
+        np.asarray(titled(photo((72, 60)), "standing", aside)) for aside in ("", "sentinel 31%")
+    )
     assert (narrow == crowded).all()
 
 
@@ -370,7 +372,7 @@ def test_chosen_cell_is_outlined_in_every_drawing(monkeypatch: pytest.MonkeyPatc
 def test_contact_sheet_shows_sentinel_share(monkeypatch: pytest.MonkeyPatch) -> None:
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     contact_sheet(photo((400, 300)), caption_of("a dog", sentinel=0.314))
-    assert [titles for _, *titles in panels] == [[""], ["a", "off 31 %"], ["dog", "off 31 %"]]
+    assert [titles for _, *titles in panels] == [[""], ["a", "sentinel 31%"], ["dog", "sentinel 31%"]]
     assert texts[1] == "Off: share of a word's attention that left the photo."
 
 

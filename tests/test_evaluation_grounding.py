@@ -139,16 +139,16 @@ def test_phrase_uses_map_of_its_last_word():
 
 def test_words_without_box_count_as_absent():
     known = instances(photo(dog=[LEFT]), photo(cat=[LEFT]))
-    told = [[caption("a dog and a cat", one_hot(0, 0))], [caption("a man", one_hot(0, 0))]]
-    found = describe_grounding(told, known)
+    reference_captions = [[caption("a dog and a cat", one_hot(0, 0))], [caption("a man", one_hot(0, 0))]]
+    found = describe_grounding(reference_captions, known)
     assert (found["words"], found["absent"], found["photographs"]) == (1, 2, 2)
     assert found["pointing_accuracy"] == 1
 
 
 def test_chance_uses_the_same_words():
     known = instances(photo(dog=[LEFT]), photo(cat=[(0.26, 0.0, 1.0, 1.0)]))
-    told = [[caption("a dog", one_hot(0, 0))], [caption("a cat", one_hot(0, 0))]]
-    found = describe_grounding(told, known)
+    reference_captions = [[caption("a dog", one_hot(0, 0))], [caption("a cat", one_hot(0, 0))]]
+    found = describe_grounding(reference_captions, known)
     assert found["chance"]["uniform"] == {
         "pointing_accuracy": (0.5 + 0.75) / 2,
         "attention_in_box": (0.5 + 0.74) / 2,
@@ -176,16 +176,16 @@ def test_words_without_map_have_no_scores():
 def test_intervals_are_over_photos():
     rng = np.random.default_rng(2)
     known = instances(*(photo(dog=[LEFT]) for _ in range(12)))
-    told = [
+    reference_captions = [
         [caption("a dog", one_hot(0, column)) for _ in range(30)]
         for column in rng.integers(4, size=12).tolist()
     ]
-    found = describe_grounding(told, known)
+    found = describe_grounding(reference_captions, known)
     low, high = found["intervals"]["pointing_accuracy"]
     assert low < found["pointing_accuracy"] < high
     assert high - low > 0.3  # as of 12 photos, not of 360 words
-    assert found == describe_grounding(told, known)
-    one = describe_grounding(told[:1], instances(known.photos[0]))
+    assert found == describe_grounding(reference_captions, known)
+    one = describe_grounding(reference_captions[:1], instances(known.photos[0]))
     assert one["intervals"]["pointing_accuracy"] == [one["pointing_accuracy"]] * 2
 
 

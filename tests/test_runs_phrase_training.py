@@ -40,8 +40,8 @@ def head_of(table: PhraseTable) -> PhraseHead:
 
 
 @pytest.fixture
-def told() -> tuple[PhraseTable, PhraseScorer, list[list[list[int]]]]:
-    """A table of everything that was said of some photos, and who scorers by it."""
+def learnt() -> tuple[PhraseTable, PhraseScorer, list[list[list[int]]]]:
+    """The phrase table of some captions, its scorer, and the captions."""
     references = random_references(0)
     table = PhraseTable(references, min_count=1)
     return table, PhraseScorer(head_of(table)), references
@@ -51,8 +51,8 @@ def shares_of(table: PhraseTable, *captions: list[int]) -> list[float]:
     return table.shares(captions).to_dense().tolist()
 
 
-def test_reference_scores_highest_against_itself(told):
-    table, scorer, references = told
+def test_reference_scores_highest_against_itself(learnt):
+    table, scorer, references = learnt
     everything = [ids for of_photo in references for ids in of_photo]
     once = [ids for ids in everything if len(set(ids)) == len(ids) > 3]
     assert len(once) >= 10
@@ -62,16 +62,16 @@ def test_reference_scores_highest_against_itself(told):
         assert best == person
 
 
-def test_score_is_mean_over_references(told):
-    table, scorer, ((one, two, three), (caption, *_), *_) = told
+def test_score_is_mean_over_references(learnt):
+    table, scorer, ((one, two, three), (caption, *_), *_) = learnt
     alone = [scorer.score(caption, shares_of(table, person)) for person in (one, two, three)]
     together = scorer.score(caption, shares_of(table, one, two, three))
     assert together == pytest.approx(sum(alone) / 3, rel=1e-5)
     assert together > 0
 
 
-def test_repetition_does_not_raise_score(told):
-    table, scorer, ((person, *_), *_) = told
+def test_repetition_does_not_raise_score(learnt):
+    table, scorer, ((person, *_), *_) = learnt
     shares = shares_of(table, person)
     whole = scorer.score(person, shares)
     assert scorer.score([*person, *person], shares) < whole
@@ -79,8 +79,8 @@ def test_repetition_does_not_raise_score(told):
     assert scorer.score([99, 98], shares) == 0
 
 
-def test_phrase_weights_equal_cider_weights(told):
-    table, _, references = told
+def test_phrase_weights_equal_cider_weights(learnt):
+    table, _, references = learnt
     reward = CiderReward(references)
     one, other = [place for place, phrase in enumerate(table.phrases) if len(phrase) == 1][:2]
     [one_id], [other_id] = table.phrases[one], table.phrases[other]

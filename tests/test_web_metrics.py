@@ -23,7 +23,7 @@ from model import Caption
 from service.app import create_app
 from service.config import ServiceConfig
 
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 
 def figures(text: str) -> dict[str, float]:
@@ -38,7 +38,7 @@ def figures(text: str) -> dict[str, float]:
 
 def until(is_so: Callable[[], bool]) -> None:
     """Wait until it is so."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + TIMEOUT_SECONDS
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -153,10 +153,10 @@ class HeldCaptioner(FakeCaptioner):
     """Goes on when it is let."""
 
     def __init__(self) -> None:
-        self.may_go_on = Event()
+        self.may_continue = Event()
 
     def caption(self, *args: Any, **kwargs: Any) -> list[list[Caption]]:
-        assert self.may_go_on.wait(PATIENCE_SECONDS)
+        assert self.may_continue.wait(TIMEOUT_SECONDS)
         return super().caption(*args, **kwargs)
 
 
@@ -169,7 +169,7 @@ def test_queue_and_inflight_gauges() -> None:
             until(lambda: waiting_and_in_flight(scraped(app.test_client())) == (2, 3))
             assert post(app.test_client(), image_file()).status_code == 503
         finally:
-            captioner.may_go_on.set()
+            captioner.may_continue.set()
         assert [answer.result().status_code for answer in first] == [200, 200, 200]
     found = scraped(app.test_client())
     assert waiting_and_in_flight(found) == (0, 0)
@@ -298,5 +298,5 @@ def test_metrics_folder_is_private_and_removed(tmp_path: Path) -> None:
         folder = service.folder
         assert folder.stat().st_mode & 0o777 == 0o700
         service.master.terminate()
-        assert service.master.wait(PATIENCE_SECONDS) == 0
+        assert service.master.wait(TIMEOUT_SECONDS) == 0
         assert not folder.exists()

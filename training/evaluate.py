@@ -3,7 +3,7 @@
     python -m training.evaluate --checkpoint checkpoints/default --captions captions.json --images photos/
 
 captions every photo of the split and prints one JSON object: BLEU-1 to 4, ROUGE-L and CIDEr (all x 100) with
-95 % bootstrap intervals, and METEOR and SPICE if Java is installed.
+95% bootstrap intervals, and METEOR and SPICE if Java is installed.
 """
 
 import argparse

@@ -46,8 +46,8 @@ def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
     panels = [titled(small, "")]
     canvas = Canvas(small, caption.grid)
     for word in mapped:
-        off = "" if word.sentinel is None else f"off {round(100 * word.sentinel)} %"
-        panels.append(titled(canvas.draw_word(word), word.word, off))
+        share = "" if word.sentinel is None else f"sentinel {round(100 * word.sentinel)}%"
+        panels.append(titled(canvas.draw_word(word), word.word, share))
     width, height = panels[0].size
     text_width = max(columns * (width + GAP) - GAP, MIN_TEXT_WIDTH)
     text = Text(caption.text.split(), text_width, CAPTION_SIZE)

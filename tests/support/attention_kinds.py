@@ -60,20 +60,20 @@ def prepare(
     return Memory(annotations, attention.prepare(annotations, mask), mask, draw_seed)
 
 
-class Attended(NamedTuple):
+class AttentionOutput(NamedTuple):
     """What a kind returns."""
 
     context: Tensor
     maps: AttentionMaps
 
 
-def attend(attention: Attention, query: Query, memory: Memory) -> Attended:
+def attend(attention: Attention, query: Query, memory: Memory) -> AttentionOutput:
     """One step of a kind."""
-    return Attended(*attention(query, memory))
+    return AttentionOutput(*attention(query, memory))
 
 
 @torch.no_grad()
-def attend_as(kind: str, query: str = "state", mask: Tensor | None = None) -> Attended:
+def attend_as(kind: str, query: str = "state", mask: Tensor | None = None) -> AttentionOutput:
     """One step of a kind on the usual images with the usual query."""
     attention = make_attention(kind, query)
     return attend(attention, make_query(query), prepare(attention, make_annotations(kind, query), mask))

@@ -120,7 +120,7 @@ def _settings_sentence(comparison: dict[str, Any]) -> str:
         f"{recipe['epochs']} epochs of batches of {recipe['batch_size']} photos, learning rate "
         f"{recipe['learning_rate']}, doubly stochastic weight {recipe['doubly_stochastic']}, "
         f"seeds {', '.join(map(str, sorted(seeds)))}. Scores x 100 on {settings['images']} photos of "
-        f"{settings['split']}, beam {settings['decoding']['beam_size']}, with 95 % bootstrap intervals over "
+        f"{settings['split']}, beam {settings['decoding']['beam_size']}, with 95% bootstrap intervals over "
         "photos; parameters without the encoder; captions a second measured on one machine in turns."
     )
 

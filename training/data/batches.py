@@ -89,7 +89,7 @@ def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> B
 
 
 class Draw(NamedTuple):
-    """Which photo to take, and the seed of everything random that happens to it."""
+    """Which photo to take, and the random seed of its augmentation."""
 
     photo: int  # its place in the list of photos
     seed: int

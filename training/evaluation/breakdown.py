@@ -40,7 +40,7 @@ def by_length(corpus: CorpusScores, captions: Sequence[Caption]) -> dict[str, di
 
     Returns:
         For every group that is not empty ``photographs``, their number, ``cider`` and ``bleu_4``, x 100, and
-        the 95 % bootstrap ``intervals`` of both. CIDEr takes its document frequencies from all photos, so the
+        the 95% bootstrap ``intervals`` of both. CIDEr takes its document frequencies from all photos, so the
         mean CIDEr of the groups, weighted by their sizes, is that of the corpus.
     """
     groups = [

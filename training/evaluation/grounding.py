@@ -125,7 +125,7 @@ def describe_grounding(captions: Sequence[Sequence[Caption]], instances: Instanc
         ``words``: the number of words with a map whose category has boxes in the photo; without any, the
         figures are None. ``without_map``: the number of such words without a map, as of a network without
         attention. ``absent``: the number of words whose category has no box in the photo. ``chance``: the
-        figures of the baselines on the same words. ``intervals``: 95 % bootstrap intervals [low, high] over
+        figures of the baselines on the same words. ``intervals``: 95% bootstrap intervals [low, high] over
         photos. ``by_category``: words and pointing accuracy of the most frequent categories.
     """
     names = CategoryWords(instances.categories)
@@ -181,7 +181,7 @@ def _as_figures(measures: Floats) -> dict[str, float | None]:
 
 
 def _intervals(measures: Floats, owners: Sequence[int]) -> dict[str, list[float] | None]:
-    """95 % percentile intervals of the means, over resamples of the photos that have words."""
+    """95% percentile intervals of the means, over resamples of the photos that have words."""
     if not owners:
         return dict.fromkeys(MEASURES)
     _, rows = np.unique(owners, return_inverse=True)

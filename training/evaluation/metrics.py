@@ -66,7 +66,7 @@ class CorpusScores(NamedTuple):
     def summary(self) -> dict[str, Any]:
         """``bleu_1`` to ``bleu_4``, ``rouge_l`` and ``cider``, all x 100, and their ``intervals``.
 
-        These are 95 % bootstrap intervals [low, high] over photos.
+        These are 95% bootstrap intervals [low, high] over photos.
         """
         return {
             **{name: percent(value) for name, value in self.fractions().items()},
@@ -77,7 +77,7 @@ class CorpusScores(NamedTuple):
         """These scores minus those of ``other`` on the same photos, all x 100.
 
         Returns:
-            For each score the ``difference`` and its 95 % paired bootstrap ``interval``: both captioners are
+            For each score the ``difference`` and its 95% paired bootstrap ``interval``: both captioners are
             scored on the same resampled photos.
         """
         mine, others = self.summary(), other.summary()
@@ -108,7 +108,7 @@ def percent(value: float) -> float:
 
 
 def _interval(values: Floats) -> list[float]:
-    """The 95 % interval [low, high] of a score, x 100, from its values in bootstrap samples."""
+    """The 95% interval [low, high] of a score, x 100, from its values in bootstrap samples."""
     return [percent(edge) for edge in np.percentile(values, (2.5, 97.5))]
 
 
