@@ -117,31 +117,29 @@ def test_resuming_finished_run_changes_nothing(whole, world, tmp_path):
     assert_same_run(run, whole)
 
 
-@pytest.mark.parametrize(
-    ("moment", "step"), [("reading", 1), ("reading", 4), ("updating", 2), ("updating", 3)]
-)
+@pytest.mark.parametrize(("moment", "step"), [("forward", 1), ("forward", 4), ("update", 2), ("update", 3)])
 def test_run_resumes_exactly_after_ctrl_c_in_a_step(
     world, whole, tmp_path, monkeypatch, capsys, moment, step
 ):
     run = tmp_path / "run"
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    read, steps = CaptionNetwork.read, []
+    teacher_force, steps = CaptionNetwork.teacher_force, []
 
     def press_ctrl_c(*_):
         steps.append(1)
         if len(steps) == step:
             signal.raise_signal(signal.SIGINT)
 
-    def read_and_press(self, *arguments):
-        reading = read(self, *arguments)  # by now dropout has drawn its random numbers
+    def interrupted(self, *arguments):
+        result = teacher_force(self, *arguments)  # by now dropout has drawn its random numbers
         press_ctrl_c()
-        return reading
+        return result
 
     hook = None
     try:
         with monkeypatch.context() as patch:
-            if moment == "reading":
-                patch.setattr(CaptionNetwork, "read", read_and_press)
+            if moment == "forward":
+                patch.setattr(CaptionNetwork, "teacher_force", interrupted)
             else:
                 hook = register_optimizer_step_post_hook(press_ctrl_c)
             assert fit.main(command(world, run)) == 130
@@ -236,9 +234,9 @@ def one_line(text: str) -> str:
         (["--learning-rate", "1e30"], "lower learning rate"),
         (["--learning-rate", "1e38"], "lower learning rate"),
         (["--learning-rate", "1e30", "--attention", "hard"], "lower learning rate"),
-        (["--learning-rate", "nan"], "--learning-rate is nan; it must be finite"),
-        (["--learning-rate", "inf"], "--learning-rate is inf; it must be finite"),
-        (["--weight-decay", "nan"], "--weight-decay is nan; it must be finite"),
+        (["--learning-rate", "nan"], "--learning-rate is nan; it must be a number"),
+        (["--learning-rate", "inf"], "--learning-rate is inf; it must be a number"),
+        (["--weight-decay", "nan"], "--weight-decay is nan; it must be a number"),
         (["--clip-norm", "nan"], "--clip-norm is nan; it must be a number"),
         (["--validate-every", "0"], "--validate-every is 0"),
         (["--workers", "-1"], "--workers is -1"),
