@@ -17,39 +17,26 @@ import time
 import warnings
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 from flask.testing import FlaskClient
-from PIL import Image, ImageDraw
+from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.harness.client import Upload
 from benchmarks.harness.report import benchmark_parser
 from service.app import create_app
+from training.data.shapes import draw_world
 
 EXPECTED = (200, 400, 413, 415, 422)
-SIZE = (96, 64)
+SIZE = 96  # pixels a side
 MIN_BYTES = 16  # of a file that is mutated again
 WARM_UP = 100  # responses before the first reading of the memory
 # Lengths and sizes to write into a file: zero, one, and the ends of the signed and unsigned ranges.
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-
-Mutation = Callable[[random.Random, bytes, bytes], bytes]
-
-
-def draw_boxes(seed: int) -> Image.Image:
-    """An image of coloured boxes."""
-    rng = random.Random(seed)
-    image = Image.new("RGB", SIZE, (90, 120, 60))
-    pen = ImageDraw.Draw(image)
-    for _ in range(8):
-        left, top = rng.randrange(SIZE[0] - 8), rng.randrange(SIZE[1] - 8)
-        colour = tuple(rng.randrange(256) for _ in range(3))
-        pen.rectangle((left, top, left + rng.randrange(4, 40), top + rng.randrange(4, 30)), fill=colour)
-    return image
 
 
 def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
@@ -60,9 +47,9 @@ def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
 
 def valid_files() -> dict[str, list[bytes]]:
     """Files of every accepted format, in the variants that its decoder distinguishes."""
-    image, others = draw_boxes(0), [draw_boxes(seed) for seed in range(1, 4)]
+    image, *others = (scene.image for scene in draw_world(4, SIZE))
     exif = Image.Exif()
-    exif.update({0x0112: 6, 0x010E: "boxes"})
+    exif.update({0x0112: 6, 0x010E: "shapes"})
     translucent = image.convert("RGBA")
     translucent.putalpha(image.convert("L"))
     animated = {"save_all": True, "append_images": others, "duration": 50}
@@ -89,7 +76,7 @@ def valid_files() -> dict[str, list[bytes]]:
             encoded(image, "WEBP", **animated),
         ],
         "GIF": [
-            encoded(image, "GIF", comment=b"boxes"),
+            encoded(image, "GIF", comment=b"shapes"),
             encoded(palette, "GIF", transparency=0, interlace=0),
             encoded(image, "GIF", **animated),
         ],
@@ -156,16 +143,7 @@ def keep_header(rng: random.Random, data: bytes, other: bytes) -> bytes:
     return data[:start] + rng.randbytes(len(data) - start)
 
 
-MUTATIONS: tuple[Mutation, ...] = (
-    flip_bits,
-    overwrite,
-    truncate,
-    cut_out,
-    repeat,
-    set_extremes,
-    splice,
-    keep_header,
-)
+MUTATIONS = (flip_bits, overwrite, truncate, cut_out, repeat, set_extremes, splice, keep_header)
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -192,26 +170,17 @@ def corrupt_files(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         yield kind, with_checksums(data) if kind == "PNG" and rng.random() < 0.7 else data
 
 
-def status_of(client: FlaskClient, data: bytes) -> int:
-    """The status code for a file. The caption is short, because decoding the file is what is tested."""
-    upload = Upload.of(data, beam_size="1", max_length="1", overlays="none")
-    return client.post(upload.path, data=upload.body, content_type=upload.content_type).status_code
-
-
-def memory() -> int:
-    """Resident memory of this process, in bytes."""
-    return int(psutil.Process().memory_info().rss)
-
-
 def fuzz(client: FlaskClient, count: int, seed: int) -> tuple[dict[str, Any], list[bytes]]:
     """The report on ``count`` files, and the files with an unexpected status code."""
     statuses: defaultdict[str, Counter[int]] = defaultdict(Counter)
-    slowest, unexpected, before = (0.0, -1), [], 0
+    slowest, unexpected, before, process = (0.0, -1), [], 0, psutil.Process()
     for number, (kind, data) in enumerate(tqdm(corrupt_files(count, seed), total=count, disable=None)):
         if number == min(WARM_UP, count // 2):
-            before = memory()
+            before = process.memory_info().rss
+        # The caption is short, because decoding the file is what is tested.
+        upload = Upload.of(data, beam_size="1", max_length="1", overlays="none")
         start = time.perf_counter()
-        status = status_of(client, data)
+        status = client.post(upload.path, data=upload.body, content_type=upload.content_type).status_code
         slowest = max(slowest, (1000 * (time.perf_counter() - start), number))
         statuses[kind][status] += 1
         if status not in EXPECTED:
@@ -222,7 +191,7 @@ def fuzz(client: FlaskClient, count: int, seed: int) -> tuple[dict[str, Any], li
         "statuses": {kind: dict(sorted(found.items())) for kind, found in statuses.items()},
         "slowest_ms": round(slowest[0]),
         "slowest_file": slowest[1],
-        "memory_growth_mb": round((memory() - before) / 1e6, 1),
+        "memory_growth_mb": round((process.memory_info().rss - before) / 1e6, 1),
         "unexpected": len(unexpected),
     }
     return report, unexpected

@@ -9,7 +9,7 @@ be written.
 
 Guarantees: only the requests of a killed worker fail, and the next caption comes within 2 s; requests in
 flight complete when the service stops, with exit status 0; a reload fails no request; without a disk,
-captions, images and metrics are unaffected. Prints JSON; the exit status is 1 if a guarantee does not hold.
+captions, images and metrics are unaffected.
 Where file systems cannot be mounted in a namespace (unshare), the tests of disks are skipped.
 """
 

@@ -8,7 +8,7 @@ every response is compared with the captioner's own.
 
 Guarantees: every response is a caption or a 503 with Retry-After; many clients that back off get at least
 90% of the throughput of a few; the 99th percentile of /healthz under them is at most 50 ms; every client
-gets the captions of its own photos. Prints JSON; the exit status is 1 if a guarantee does not hold.
+gets the captions of its own photos.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.harness.client import Response, Upload, post_with_retries
 from benchmarks.harness.load import Load, measure_load, percentile, summary
 from benchmarks.harness.photos import different_photos, examples
-from benchmarks.harness.report import Report, benchmark_parser, print_table
+from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import ROOT, Service, serving
 from model import Captioner, open_image
 
@@ -39,7 +39,6 @@ def measure_overload(report: Report, service: Service, rounds: int, seconds: flo
         for name, (clients, backs_off) in LOADS.items():
             results[name].append(measure_load(service.port, uploads, clients, seconds, backs_off=backs_off))
     rows = [_row(name, loads) for name, loads in results.items()]
-    print_table(rows)
     report.add("overload", rows)
     responses = [response for loads in results.values() for each in loads for response in each.responses]
     unexpected = [response for response in responses if response.status not in (200, 503)]

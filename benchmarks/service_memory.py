@@ -7,8 +7,7 @@ at once, large photos, corrupt ones, text, invalid options, and pages. Every 200
 of the processes (PSS, which counts shared memory once). The warm-up is long because every thread keeps some
 memory of the largest photo it has decoded, once.
 
-Guarantees: memory grows by at most 5 MB per 1,000 requests, no process exits, no response is a 5xx. Prints
-JSON; the exit status is 1 if a guarantee does not hold.
+Guarantees: memory grows by at most 5 MB per 1,000 requests, no process exits, no response is a 5xx.
 """
 
 import statistics

@@ -3,11 +3,10 @@
     python -m benchmarks.service_process_model
 
 starts the service in four configurations with the same captioner, queue and limits, and alternates between
-them with 1, 4 and 16 clients, in short rounds; the other services are idle meanwhile. Prints throughput,
-latencies and those of /healthz as JSON, and as a table on standard error.
+them with 1, 4 and 16 clients, in short rounds; the other services are idle meanwhile.
 
 Guarantee: with 16 clients, the default configuration reaches at least 95% of the throughput of the best
-other one. The exit status is 1 if it does not.
+other one.
 """
 
 import os
@@ -20,7 +19,7 @@ from flask import Flask
 from benchmarks.harness.client import Upload
 from benchmarks.harness.load import Load, measure_load, summary
 from benchmarks.harness.photos import examples
-from benchmarks.harness.report import Report, benchmark_parser, print_table
+from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import Service, serving
 
 CLIENTS = (1, 4, 16)
@@ -83,7 +82,6 @@ def main() -> int:
     args = parser.parse_args()
     report = Report(rounds=args.rounds, seconds=args.seconds)
     rows = measure(args.rounds, args.seconds)
-    print_table(rows)
     report.add("process_models", rows)
     rates = {row["processes"]: row["captions_per_second"] for row in rows if row["clients"] == max(CLIENTS)}
     default = rates.pop(DEFAULT)

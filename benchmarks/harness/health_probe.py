@@ -7,9 +7,9 @@ none. It is a process of its own, because in the process of the clients it would
 """
 
 import json
+import select
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,14 +33,8 @@ def probing_health(port: int) -> Iterator[list[float]]:
 
 def main() -> None:
     """Probe until standard input is closed."""
-    port, seconds, stop = int(sys.argv[1]), [], threading.Event()
-
-    def wait_for_end() -> None:
-        sys.stdin.read()
-        stop.set()
-
-    threading.Thread(target=wait_for_end, daemon=True).start()
-    while not seconds or not stop.wait(INTERVAL):
+    port, seconds = int(sys.argv[1]), []
+    while not seconds or not select.select([sys.stdin], [], [], INTERVAL)[0]:
         response = get(port, "/healthz")
         seconds.append(response.seconds if response.status == 200 else None)
     print(json.dumps(seconds))

@@ -3,6 +3,7 @@
 Clients are threads of this process, light beside captioning; ``Load.cpu_seconds`` says how light.
 """
 
+import math
 import statistics
 import threading
 import time
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from benchmarks.harness.client import Response, Upload, post
 from benchmarks.harness.health_probe import probing_health
@@ -104,7 +107,4 @@ def summary(loads: Sequence[Load]) -> dict[str, Any]:
 
 def percentile(values: Iterable[float], percent: float) -> float:
     """The smallest of ``values`` that at least ``percent`` per cent do not exceed; NaN if there are none."""
-    ordered = sorted(values)
-    if not ordered:
-        return float("nan")
-    return ordered[max(0, -int(-len(ordered) * percent // 100) - 1)]
+    return float(np.percentile(list(values) or [math.nan], percent, method="inverted_cdf"))

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +47,9 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
     return argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
+        epilog="Prints JSON. The exit status is 1 if a guarantee does not hold.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows with the same keys to standard error."""
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)), file=sys.stderr)
 
 
 def _machine() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from benchmarks.harness.client import get
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 120
 STOP_SECONDS = 60
-
 
 _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec")
 _READ_ONLY = "mount -o remount,bind,ro /"
@@ -63,14 +63,13 @@ class NotReadyError(Exception):
     """The service did not become ready; the message is its log."""
 
 
+@dataclass(frozen=True)
 class Service:
     """A running gunicorn and its workers."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        """``log`` is the file of its output."""
-        self.process = process
-        self.port = port
-        self.log = log
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path  # its output
 
     def workers(self) -> list[int]:
         """The process ids of the workers."""
@@ -125,10 +124,8 @@ def serving(
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "stderr"
         environment = _environment({"bind": f"127.0.0.1:{port}", **(settings or {})})
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [*within, *command], cwd=ROOT, env=environment, stdout=stream, stderr=stream
-            )
+        with log.open("wb") as out:
+            process = subprocess.Popen([*within, *command], cwd=ROOT, env=environment, stdout=out, stderr=out)
         service = Service(process, port, log)
         try:
             _wait_until_ready(service)
@@ -149,8 +146,7 @@ def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
