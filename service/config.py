@@ -50,7 +50,7 @@ def _number(default: int, *, low: int = 0, high: int | None = None) -> Any:
     return field(default=default, metadata={"is_valid": valid.__contains__, "right": right})
 
 
-def _text(default: str, right: str, is_valid: Callable[[str], bool], *, secret: bool = False) -> Any:
+def _text(default: str, right: str, is_valid: Callable[[str], object], *, secret: bool = False) -> Any:
     return field(default=default, repr=not secret, metadata={"is_valid": is_valid, "right": right})
 
 
@@ -79,12 +79,7 @@ class ServiceConfig:
     min_side: int = _number(16, low=1)  # pixels
     max_side: int = _number(20_000, low=1)  # pixels
     # Required for captions; empty: none.
-    api_key: str = _text(
-        "",
-        "printable ASCII without spaces, or empty for none",
-        lambda text: bool(_KEY.fullmatch(text)),
-        secret=True,
-    )
+    api_key: str = _text("", "printable ASCII without spaces, or empty for none", _KEY.fullmatch, secret=True)
     # Of caption requests per client; empty: none.
     rate_limit: str = _text("", "a rate such as 60/minute, or empty for none", _is_rate)
     # Where requests are counted; may contain a password.
@@ -135,6 +130,11 @@ class ServiceConfig:
                 errors.append(f"{variable} is {text!r}; it must be a whole number.")
         _raise_if([*errors, *_invalid(values)])
         return cls(**values)
+
+    @property
+    def processes(self) -> int:
+        """The number of processes to run."""
+        return self.workers or (usable_cores() if self.device == "cpu" else 1)
 
 
 def usable_cores() -> int:

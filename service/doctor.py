@@ -62,17 +62,9 @@ class Doctor:
         self._checkpoint = checkpoint
         self._settings: ServiceConfig | None = None
         self._captioner: Captioner | None = None
-        self.checks: tuple[tuple[str, Callable[[], str]], ...] = (
-            ("python", self.python),
-            ("packages", self.packages),
-            ("settings", self.settings),
-            ("processes", self.processes),
-            ("memory", self.memory),
-            ("folder", self.folder),
-            ("address", self.address),
-            ("rate limit", self.rate_limit),
-            ("checkpoint", self.checkpoint),
-            ("caption", self.caption),
+        self.checks: tuple[Callable[[], str], ...] = (
+            *(self.python, self.packages, self.settings, self.processes, self.memory),
+            *(self.folder, self.address, self.rate_limit, self.checkpoint, self.caption),
         )
 
     def python(self) -> str:
@@ -119,24 +111,23 @@ class Doctor:
         """There is a core for every process."""
         from service.config import usable_cores
 
-        cores, processes = usable_cores(), self._processes()
-        if processes > cores and self._config().device == "cpu":
+        config, cores = self._config(), usable_cores()
+        if config.processes > cores and config.device == "cpu":
             raise CheckFailed(
-                f"CAPTION_WORKERS is {processes}, but only {cores} cores are available; "
+                f"CAPTION_WORKERS is {config.processes}, but only {cores} cores are available; "
                 f"set it to {cores} or fewer, because processes that share a core slow each other down."
             )
-        return f"{processes}, with one torch thread each, on {cores} cores"
+        return f"{config.processes}, with one torch thread each, on {cores} cores"
 
     def memory(self) -> str:
         """There is enough memory for the largest photos in all processes."""
-        processes, available = self._processes(), _available_memory()
-        megapixels = self._config().max_pixels / 1_000_000
-        per_process = PROCESS_MEMORY + round(self._config().max_pixels * PIXEL_MEMORY)
-        needed = SHARED_MEMORY + processes * per_process
+        config, available = self._config(), _available_memory()
+        per_process = PROCESS_MEMORY + round(config.max_pixels * PIXEL_MEMORY)
+        needed = SHARED_MEMORY + config.processes * per_process
         if available < needed:
             raise CheckFailed(
-                f"{available // MEGABYTE} MB of memory are available, but {processes} processes need up to "
-                f"{needed // MEGABYTE} MB with photos of {megapixels:.0f} megapixels; "
+                f"{available // MEGABYTE} MB of memory are available, but {config.processes} processes need "
+                f"up to {needed // MEGABYTE} MB with photos of {config.max_pixels / 1e6:.0f} megapixels; "
                 "lower CAPTION_WORKERS or CAPTION_MAX_PIXELS."
             )
         return f"{available // MEGABYTE} MB available, up to {needed // MEGABYTE} MB needed"
@@ -235,12 +226,6 @@ class Doctor:
 
         return self._settings or ServiceConfig()
 
-    def _processes(self) -> int:
-        from service.config import usable_cores
-
-        config = self._config()
-        return config.workers or (usable_cores() if config.device == "cpu" else 1)
-
 
 def _available_memory() -> int:
     """Bytes of memory available on this computer and within the limit of its container."""
@@ -264,7 +249,6 @@ def _listen(host: str, port: int) -> None:
 
 
 def _is_our_service(bind: str) -> bool:
-    """Whether a captioning service responds at this address."""
     try:
         with urllib.request.urlopen(f"http://{bind}/healthz", timeout=TIMEOUT) as response:
             return bool(json.load(response) == {"status": "ok"})
@@ -291,7 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(doctor: Doctor) -> int:
     problems = 0
-    for name, check in doctor.checks:
+    for check in doctor.checks:
+        name = check.__name__.replace("_", " ")
         try:
             verdict, finding = "ok", check()
         except CheckFailed as error:

@@ -22,7 +22,7 @@ _has_memory = os.access(_memory, os.W_OK)
 if _has_memory:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_memory))
 
-from service.config import ServiceConfig, usable_cores  # noqa: E402
+from service.config import ServiceConfig  # noqa: E402
 from service.errors import ConfigError  # noqa: E402
 
 try:
@@ -38,7 +38,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # set by the user, or before a
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics
 
 bind = _service.bind
-workers = _service.workers or (usable_cores() if _service.device == "cpu" else 1)
+workers = _service.processes
 worker_class = "gthread"
 threads = _service.threads
 # Loading before the fork shares the memory of the weights and makes new workers ready at once. CUDA does not

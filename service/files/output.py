@@ -72,7 +72,8 @@ class Records:
         self._lines = 0
         self._sha256: dict[str, str] = {}  # by image
         if path.exists():
-            _cut_incomplete_line(path)
+            with path.open("rb+") as file:
+                file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
             for image, sha256, _ in self._read():
                 self._sha256[image] = sha256
                 self._lines += 1
@@ -94,16 +95,13 @@ class Records:
     def compact(self) -> None:
         """Rewrite the file without discarded records."""
         if self._lines != len(self._sha256):
+            wanted = set(self._sha256.items())
             with replacing(self._path) as file:
-                file.writelines(self._current_lines())
+                for image, sha256, line in self._read():
+                    if (image, sha256) in wanted:
+                        wanted.remove((image, sha256))
+                        file.write(line)
             self._lines = len(self._sha256)
-
-    def _current_lines(self) -> Iterator[bytes]:
-        wanted = set(self._sha256.items())
-        for image, sha256, line in self._read():
-            if (image, sha256) in wanted:
-                wanted.remove((image, sha256))
-                yield line
 
     def _read(self) -> Iterator[tuple[str, str, bytes]]:
         with self._path.open("rb") as lines:
@@ -143,9 +141,3 @@ def keep_settings(path: Path, settings: dict[str, Any], defaults: dict[str, Any]
                 "use the same settings, or choose another --output."
             )
     write_whole(path, json.dumps(settings, indent=1))
-
-
-def _cut_incomplete_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        complete = sum(len(line) for line in file if line.endswith(b"\n"))
-        file.truncate(complete)

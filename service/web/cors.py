@@ -7,8 +7,6 @@ from flask_cors import CORS
 
 from service.config import ServiceConfig, listed
 
-_PREFLIGHT_SECONDS = 600  # for which a browser caches the answer
-_REQUEST_HEADERS = ("Authorization", "X-API-Key", "X-Request-Id")
 _RESPONSE_HEADERS = (
     *("X-Request-Id", "Server-Timing", "Retry-After"),
     *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
@@ -26,9 +24,9 @@ def register_cors(app: Flask, config: ServiceConfig) -> None:
         app,
         origins="*" if "*" in origins else patterns,
         methods=("GET", "POST"),
-        allow_headers=_REQUEST_HEADERS,
+        allow_headers=("Authorization", "X-API-Key", "X-Request-Id"),
         expose_headers=_RESPONSE_HEADERS,
-        max_age=_PREFLIGHT_SECONDS,
+        max_age=600,  # seconds for which a browser caches the answer to a preflight
         send_wildcard=True,
         always_send=False,
         intercept_exceptions=False,  # errors pass through after_request here

@@ -1,11 +1,9 @@
 """The end of every request: log, metrics and headers, and the unread body of a rejected one."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.wsgi import get_input_stream
@@ -13,9 +11,6 @@ from werkzeug.wsgi import get_input_stream
 from service.web.context import begin_context, current_context
 from service.web.logs import log_request
 from service.web.metrics import observe_request
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -64,7 +59,7 @@ def _discard_body(response: Response) -> None:
 
 
 @contextmanager
-def _short_timeout(environment: WSGIEnvironment) -> Iterator[None]:
+def _short_timeout(environment: dict[str, Any]) -> Iterator[None]:
     """Stop reading from a client that pauses: it may wait for the response before it sends its body."""
     connection = environment.get("gunicorn.socket")
     if connection is None:

@@ -9,8 +9,6 @@ from service.web.context import current_worker
 from service.web.openapi import ApiBlueprint, may_fail
 from service.web.response_schemas import StatusRecord
 
-RETRY_SECONDS = 2
-
 health = ApiBlueprint("health", __name__)
 
 
@@ -29,5 +27,5 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Readiness: whether this process can caption. If it has not yet, or failed, it tries again."""
     if reason := current_worker().unready_reason():
-        raise ServiceUnavailable(reason, retry_after=RETRY_SECONDS)
+        raise ServiceUnavailable(reason, retry_after=2)
     return jsonify(status="ready")

@@ -17,7 +17,6 @@ EXAMPLES = {
     "coffee.jpg": "A cup of coffee",
     "rocket.jpg": "The launch of a rocket",
 }
-EXAMPLES_MAX_AGE = 86_400  # seconds in a browser's cache
 
 page = Blueprint("page", __name__)
 
@@ -39,4 +38,4 @@ def example(name: str) -> Response:
     """An example photo, and no other file of the folder."""
     if name not in EXAMPLES:
         abort(404, f"No such example; valid are {', '.join(EXAMPLES)}.")
-    return send_from_directory(EXAMPLES_FOLDER, name, max_age=EXAMPLES_MAX_AGE)
+    return send_from_directory(EXAMPLES_FOLDER, name, max_age=86_400)  # seconds

@@ -1,7 +1,7 @@
 """The options of every route, for validation and for the OpenAPI document."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from flask_smorest.fields import Upload
@@ -20,7 +20,7 @@ _NUMBERS = {
     float: re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", re.ASCII),
 }
 _TRUTH = {"true": True, "false": False}
-_JSON_TYPES = {int: "integer", float: "number", bool: "boolean"}
+_JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 _QUOTED_CHARACTERS = 40  # of an invalid value in an error message
 
 
@@ -33,52 +33,33 @@ def parsed(text: str, kind: type) -> Any:
     """``text`` as an int, float or bool, or, if it is not one, as it is but truncated."""
     if kind is bool:
         return _TRUTH.get(text.lower(), text[:_QUOTED_CHARACTERS])
-    return kind(text) if _NUMBERS[kind].fullmatch(text) else text[:_QUOTED_CHARACTERS]
+    is_number = kind in _NUMBERS and _NUMBERS[kind].fullmatch(text)
+    return kind(text) if is_number else text[:_QUOTED_CHARACTERS]
 
 
-class DecodingField(fields.Field[Any]):
-    """A field of ``DecodingOptions``, which validates it; here it is only parsed."""
+class OptionField(fields.Field[Any]):
+    """An option, parsed and validated."""
 
-    def __init__(self, option: Option, default: Any) -> None:
-        self._kind = option.kind
+    def __init__(self, option: Option, default: Any = None) -> None:
+        self._option = option
         documented: dict[str, Any] = {"type": _JSON_TYPES[option.kind], "description": option.help}
         if default is not None:
             documented["default"] = default
-        if option.kind is not bool:
+        if option.kind in _NUMBERS:
             documented |= {"minimum": option.low, "maximum": option.high}
+        if option.choices:
+            documented["enum"] = list(option.choices)
         super().__init__(metadata=documented)
 
     def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return parsed(value, self._kind)
+        found = parsed(value, self._option.kind)
+        if self._option.allows(found):
+            return found
+        raise ValidationError(f"{attr} is {found!r}; it must be {self._option.valid}.")
 
 
-class WholeNumber(fields.Integer):
-    """A whole number in decimal digits, within a range."""
-
-    def __init__(self, low: int, high: int, meaning: str) -> None:
-        self._low, self._high = low, high
-        super().__init__(validate=validate.Range(low, high), metadata={"description": meaning})
-
-    def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> int:
-        number = parsed(value, int)
-        if isinstance(number, int) and self._low <= number <= self._high:
-            return number
-        raise ValidationError(
-            f"{attr} is {number!r}; it must be a whole number from {self._low} to {self._high}."
-        )
-
-
-class Choice(fields.String):
-    """One of a few words."""
-
-    def __init__(self, words: Sequence[str], meaning: str) -> None:
-        self._words = words
-        super().__init__(validate=validate.OneOf(words), metadata={"description": meaning})
-
-    def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if value not in self._words:
-            raise ValidationError(f"{attr} is {quoted(value)}; it must be one of {', '.join(self._words)}.")
-        return value
+def _choice(words: Collection[str], meaning: str) -> OptionField:
+    return OptionField(Option(kind=str, choices=words, help=meaning))
 
 
 class DecodingFields(Schema):
@@ -86,7 +67,7 @@ class DecodingFields(Schema):
 
     class Meta:
         include = {
-            name: DecodingField(known, getattr(DecodingOptions(), name))
+            name: OptionField(known, getattr(DecodingOptions(), name))
             for name, known in options_of(DecodingOptions).items()
         }
 
@@ -94,20 +75,22 @@ class DecodingFields(Schema):
 class CaptionFields(DecodingFields):
     """Options of /v1/captions."""
 
-    overlays = Choice(OVERLAYS, "images: one per word, a contact sheet per caption, or none; default words")
+    overlays = _choice(OVERLAYS, "images: one per word, a contact sheet per caption, or none; default words")
 
 
 class OverlayFields(DecodingFields):
     """Options of /v1/overlays."""
 
-    word = WholeNumber(0, MAX_TOKENS, "index of the only word to draw, from 0; default all")
-    format = Choice(FORMATS, "png, or gif for an animation word by word; default png")
+    word = OptionField(
+        Option(kind=int, low=0, high=MAX_TOKENS, help="index of the only word to draw, from 0; default all")
+    )
+    format = _choice(FORMATS, "png, or gif for an animation word by word; default png")
 
 
 class BatchFields(DecodingFields):
     """Options of /v1/captions:batch: no images, which would be hundreds in a response."""
 
-    overlays = Choice(("none",), "none; images are only drawn for single photos")
+    overlays = _choice(("none",), "none; images are only drawn for single photos")
 
 
 def upload_form(options: type[Schema], *, several: bool = False) -> type[Schema]:

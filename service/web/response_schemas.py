@@ -19,8 +19,12 @@ def _text(meaning: str, **more: Any) -> fields.String:
     return fields.String(metadata={"description": meaning}, **more)
 
 
-def _map(meaning: str, **more: Any) -> fields.Field[Any]:
-    return fields.List(fields.List(fields.Float()), metadata={"description": meaning}, **more)
+def _list(of: fields.Field[Any], meaning: str, **more: Any) -> fields.List[Any]:
+    return fields.List(of, metadata={"description": meaning}, **more)
+
+
+_ROW = fields.List(fields.Float())  # of an attention map
+_RESULTS = ("PhotographRecord", "Problem")
 
 
 class Problem(Schema):
@@ -39,15 +43,11 @@ class WordRecord(Schema):
     word = _text("one output token of the model", required=True)
     log_prob = _number("natural logarithm of its probability", required=True)
     beta = _number("gate: how much the word depends on the photo, 0 to 1", required=True, allow_none=True)
-    attention = _map("attention weights, rows x columns, summing to 1", required=True, allow_none=True)
+    attention = _list(_ROW, "attention weights, rows x columns, summing to 1", required=True, allow_none=True)
     overlay = _text("the photo with the heat map of the word, a data: URL", allow_none=True)
     sentinel = _number("share of attention given to the visual sentinel, 0 to 1")
-    chosen = fields.List(
-        fields.Integer(), metadata={"description": "row and column of the one cell used (hard attention)"}
-    )
-    heads = fields.List(
-        fields.List(fields.List(fields.Float())), metadata={"description": "the map of each head"}
-    )
+    chosen = _list(fields.Integer(), "row and column of the one cell used (hard attention)")
+    heads = _list(fields.List(_ROW), "the map of each head")
 
 
 class GridRecord(Schema):
@@ -55,10 +55,10 @@ class GridRecord(Schema):
 
     rows = _integer("number of rows")
     columns = _integer("number of columns")
-    box = fields.List(
+    box = _list(
         fields.Float(),
+        "area covered: left, top, right, bottom, as fractions of the upright photo",
         required=True,
-        metadata={"description": "area covered: left, top, right, bottom, as fractions of the upright photo"},
     )
 
 
@@ -87,25 +87,16 @@ class PhotographRecord(Schema):
     sha256 = _text("of the uploaded file", required=True)
     width = _integer("pixels, upright")
     height = _integer("pixels, upright")
-    captions = fields.List(
-        fields.Nested(CaptionRecord), required=True, metadata={"description": "best first"}
-    )
+    captions = _list(fields.Nested(CaptionRecord), "best first", required=True)
 
 
 class BatchRecord(Schema):
     """The result for each photo."""
 
-    results = fields.List(
-        fields.Raw(
-            metadata={
-                "anyOf": [
-                    {"$ref": "#/components/schemas/PhotographRecord"},
-                    {"$ref": "#/components/schemas/Problem"},
-                ]
-            }
-        ),
+    results = _list(
+        fields.Raw(metadata={"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in _RESULTS]}),
+        "in the order of the photos: its record, or its error",
         required=True,
-        metadata={"description": "in the order of the photos: its record, or its error"},
     )
 
 

@@ -1,12 +1,11 @@
 """Captions as JSON records and images. Knows nothing of Flask."""
 
+from dataclasses import asdict
 from typing import Any
 
 from model import (
-    Caption,
     Captioner,
     ImageLimits,
-    Photo,
     animated_gif,
     contact_sheet,
     data_url,
@@ -27,17 +26,13 @@ def caption_response(result: Captioned, overlays: str) -> dict[str, Any]:
     image = {"width": photo.width, "height": photo.height, "format": photo.format}
     record = photo.as_record(image, result.captions, attention=True)
     for caption, caption_record in zip(result.captions, record["captions"], strict=True):
-        _add_overlays(caption_record, photo, caption, overlays)
+        if overlays == "words":
+            drawn = word_overlays(photo.image, caption)
+            for word, overlay in zip(caption_record["words"], drawn, strict=True):
+                word["overlay"] = None if overlay is None else data_url(overlay)
+        elif overlays == "sheet":
+            caption_record["sheet"] = data_url(contact_sheet(photo.image, caption))
     return record
-
-
-def _add_overlays(record: dict[str, Any], photo: Photo, caption: Caption, overlays: str) -> None:
-    if overlays == "words":
-        images = word_overlays(photo.image, caption)
-        for word, image in zip(record["words"], images, strict=True):
-            word["overlay"] = None if image is None else data_url(image)
-    elif overlays == "sheet":
-        record["sheet"] = data_url(contact_sheet(photo.image, caption))
 
 
 def overlay_image(result: Captioned, kind: str, word: int | None) -> bytes:
@@ -63,10 +58,5 @@ def model_response(captioner: Captioner, limits: ImageLimits, max_bytes: int) ->
         "scores": info.scores,
         "licence": info.licence,
         "trained_on": info.trained_on,
-        "limits": {
-            "max_bytes": max_bytes,
-            "max_pixels": limits.max_pixels,
-            "min_side": limits.min_side,
-            "max_side": limits.max_side,
-        },
+        "limits": {"max_bytes": max_bytes, **asdict(limits)},
     }
