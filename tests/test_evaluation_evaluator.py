@@ -13,7 +13,7 @@ from model.tokenizer import tokenize
 from training import evaluate
 from training.data.dataset import load_photos
 from training.data.shapes import draw_world, write_world
-from training.evaluation.evaluator import evaluate_captioner
+from training.evaluation.evaluator import Evaluation
 from training.evaluation.metrics import CorpusScores
 
 SCORES = {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
@@ -255,6 +255,6 @@ def test_scores_survive_interrupting_java(world, checkpoint, capsys, monkeypatch
 def test_validation_does_not_run_java(world, checkpoint, monkeypatch):
     monkeypatch.setattr("training.evaluation.evaluator.java_score", None)
     photos = load_photos([(world / "captions.json", world / "images")], splits=("val",))
-    scores = evaluate_captioner(Captioner.load(checkpoint), photos, DecodingOptions())
+    scores = Evaluation.of(Captioner.load(checkpoint), photos, DecodingOptions()).scores()
     assert "meteor" not in scores
     assert scores["faults"].keys() >= {"repeated_bigram", "unfinished"}

@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from model.vocabulary import Vocabulary
 from training import phrases
 from training.engine.cider_reward import CiderReward
 from training.errors import DataError
+from training.evaluation.evaluator import Evaluation
 from training.runs import phrase_training
 from training.runs.initialization import continued_config, grown_network
 from training.runs.phrase_training import PhraseTable
@@ -246,9 +248,8 @@ def test_phrases_use_train_split_only(lawns, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(
         phrase_training, "train_phrase_head", lambda start, train, *rest: seen.extend(train) or start
     )
-    monkeypatch.setattr(
-        phrase_training, "evaluate_captioner", lambda captioner, val, options: {"cider": len(val)}
-    )
+    evaluation = Mock(scores=lambda: {"cider": 1})
+    monkeypatch.setattr(Evaluation, "of", lambda *anything: evaluation)
     assert phrases.main(["--checkpoint", str(checkpoint), *lawns, "--output", str(tmp_path / "out")]) == 0
     assert len(seen) == 34
     assert {one.split for one in seen} == {"train"}
@@ -258,7 +259,7 @@ def test_interrupted_scoring_keeps_checkpoint(lawns, checkpoint, tmp_path, monke
     def stop(*anything: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(phrase_training, "evaluate_captioner", stop)
+    monkeypatch.setattr(Evaluation, "of", stop)
     output = tmp_path / "out"
     assert phrases.main(["--checkpoint", str(checkpoint), *lawns, "--output", str(output), *RECIPE]) == 130
     assert "is written" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from PIL import Image
 from model import Caption, Captioner, DecodingOptions, contact_sheet, open_image
 from training.data.dataset import load_photos
 from training.evaluation.attention_stats import describe_attention
-from training.evaluation.evaluator import evaluate_captioner
+from training.evaluation.evaluator import Evaluation
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "checkpoints" / "default"
@@ -85,7 +85,7 @@ def test_every_image_format_is_captioned_and_drawn(shipped: Captioner, name: str
 def test_val_scores_are_near_published_scores(shipped: Captioner) -> None:
     all_photos = load_photos([(FLICKR8K / "captions.json", FLICKR8K / "images")])
     val = [image for image in all_photos if image.split == "val"][:100]
-    scores = evaluate_captioner(shipped, val, DecodingOptions())
+    scores = Evaluation.of(shipped, val, DecodingOptions()).scores()
     # A hundred photos: the interval of CIDEr is wide, and document frequencies differ from those of
     # a thousand. A broken preprocessing or vocabulary scores below 20.
     assert scores["cider"] > 45

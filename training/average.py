@@ -6,32 +6,17 @@ The average may be better than each of them ("model soup", Wortsman et al. 2022,
 fast as one. It may also be worse: compare their scores on val with python -m training.evaluate.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.command import run_command
+from model.command import command_parser, run_command
 from training.runs.averaging import average
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    chosen = _parser().parse_args(arguments)
-    shares = chosen.shares or [1.0] * len(chosen.checkpoints)
-    return run_command(
-        "average",
-        lambda: average(chosen.checkpoints, shares, chosen.output),
-        interrupted=lambda: "stopped; nothing was written",
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.average",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("training.average", __doc__)
     add = parser.add_argument
     add(
         "checkpoints",
@@ -43,7 +28,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--shares", type=float, nargs="+", metavar="X", help="weight of each checkpoint, default equal")
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write")
-    return parser
+    chosen = parser.parse_args(arguments)
+    shares = chosen.shares or [1.0] * len(chosen.checkpoints)
+    return run_command(
+        "average",
+        lambda: average(chosen.checkpoints, shares, chosen.output),
+        interrupted=lambda: "stopped; nothing was written",
+    )
 
 
 if __name__ == "__main__":

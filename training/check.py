@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from model.command import run_command
+from model.command import command_parser, run_command
 from training.cli import add_set_options
 from training.data.caption_files import parse_captions
 from training.data.dataset import pair_sources
@@ -22,7 +22,9 @@ from training.data.validation import check_photos, describe_problems, describe_s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
-    chosen = _parser().parse_args(arguments)
+    parser = command_parser("training.check", __doc__)
+    add_set_options(parser.add_argument_group("data"))
+    chosen = parser.parse_args(arguments)
     return run_command("check", lambda: _check(chosen))
 
 
@@ -33,16 +35,6 @@ def _check(chosen: argparse.Namespace) -> int:
     problems = check_photos(photos)
     print(describe_problems(problems) or "No problems found.")
     return 1 if problems else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_set_options(parser.add_argument_group("data"))
-    return parser
 
 
 if __name__ == "__main__":

@@ -82,11 +82,6 @@ def add_network_options(parser: argparse.ArgumentParser, *, without: Collection[
     add_arguments(parser.add_argument_group("network"), ModelConfig, without=without, choices=choices)
 
 
-def chosen_network(chosen: argparse.Namespace) -> dict[str, Any]:
-    """The fields of ``ModelConfig`` that were given on the command line."""
-    return given(ModelConfig, vars(chosen))
-
-
 def add_recipe_options(
     parser: argparse.ArgumentParser, *, without: Collection[str] = (), **defaults: Any
 ) -> None:
@@ -126,8 +121,6 @@ def add_captioner_options(parser: argparse.ArgumentParser) -> None:
 
 
 class _Removed(argparse.Action):
-    """An option of earlier versions."""
-
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         option = self.option_strings[0]
         parser.error(

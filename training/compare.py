@@ -18,17 +18,9 @@ from pathlib import Path
 
 from model import DecodingOptions, ModelConfig
 from model.attention import ATTENTION_KINDS
-from model.command import run_command
-from model.options import options_of
-from training.cli import (
-    add_data_options,
-    add_hardware_options,
-    add_network_options,
-    add_recipe_options,
-    chosen_network,
-    chosen_recipe,
-    chosen_run_options,
-)
+from model.command import command_parser, run_command
+from model.options import given, options_of
+from training import cli
 from training.comparison.experiment import Experiment, ExperimentOptions
 from training.engine.config import network_defaults
 
@@ -51,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(chosen: argparse.Namespace) -> ExperimentOptions:
     chosen_by_users = {name for name, known in options_of(ModelConfig).items() if known.help} - {"attention"}
     return ExperimentOptions(
-        run=chosen_run_options(chosen),
-        recipe=chosen_recipe(chosen, **DEFAULTS),
-        network=network_defaults(chosen_by_users) | chosen_network(chosen),
+        run=cli.chosen_run_options(chosen),
+        recipe=cli.chosen_recipe(chosen, **DEFAULTS),
+        network=network_defaults(chosen_by_users) | given(ModelConfig, vars(chosen)),
         kinds=chosen.kinds,
         seeds=chosen.seeds,
         split=chosen.split,
@@ -65,12 +57,8 @@ def _options(chosen: argparse.Namespace) -> ExperimentOptions:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_options(parser)
+    parser = command_parser("training.compare", __doc__)
+    cli.add_data_options(parser)
     add = parser.add_argument_group("comparison").add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write, or to continue in")
     add(
@@ -86,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--instances", type=Path, metavar="FILE", help="COCO instances JSON, to measure grounding")
     add("--instance-images", type=Path, metavar="DIR", help="folder of its photos, default images/ beside it")
     add("--instance-captions", type=Path, metavar="FILE", help="their captions, in a format of --captions")
-    add_network_options(parser, without=("attention",))
-    add_recipe_options(parser, without=(*WITHOUT, *SELF_CRITICAL), **DEFAULTS)
+    cli.add_network_options(parser, without=("attention",))
+    cli.add_recipe_options(parser, without=(*WITHOUT, *SELF_CRITICAL), **DEFAULTS)
     DecodingOptions.add_arguments(parser.add_argument_group("decoding"))
-    add_hardware_options(parser)
+    cli.add_hardware_options(parser)
     return parser
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from model import Captioner, DecodingOptions, OptionsError
 from model.checkpoint import write_scores
-from model.command import run_command
+from model.command import command_parser, run_command
 from model.files import write_whole
 from training.cli import add_captioner_options
 from training.data.caption_files import FORMAT_NAMES
@@ -62,11 +62,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("training.evaluate", __doc__)
     add_captioner_options(parser)
     add = parser.add_argument
     add("--captions", type=Path, required=True, metavar="FILE", help=FORMAT_NAMES)

@@ -18,18 +18,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from model.command import run_command
-from model.options import flag
-from training.cli import (
-    add_data_options,
-    add_hardware_options,
-    add_network_options,
-    add_recipe_options,
-    add_run_options,
-    chosen_network,
-    chosen_recipe,
-    chosen_run_options,
-)
+from model import ModelConfig
+from model.command import command_parser, run_command
+from model.options import flag, given
+from training import cli
 from training.data.dataset import load_photos, pair_sources
 from training.engine.config import FINE_TUNING
 from training.engine.distributed import broadcast_from_main, process_group
@@ -51,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(chosen: argparse.Namespace) -> None:
     features = chosen.output / "features.npy" if chosen.cache_features else None
-    options = chosen_run_options(chosen, features=features)
-    recipe = chosen_recipe(chosen, **(FINE_TUNING if options.start_from else {}))
+    options = cli.chosen_run_options(chosen, features=features)
+    recipe = cli.chosen_recipe(chosen, **(FINE_TUNING if options.start_from else {}))
     with process_group(options.device) as device:
         options = replace(options, device=device)
         directory = RunDirectory(options.output)
         directory.check(resume=options.resume)
         sources = pair_sources(options.captions, options.images)
-        initialization = Initialization(options, chosen_network(chosen))
+        initialization = Initialization(options, given(ModelConfig, vars(chosen)))
         with directory.locked():
             photos = broadcast_from_main(
                 lambda: load_photos(sources, check="decode", skip_problems=options.skip_problems)
@@ -67,19 +59,13 @@ def _fit(chosen: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.fit",
-        description=__doc__,
-        epilog="With --start-from the defaults are "
-        + ", ".join(f"{flag(name)} {value}" for name, value in FINE_TUNING.items())
-        + ".",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_data_options(parser)
-    add_run_options(parser)
-    add_network_options(parser)
-    add_recipe_options(parser)
-    add_hardware_options(parser)
+    defaults = ", ".join(f"{flag(name)} {value}" for name, value in FINE_TUNING.items())
+    parser = command_parser("training.fit", __doc__, epilog=f"With --start-from the defaults are {defaults}.")
+    cli.add_data_options(parser)
+    cli.add_run_options(parser)
+    cli.add_network_options(parser)
+    cli.add_recipe_options(parser)
+    cli.add_hardware_options(parser)
     return parser
 
 

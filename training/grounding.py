@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model import Captioner, DecodingOptions
-from model.command import run_command
+from model.command import command_parser, run_command
 from training.cli import add_captioner_options
 from training.data.caption_files import FORMAT_NAMES
 from training.data.instances import read_instances
@@ -22,7 +22,14 @@ from training.evaluation.grounding import ground
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
-    chosen = _parser().parse_args(arguments)
+    parser = command_parser("training.grounding", __doc__)
+    add_captioner_options(parser)
+    add = parser.add_argument
+    add("--instances", type=Path, required=True, metavar="FILE", help="COCO instances JSON")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of the photos")
+    captions = f"references, instead of those in the instances file: {FORMAT_NAMES}"
+    add("--captions", type=Path, metavar="FILE", help=captions)
+    chosen = parser.parse_args(arguments)
     return run_command("grounding", lambda: _ground(chosen))
 
 
@@ -32,25 +39,6 @@ def _ground(chosen: argparse.Namespace) -> None:
     instances = read_instances(chosen.instances, chosen.images, chosen.captions)
     found = {"checkpoint_sha256": captioner.info.sha256, **ground(captioner, instances, options)}
     print(json.dumps(found, indent=1))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.grounding",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_captioner_options(parser)
-    add = parser.add_argument
-    add("--instances", type=Path, required=True, metavar="FILE", help="COCO instances JSON")
-    add("--images", type=Path, required=True, metavar="DIR", help="folder of the photos")
-    add(
-        "--captions",
-        type=Path,
-        metavar="FILE",
-        help=f"references, instead of those in the instances file: {FORMAT_NAMES}",
-    )
-    return parser
 
 
 if __name__ == "__main__":

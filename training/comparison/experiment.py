@@ -96,7 +96,9 @@ class Experiment:
                 files = ", ".join(map(str, run.captions))
                 raise DataError(f"{files}: the split {self._options.split} has no captioned photos.")
             keep_settings(self._folder, self._settings())
-            self._results()  # a damaged one should stop the experiment now, not after the last run
+            read_results(
+                self._folder, len(self._photos)
+            )  # a damaged one should stop the experiment now, not after the last run
             for seed in self._options.seeds:
                 for kind in self._options.kinds:
                     if not (self._run_folder(kind, seed) / RESULT).exists():
@@ -115,33 +117,26 @@ class Experiment:
         write_whole(folder / RESULT, json.dumps(result, indent=1))
         (folder / STATE).unlink(missing_ok=True)  # large, and not needed again
 
-    def _results(self) -> list[dict[str, Any]]:
-        return read_results(self._folder, len(self._photos))
-
     def _run_folder(self, kind: str, seed: int) -> Path:
         return self._folder / RUNS / f"{kind}-{seed}"
 
     def _settings(self) -> dict[str, Any]:
         """What all results in the table have in common."""
-        run, instances, captions = (
-            self._options.run,
-            self._options.instances,
-            self._options.instance_captions,
-        )
+        options, run, captions = self._options, self._options.run, self._options.instance_captions
         trained_on = [photo for photo in self._listed if photo.split in ("train", "restval")]
         return {
-            "split": self._options.split,
+            "split": options.split,
             "encoder_weights": run.encoder_weights,
-            "network": self._options.network,
+            "network": options.network,
             "recipe": {name: value for name, value in asdict(self._recipe).items() if name != "seed"},
-            "decoding": asdict(self._options.decoding),
+            "decoding": asdict(options.decoding),
             "precision": run.precision,
             "photographs": [photo.path.name for photo in self._photos],
             "min_count": run.min_count,
             "end_after_truncation": ends_after_truncation(self._folder),
             "training_captions_sha256": _captions_sha256(trained_on),
             "captions_sha256": _captions_sha256(self._photos),
-            "instances_sha256": sha256_file(instances) if instances else None,
+            "instances_sha256": sha256_file(options.instances) if options.instances else None,
             "instance_captions_sha256": sha256_file(captions) if captions else None,
         }
 
@@ -180,13 +175,11 @@ class Experiment:
         folder, decoding = self._run_folder(kind, seed), self._options.decoding
         captioner = Captioner.load(folder, self._options.run.device)
         captions = caption_photos(captioner, self._photos, decoding)
-        decoder = [
-            value for name, value in captioner.network.named_parameters() if not name.startswith("encoder.")
-        ]
+        weights = captioner.network.named_parameters()
         return {
             "kind": kind,
             "seed": seed,
-            "parameters": sum(value.numel() for value in decoder),
+            "parameters": sum(value.numel() for name, value in weights if not name.startswith("encoder.")),
             "train_seconds": round(sum(line["train_seconds"] for line in read_log(folder)), 1),
             "attention": describe_attention(captions),
             "grounding": ground(captioner, self._instances, decoding) if self._instances else None,
@@ -195,12 +188,11 @@ class Experiment:
 
     def _write_table(self) -> Path:
         """Write the table of all results in the folder, including those of earlier commands."""
-        results = self._results()
+        results = read_results(self._folder, len(self._photos))
         failed = [result for result in results if "failed" in result]
         results = [result for result in results if "failed" not in result]
         speeds = self._speeds({result["kind"]: result["seed"] for result in reversed(results)})
-        for result in results:
-            result["captions_per_second"] = speeds[result["kind"]]
+        results = [result | {"captions_per_second": speeds[result["kind"]]} for result in results]
         settings = {name: value for name, value in self._settings().items() if name != "photographs"}
         comparison = {
             "settings": {**settings, "images": len(self._photos)},
@@ -226,11 +218,9 @@ class Experiment:
             for kind, captioner in captioners.items():
                 started = time.perf_counter()
                 captioner.caption(images, self._options.decoding)
-                speed = len(images) / (time.perf_counter() - started)
-                fastest[kind] = max(fastest[kind], speed)
+                fastest[kind] = max(fastest[kind], len(images) / (time.perf_counter() - started))
         return fastest
 
 
 def _captions_sha256(photos: Sequence[CaptionedPhoto]) -> str:
-    """Digest of the photos' names, their order and their captions."""
     return sha256_repr([(photo.path.name, photo.captions) for photo in photos])

@@ -43,14 +43,14 @@ def _with_defaults(before: dict[str, Any], settings: dict[str, Any]) -> dict[str
         "recipe": {name: recipe[name] for name in settings["recipe"]},
         "decoding": asdict(DecodingOptions()),
     }
-    known: dict[str, dict[str, Any]] = {
-        name: record if isinstance(record := before.get(name), dict) else {} for name in defaults
-    }
-    known["recipe"] = {
-        name: value for name, value in known["recipe"].items() if REMOVED_OPTIONS.get(name) != value
-    }
-    before = {"end_after_truncation": True} | before
-    return before | {name: values | known[name] for name, values in defaults.items()}
+    filled: dict[str, Any] = {"end_after_truncation": True} | before
+    for name, values in defaults.items():
+        record = before.get(name)
+        known = record.items() if isinstance(record, dict) else ()
+        filled[name] = values | {
+            key: value for key, value in known if (key, value) not in REMOVED_OPTIONS.items()
+        }
+    return filled
 
 
 def ends_after_truncation(folder: Path) -> bool:

@@ -1,12 +1,13 @@
 """The comparison of the results: one row for each kind of attention, as data and as a Markdown table."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from model.tokenizer import detokenize
 from training.data.caption_files import CaptionedPhoto
 from training.engine.config import network_defaults
+from training.evaluation.evaluator import references_of
 from training.evaluation.metrics import CorpusScores
 
 COMPARISON = "comparison"  # file name, without .json and .md
@@ -22,31 +23,31 @@ def compare(results: Sequence[dict[str, Any]], photos: Sequence[CaptionedPhoto])
         results: one for each run that did not fail, all on the same photos.
         photos: scored, in the order of the captions.
     """
-    references = [[detokenize(words) for words in photo.captions] for photo in photos]
-    kinds = list(dict.fromkeys(result["kind"] for result in results))
-    runs = {kind: [result for result in results if result["kind"] == kind] for kind in kinds}
+    references = references_of(photos)
+    kinds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        kinds[result["kind"]].append(result)
     scores = {
-        kind: CorpusScores.pooled([CorpusScores.of(run["captions"], references) for run in runs[kind]])
-        for kind in kinds
+        kind: CorpusScores.pooled([CorpusScores.of(run["captions"], references) for run in runs])
+        for kind, runs in kinds.items()
     }
+    reference = scores.get(REFERENCE)
     return [
         {
             "kind": kind,
-            "seeds": [run["seed"] for run in runs[kind]],
-            "parameters": runs[kind][0]["parameters"],
-            "train_seconds": round(fmean(run["train_seconds"] for run in runs[kind]), 1),
-            "captions_per_second": round(fmean(run["captions_per_second"] for run in runs[kind]), 1),
+            "seeds": [run["seed"] for run in runs],
+            "parameters": runs[0]["parameters"],
+            "train_seconds": round(fmean(run["train_seconds"] for run in runs), 1),
+            "captions_per_second": round(fmean(run["captions_per_second"] for run in runs), 1),
             **scores[kind].summary(),
-            "distinct_captions": round(fmean(len(set(run["captions"])) for run in runs[kind])),
+            "distinct_captions": round(fmean(len(set(run["captions"])) for run in runs)),
             f"above_{REFERENCE}": (
-                scores[kind].differences(scores[REFERENCE])
-                if REFERENCE in scores and kind != REFERENCE
-                else None
+                scores[kind].differences(reference) if reference and kind != REFERENCE else None
             ),
-            "attention": _means([run["attention"] for run in runs[kind]]),
-            "grounding": _means([run["grounding"] for run in runs[kind]]),
+            "attention": _means([run["attention"] for run in runs]),
+            "grounding": _means([run["grounding"] for run in runs]),
         }
-        for kind in kinds
+        for kind, runs in kinds.items()
     ]
 
 
@@ -72,7 +73,7 @@ def as_markdown(comparison: dict[str, Any]) -> str:
     """The table, best CIDEr first, below a sentence on the settings."""
     rows = sorted(comparison["kinds"], key=lambda row: -row["cider"])
     cells = [*map(_cells, rows), *map(_failed_cells, comparison["failed"])]
-    lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *map(_line, cells)]
+    lines = [f"| {' | '.join(row)} |" for row in (_HEADINGS, ["---"] * len(_HEADINGS), *cells)]
     return "\n".join([_settings_sentence(comparison), "", *lines]) + "\n"
 
 
@@ -123,10 +124,6 @@ def _settings_sentence(comparison: dict[str, Any]) -> str:
         f"{settings['split']}, beam {settings['decoding']['beam_size']}, with 95% bootstrap intervals over "
         "photos; parameters without the encoder; captions a second measured on one machine in turns."
     )
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

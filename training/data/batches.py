@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -108,8 +109,9 @@ class PhotoDataset(Dataset[Example]):
     ) -> None:
         """``end_after_truncation``: see ``encode_captions``."""
         self._photos = photos
-        self._vocabulary = vocabulary
-        self._end_after_truncation = end_after_truncation
+        self._encode = partial(
+            encode_captions, vocabulary=vocabulary, end_after_truncation=end_after_truncation
+        )
         self._preprocess = Preprocess(config)
         # Mild, so that a caption stays true of the crop.
         self._augment = v2.Compose(
@@ -135,10 +137,7 @@ class PhotoDataset(Dataset[Example]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.seed)
             image = self._augment(image)
-        captions = encode_captions(
-            photo, self._vocabulary, is_mirrored, end_after_truncation=self._end_after_truncation
-        )
-        return Example(self._preprocess(image), captions)
+        return Example(self._preprocess(image), self._encode(photo, is_mirrored=is_mirrored))
 
 
 def is_mirrored_draw(draw: Draw) -> bool:

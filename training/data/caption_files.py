@@ -168,7 +168,6 @@ def _coco_rows(content: _Content) -> Iterator[_Row]:
 
 
 def _objects(data: Mapping[str, Any], name: str, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of the list ``name``, each with its place."""
     listed = data.get(name)
     if not isinstance(listed, list):
         raise DataError(f"{place or 'the file'} has no list {name!r}.")

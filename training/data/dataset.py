@@ -52,12 +52,11 @@ def load_photos(
     photos = [photo for file, images in sources for photo in parse_captions(file, images)]
     if check == "decode":
         photos = _without_problems(photos, skip_problems)
-    captioned = (
+    loaded = [
         replace(photo, captions=tuple(filter(None, photo.captions)))
         for photo in photos
         if photo.split in splits and any(photo.captions)
-    )
-    loaded = list(captioned)
+    ]
     if check == "exists" and (missing := [one.path for one in loaded if not one.path.is_file()]):
         raise DataError(f"{len(missing)} of {len(loaded)} photos do not exist, {missing[0]} first.")
     return loaded

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +35,15 @@ class FeatureDataset(Dataset[Example]):
     ) -> None:
         """``features``: (photos, 2, L, F), see ``cached_features``; for the rest see ``encode_captions``."""
         self._photos = photos
-        self._vocabulary = vocabulary
         self._features = features
-        self._end_after_truncation = end_after_truncation
+        self._encode = partial(
+            encode_captions, vocabulary=vocabulary, end_after_truncation=end_after_truncation
+        )
 
     def __getitem__(self, draw: Draw) -> Example:
         is_mirrored = is_mirrored_draw(draw)
         features = torch.tensor(self._features[draw.photo, int(is_mirrored)], dtype=torch.float32)  # (L, F)
-        photo = self._photos[draw.photo]
-        captions = encode_captions(
-            photo, self._vocabulary, is_mirrored, end_after_truncation=self._end_after_truncation
-        )
-        return Example(features, captions)
+        return Example(features, self._encode(self._photos[draw.photo], is_mirrored=is_mirrored))
 
 
 def cached_features(

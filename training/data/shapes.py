@@ -135,7 +135,6 @@ def _halves(size: int, relation: str) -> list[tuple[int, int, int, int]]:
 
 
 def _draw_shape(image: Image.Image, name: str, area: tuple[int, int, int, int], rng: Random) -> Shape:
-    """Draw one shape of a random colour and size at a random place inside ``area``."""
     left, top, right, bottom = area
     longest = min(right - left, bottom - top) * 0.9
     side = round(rng.uniform(0.2 * image.width, min(longest, 0.6 * image.width)))

@@ -151,13 +151,9 @@ def _find_leaks(photos: Sequence[CaptionedPhoto], files: Mapping[Path, _File]) -
         copies[files[photo.path].sha256].append(photo)
     problems = []
     for same in copies.values():
-        kept = max(same, key=_distance_from_training)
+        kept = max(same, key=lambda photo: _DISTANCE_FROM_TRAINING[photo.split])
         for photo in same:
-            if _distance_from_training(photo) < _distance_from_training(kept):
+            if _DISTANCE_FROM_TRAINING[photo.split] < _DISTANCE_FROM_TRAINING[kept.split]:
                 detail = f"in {photo.split}, and in {kept.split} as {kept.path}"
                 problems.append(Problem(photo=photo, kind=LEAKED, detail=detail))
     return problems
-
-
-def _distance_from_training(photo: CaptionedPhoto) -> int:
-    return _DISTANCE_FROM_TRAINING[photo.split]

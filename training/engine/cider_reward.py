@@ -16,8 +16,6 @@ SIGMA = 6.0  # tokens, of the Gaussian length penalty
 
 
 class _TfIdf(NamedTuple):
-    """tf-idf vectors of a caption."""
-
     weights: dict[Ngram, float]  # of each n-gram
     norms: list[float]  # of the weights, for each n
     length: int
@@ -56,11 +54,10 @@ class CiderReward:
         A published score of 60 is 0.6 here.
         """
         targets = [self._weigh(ids) for ids in references]
-        scores = []
-        for ids in candidates:
-            candidate = self._weigh(ids)
-            scores.append(10 * sum(candidate.similarity(target) for target in targets) / len(targets))
-        return scores
+        return [
+            10 * sum(candidate.similarity(target) for target in targets) / len(targets)
+            for candidate in map(self._weigh, candidates)
+        ]
 
     def _weigh(self, ids: Sequence[int]) -> _TfIdf:
         weights: dict[Ngram, float] = {}

@@ -46,11 +46,7 @@ class TrainConfig:
     seed: int = option(0, "random seed", low=0, high=MAX_SEED)
 
     def __post_init__(self) -> None:
-        """Check every value against its limits, and the epochs against each other.
-
-        Raises:
-            OptionsError: one sentence naming the option.
-        """
+        """Raise OptionsError, naming the option, for a value outside its limits."""
         check_options(self, flags=True)
         if self.self_critical_epochs > self.epochs:
             raise OptionsError(
@@ -108,11 +104,7 @@ class RunOptions:
     workers: int = option(1, "data loader worker processes, 0 to load in the training process", low=0)
 
     def __post_init__(self) -> None:
-        """Check every value against its limits.
-
-        Raises:
-            OptionsError: one sentence naming the option.
-        """
+        """Raise OptionsError, naming the option, for a value outside its limits."""
         check_options(self, flags=True)
 
 

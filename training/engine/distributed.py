@@ -7,6 +7,7 @@ the main process (rank 0) validates and writes files while the others wait.
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from training.errors import ProcessError
 
 Value = TypeVar("Value")
 TIMEOUT = timedelta(hours=3)  # the others wait while the main process encodes all photos or validates
+LOST_SIGNS = ("Connection closed by peer", "gloo", "NCCL")  # in messages of torch about other processes
 
 
 @contextlib.contextmanager
@@ -40,7 +42,8 @@ def process_group(device: str) -> Iterator[str]:
         distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
         yield device
     except RuntimeError as error:
-        if not _is_lost_process(error):
+        is_lost = isinstance(error, distributed.DistError)
+        if not is_lost and not any(sign in str(error) for sign in LOST_SIGNS):
             raise
         raise ProcessError(
             f"Process {os.environ['RANK']} stopped because another process exited or is unreachable "
@@ -48,12 +51,6 @@ def process_group(device: str) -> Iterator[str]:
             "continue from the last save."
         ) from None
     distributed.destroy_process_group()  # not after an error: it may wait for processes that are gone
-
-
-def _is_lost_process(error: RuntimeError) -> bool:
-    text = str(error)
-    is_from_torch = isinstance(error, distributed.DistError)
-    return is_from_torch or any(sign in text for sign in ("Connection closed by peer", "gloo", "NCCL"))
 
 
 def rank() -> int:
@@ -90,14 +87,11 @@ def wrap_ddp(module: nn.Module) -> nn.Module:
     return DistributedDataParallel(module) if distributed.is_initialized() else module
 
 
-@contextlib.contextmanager
-def accumulate_gradients(module: nn.Module, *, synchronize: bool) -> Iterator[None]:
+def accumulate_gradients(module: nn.Module, *, synchronize: bool) -> AbstractContextManager[None]:
     """Context of one forward and backward pass; processes exchange gradients only if ``synchronize``."""
     if isinstance(module, DistributedDataParallel) and not synchronize:
-        with module.no_sync():
-            yield
-    else:
-        yield
+        return module.no_sync()
+    return contextlib.nullcontext()
 
 
 def all_reduce(values: Tensor) -> Tensor:

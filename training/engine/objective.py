@@ -8,21 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from model import OptionsError
-from model.attention import Memory
 from model.attention.hard import HardAttention
 from model.decoding.constraints import allowed_log_probs
 from model.decoding.sampling import sample
 from model.network import CaptionNetwork, TeacherForced
 from training.data.batches import Batch, as_batch
+from training.engine import losses
 from training.engine.cider_reward import CiderReward
 from training.engine.config import TrainConfig
-from training.engine.losses import (
-    doubly_stochastic_penalty,
-    leave_one_out,
-    reinforce,
-    self_critical,
-    smoothed_cross_entropy,
-)
 
 # Of self-critical sampling. At 1, every further word is likely to be a random one, so that short captions get
 # higher rewards and the captioner learns to be short.
@@ -105,16 +98,15 @@ class Objective(nn.Module):
     def _cross_entropy_terms(
         self, batch: Batch, features: Tensor, share: StepShare, baseline: float
     ) -> LossTerms:
-        """Teacher forcing with the reference captions."""
-        forced = self._teacher_force(batch, self.network.encode_features(features))
-        cross_entropy = smoothed_cross_entropy(
+        forced = self._teacher_force(batch, features)
+        cross_entropy = losses.smoothed_cross_entropy(
             forced.logits, batch.targets, label_smoothing=self._config.label_smoothing
         )
-        penalty = doubly_stochastic_penalty(forced.maps.alpha)
+        penalty = losses.doubly_stochastic_penalty(forced.maps.alpha)
         total = share.words * cross_entropy + share.captions * self._config.doubly_stochastic * penalty
         likelihood = torch.zeros(())
         if forced.maps.chosen is not None:
-            found = reinforce(forced.logits, batch.targets, batch.lengths, forced.maps, baseline)
+            found = losses.reinforce(forced.logits, batch.targets, batch.lengths, forced.maps, baseline)
             total = total + share.words * found.loss
             likelihood = torch.tensor(share.words * found.reward)
         return LossTerms(
@@ -122,31 +114,29 @@ class Objective(nn.Module):
         )
 
     def _self_critical_terms(self, batch: Batch, features: Tensor, share: StepShare) -> LossTerms:
-        """Sample captions and make those likelier that have a high CIDEr."""
         sampled = self._sample(features)
         rewards = self._rewards(sampled, batch.references())  # (B, K)
         order = sorted(range(len(sampled)), key=lambda row: -len(sampled[row]))
         captions = [(row // self._config.samples, sampled[row]) for row in order]
         samples = as_batch(batch.inputs, captions).to(features.device)
-        forced = self._teacher_force(samples, self.network.encode_features(features))
-        advantages = leave_one_out(rewards).flatten()[order].to(features.device)
+        forced = self._teacher_force(samples, features)
+        advantages = losses.leave_one_out(rewards).flatten()[order].to(features.device)
         log_probs = self._log_probs(forced.logits, len(samples.lengths))
-        loss = self_critical(log_probs, samples.targets, samples.lengths, advantages)
-        penalty = doubly_stochastic_penalty(forced.maps.alpha)
+        loss = losses.self_critical(log_probs, samples.targets, samples.lengths, advantages)
+        penalty = losses.doubly_stochastic_penalty(forced.maps.alpha)
         total = share.images * (loss + self._config.doubly_stochastic * penalty)
         zero = torch.zeros(())
         return LossTerms(total, zero, share.images * penalty, share.images * rewards.mean(), zero)
 
-    def _teacher_force(self, batch: Batch, memory: Memory) -> TeacherForced:
-        """Teacher-force the captions of a batch; ``memory`` has one row an image."""
-        return self.network.teacher_force(memory.select(batch.owners), batch.words, batch.lengths)
+    def _teacher_force(self, batch: Batch, features: Tensor) -> TeacherForced:
+        memory = self.network.encode_features(features).select(batch.owners)
+        return self.network.teacher_force(memory, batch.words, batch.lengths)
 
     @torch.no_grad()
     def _sample(self, features: Tensor) -> list[list[int]]:
         """``samples`` captions of each image, sampled from the current network in evaluation mode."""
-        memory = self.network.encode_features(features)
         rows = torch.arange(len(features), device=features.device).repeat_interleave(self._config.samples)
-        memory = memory.select(rows)
+        memory = self.network.encode_features(features).select(rows)
         decoder = self.network.decoder
         state = decoder.initial_state(memory)
         return sample(decoder.step, state, memory, max_length=self._max_length, temperature=TEMPERATURE)
@@ -163,9 +153,5 @@ class Objective(nn.Module):
         """Reward of every sampled caption, (B, K)."""
         assert self._reward is not None
         count = self._config.samples
-        return torch.tensor(
-            [
-                self._reward.score(sampled[index * count : (index + 1) * count], texts)
-                for index, texts in enumerate(references)
-            ]
-        )
+        groups = [sampled[first : first + count] for first in range(0, len(sampled), count)]
+        return torch.tensor([self._reward.score(*pair) for pair in zip(groups, references, strict=True)])

@@ -83,13 +83,9 @@ class Trainer:
         self._frozen_steps = config.frozen_epochs * steps_per_epoch
         self._total_steps = config.epochs * steps_per_epoch
         self._self_critical_start = (config.epochs - config.self_critical_epochs) * steps_per_epoch
-        encoder = list(network.encoder.parameters())
-        decoder = [
-            parameter for name, parameter in network.named_parameters() if not name.startswith("encoder.")
-        ]
-        self._optimizer = torch.optim.AdamW(
-            [{"params": decoder, "lr": 0.0}, {"params": encoder, "lr": 0.0}], weight_decay=config.weight_decay
-        )
+        decoder = [value for name, value in network.named_parameters() if not name.startswith("encoder.")]
+        groups: list[dict[str, Any]] = [{"params": decoder}, {"params": network.encoder.parameters()}]
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)
         self._ema = AveragedModel(network, multi_avg_fn=self._update_ema)
         self._objective = Objective(network, config, reward, max_length)
         self._ddp: nn.Module = self._objective
@@ -182,7 +178,6 @@ class Trainer:
         return LossTerms(*sums)
 
     def _shares(self, batches: Sequence[Batch]) -> list[StepShare]:
-        """Share that each batch has of the words, captions and images of the step."""
         counts = torch.tensor(
             [[len(batch.targets), len(batch.lengths), len(batch.inputs)] for batch in batches],
             dtype=torch.float64,
@@ -196,11 +191,10 @@ class Trainer:
             share = self._schedule(self.step - start, self._total_steps - start)
             rates = [self.config.self_critical_learning_rate * share, 0.0]
         else:
-            starts = (0, self._frozen_steps)
-            peaks = (self.config.learning_rate, self.config.encoder_learning_rate)
+            frozen = self._frozen_steps
             rates = [
-                peak * self._schedule(self.step - first, start - first)
-                for peak, first in zip(peaks, starts, strict=True)
+                self.config.learning_rate * self._schedule(self.step, start),
+                self.config.encoder_learning_rate * self._schedule(self.step - frozen, start - frozen),
             ]
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

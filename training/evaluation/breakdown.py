@@ -43,27 +43,15 @@ def by_length(corpus: CorpusScores, captions: Sequence[Caption]) -> dict[str, di
         the 95% bootstrap ``intervals`` of both. CIDEr takes its document frequencies from all photos, so the
         mean CIDEr of the groups, weighted by their sizes, is that of the corpus.
     """
-    groups = [
-        next(
-            name for name, longest in LENGTHS.items() if len(cut_for_scoring(caption.text).split()) <= longest
-        )
-        for caption in captions
-    ]
+    lengths = [len(cut_for_scoring(caption.text).split()) for caption in captions]
+    groups = [next(name for name, longest in LENGTHS.items() if length <= longest) for length in lengths]
     return _by_group(corpus, groups, LENGTHS)
 
 
 def by_category(
     corpus: CorpusScores, references: Sequence[Sequence[Sequence[str]]]
 ) -> dict[str, dict[str, Any]]:
-    """Scores by what the references mention, see ``group_of``.
-
-    Args:
-        corpus: the scores of captions of these photos.
-        references: the tokenized references of each photo, in the order of ``corpus``.
-
-    Returns:
-        As ``by_length``.
-    """
+    """Scores by what the tokenized references of each photo mention, see ``group_of``; as ``by_length``."""
     names = CategoryWords(sorted(frozenset().union(*KINDS.values())))
     return _by_group(corpus, [group_of(texts, names) for texts in references], GROUPS)
 
@@ -95,17 +83,16 @@ def group_of(references: Sequence[Sequence[str]], names: CategoryWords) -> str:
 def _by_group(
     corpus: CorpusScores, groups: Sequence[str], order: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    rows = {name: [row for row, group in enumerate(groups) if group == name] for name in order}
-    return {name: _group(corpus.subset(chosen), len(chosen)) for name, chosen in rows.items() if chosen}
-
-
-def _group(corpus: CorpusScores, photos: int) -> dict[str, Any]:
-    scores = corpus.summary()
-    return {
-        "photographs": photos,
-        **{name: scores[name] for name in SHOWN},
-        "intervals": {name: scores["intervals"][name] for name in SHOWN},
-    }
+    found = {}
+    for name in order:
+        if rows := [row for row, group in enumerate(groups) if group == name]:
+            scores = corpus.subset(rows).summary()
+            found[name] = {
+                "photographs": len(rows),
+                **{score: scores[score] for score in SHOWN},
+                "intervals": {score: scores["intervals"][score] for score in SHOWN},
+            }
+    return found
 
 
 def count_faults(captions: Sequence[Caption]) -> dict[str, int]:

@@ -33,11 +33,9 @@ def caption_photos(
         NonFiniteError: the network's output is not finite.
     """
     captions: list[Caption] = []
-    with tqdm(total=len(photos), desc="captioning", unit="photo", leave=False) as bar:
-        for start in range(0, len(photos), BATCH_SIZE):
-            images = [photo.read() for photo in photos[start : start + BATCH_SIZE]]
-            captions += [best for best, *_ in captioner.caption(images, options)]
-            bar.update(len(images))
+    for start in tqdm(range(0, len(photos), BATCH_SIZE), desc="captioning", unit="batch", leave=False):
+        images = [photo.read() for photo in photos[start : start + BATCH_SIZE]]
+        captions += [best for best, *_ in captioner.caption(images, options)]
     return captions
 
 
@@ -90,10 +88,9 @@ class Evaluation:
 
     def breakdown(self) -> dict[str, Any]:
         """Scores ``by_length`` of the caption and ``by_category`` of what is in the photo."""
-        references = [photo.captions for photo in self.photos]
         return {
             "by_length": by_length(self.corpus, self.captions),
-            "by_category": by_category(self.corpus, references),
+            "by_category": by_category(self.corpus, [photo.captions for photo in self.photos]),
         }
 
     def records(self, images: Path) -> Iterator[dict[str, Any]]:
@@ -119,15 +116,3 @@ class Evaluation:
 def references_of(photos: Sequence[CaptionedPhoto]) -> list[list[str]]:
     """The references of each photo as they are scored: tokenized and joined by spaces."""
     return [[detokenize(words) for words in photo.captions] for photo in photos]
-
-
-def evaluate_captioner(
-    captioner: Captioner, photos: Sequence[CaptionedPhoto], options: DecodingOptions
-) -> dict[str, Any]:
-    """Scores of free-running captions, see ``Evaluation.scores``.
-
-    Raises:
-        DataError: a photo cannot be read.
-        NonFiniteError: the network's output is not finite.
-    """
-    return Evaluation.of(captioner, photos, options).scores()

@@ -109,12 +109,10 @@ def ground(captioner: Captioner, instances: Instances, options: DecodingOptions)
 
 def _force_references(captioner: Captioner, photos: Sequence[AnnotatedPhoto]) -> list[list[Caption]]:
     captions: list[list[Caption]] = []
-    with tqdm(total=len(photos), desc="teacher forcing", unit="photo", leave=False) as bar:
-        for start in range(0, len(photos), BATCH_SIZE):
-            batch = photos[start : start + BATCH_SIZE]
-            references = [photo.captions for photo in batch]
-            captions += captioner.force_decode([photo.read() for photo in batch], references)
-            bar.update(len(batch))
+    for start in tqdm(range(0, len(photos), BATCH_SIZE), desc="teacher forcing", unit="batch", leave=False):
+        batch = photos[start : start + BATCH_SIZE]
+        references = [photo.captions for photo in batch]
+        captions += captioner.force_decode([photo.read() for photo in batch], references)
     return captions
 
 

@@ -99,7 +99,6 @@ def _style(axes: Axes, label: str) -> None:
 
 
 def _shade_phases(axes: Axes, lines: Sequence[EpochLine], *, in_legend: bool) -> None:
-    """Shade the epochs of each phase."""
     phases = [(line.get("phase") or line.get("encoder"), line["epoch"]) for line in lines]
     for phase, group in groupby(phases, key=itemgetter(0)):
         if phase in PHASES:
@@ -117,7 +116,6 @@ def _shade_phases(axes: Axes, lines: Sequence[EpochLine], *, in_legend: bool) ->
 
 
 def _plot(axes: Axes, curves: Sequence[Curve], lines: Sequence[EpochLine]) -> None:
-    """Plot the curves, with their last values in the legend."""
     for curve in curves:
         if points := _points(lines, curve):
             axes.plot(
@@ -132,7 +130,6 @@ def _plot(axes: Axes, curves: Sequence[Curve], lines: Sequence[EpochLine]) -> No
 
 
 def _points(lines: Sequence[EpochLine], curve: Curve) -> list[tuple[int, float]]:
-    """Epochs and values, of the epochs that have a value."""
     known = [line for line in lines if line.get(curve.field) is not None]
     return [(line["epoch"], line[curve.field] * curve.factor) for line in known]
 

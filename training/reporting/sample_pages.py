@@ -87,7 +87,6 @@ def write_samples(
 def _write_images(
     folder: Path, epoch_folder: Path, number: int, photo: CaptionedPhoto, caption: Caption
 ) -> Sample:
-    """Write the photo, and its contact sheet if there are attention maps."""
     image = photo.read()
     data = encode_jpeg(bounded(image, PHOTO_SIDE))
     name = f"{sha256_bytes(data)[:12]}.jpg"

@@ -6,7 +6,7 @@ TensorBoard is a large optional package; without it these curves are not written
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,9 @@ class Scalars:
     """
 
     def __init__(self, run: Path, *, step: int, epoch: int) -> None:
-        """Continue the curves in ``run / "tensorboard"``, or start them.
+        """Start the curves in ``run / "tensorboard"``, or continue them after this many steps and epochs.
 
         Points of later steps and epochs, left by a run that died, are hidden: they are repeated.
-
-        Args:
-            run: the folder of the run.
-            step: steps done; 0 starts anew.
-            epoch: epochs done.
         """
         self._steps: SummaryWriter | None = None
         self._epochs: SummaryWriter | None = None
@@ -57,11 +52,13 @@ class Scalars:
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Losses and learning rates of a step, by name; ``step`` counts from 1."""
-        _add(self._steps, step, ((f"step/{name}", value) for name, value in values.items()))
+        _add(self._steps, step, "step", values)
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         """Losses, scores and attention statistics of an epoch, from its line of the log."""
-        _add(self._epochs, line["epoch"], _points(line))
+        _add(self._epochs, line["epoch"], "train", {name: line.get(name) for name in LOSSES})
+        _add(self._epochs, line["epoch"], "val", {name: line.get(name) for name in SCORES})
+        _add(self._epochs, line["epoch"], "attention", line.get("attention") or {})
         if self._epochs:
             self._epochs.flush()
 
@@ -71,18 +68,7 @@ class Scalars:
             writer.close()
 
 
-def _points(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Points of a line of the log, by the names of their curves."""
-    groups = {
-        "train": {name: line.get(name) for name in LOSSES},
-        "val": {name: line.get(name) for name in SCORES},
-        "attention": line.get("attention") or {},
-    }
-    for group, values in groups.items():
-        yield from ((f"{group}/{name}", value) for name, value in values.items() if value is not None)
-
-
-def _add(writer: SummaryWriter | None, at: int, points: Iterator[tuple[str, float]]) -> None:
-    if writer:
-        for name, value in points:
-            writer.add_scalar(name, value, at)
+def _add(writer: SummaryWriter | None, at: int, group: str, values: Mapping[str, float | None]) -> None:
+    for name, value in values.items():
+        if writer and value is not None:
+            writer.add_scalar(f"{group}/{name}", value, at)

@@ -40,11 +40,7 @@ class Initialization:
     """Builds the network of a run; everything but the vocabulary is known before any photo is read."""
 
     def __init__(self, options: RunOptions, network: dict[str, Any]) -> None:
-        """Check the network and load the weights to start from.
-
-        Args:
-            options: of the run.
-            network: fields of ``ModelConfig`` that were chosen.
+        """Check the ``network``, the chosen fields of ``ModelConfig``, and load the weights to start from.
 
         Raises:
             CheckpointError, OptionsError: there is no such network, or the weights cannot be loaded.

@@ -3,18 +3,18 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model import Captioner, DecodingOptions, ModelConfig, OptionsError
+from model import Captioner, DecodingOptions, ModelConfig
 from model.captioner import check_device
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.network import CaptionNetwork
+from model.options import check_options, option
 from model.phrases import PhraseHead
 from model.preprocess import Preprocess
 from model.vocabulary import Ngram, Vocabulary, count_ngrams
@@ -24,7 +24,7 @@ from training.data.dataset import load_photos, pair_sources
 from training.data.features import encoded_pairs
 from training.engine.config import MAX_SEED
 from training.errors import DataError
-from training.evaluation.evaluator import evaluate_captioner
+from training.evaluation.evaluator import Evaluation
 from training.runs.initialization import checked, take_weights
 from training.runs.run_directory import RunDirectory
 
@@ -38,26 +38,46 @@ MIN_STD = 1e-3  # of a feature over photos, so that constant features are not am
 References = Sequence[Sequence[int]]  # captions of a photo, as ids
 
 
-class PhraseRecipe(NamedTuple):
-    """How the phrase head is trained."""
+@dataclass(frozen=True, kw_only=True)
+class PhraseOptions:
+    """Which captioner gets a phrase head, from which data, how, and where it is written."""
 
-    min_count: int = 20  # training photos whose captions contain a phrase
-    width: int = 512  # units of the hidden layer
-    epochs: int = 12
-    seed: int = 0
-    precision: str = "fp32"  # or "bf16", of the encoder
-    image_size: int | None = None  # pixels a side; None: that of the captioner
+    checkpoint: Path
+    captions: tuple[Path, ...]  # files in any format of training/data/caption_files.py
+    images: tuple[Path, ...]  # for each, the folder of its photos
+    output: Path
+    skip_problems: bool = option(
+        False, "leave out the photos that python -m training.check reports, instead of stopping"
+    )
+    min_count: int = option(
+        20,
+        "phrases in the captions of fewer training photos are left out; choose less for a small set",
+        low=1,
+    )
+    width: int = option(512, "hidden units")
+    epochs: int = option(
+        12, f"passes over the photos, more if needed for {MIN_STEPS} steps of {BATCH_SIZE} photos", low=1
+    )
+    image_size: int | None = option(
+        None,
+        "new input size in pixels a side, default that of the captioner; slightly more than in its training "
+        "may be better (Touvron et al. 2019, arXiv 1906.06423)",
+        kind=int,
+    )
+    seed: int = option(0, "random seed", low=0, high=MAX_SEED)
+    precision: str = option("fp32", "precision of the encoder", choices=("fp32", "bf16"))
+    device: str = option("cpu", "torch device")
+
+    def __post_init__(self) -> None:
+        """Raise OptionsError, naming the option, for a value outside its limits."""
+        check_options(self, flags=True)
 
 
 class PhraseTable:
     """The phrases that the head predicts."""
 
     def __init__(self, captions: Sequence[References], *, min_count: int) -> None:
-        """Collect the phrases in the captions of ``min_count`` photos or more.
-
-        Args:
-            captions: of each training photo, see ``encode_captions``.
-            min_count: photos.
+        """Collect the phrases in the ``captions`` (see ``encode_captions``) of at least ``min_count`` photos.
 
         Raises:
             DataError: there is no such phrase.
@@ -94,15 +114,8 @@ def _known_ngrams(ids: Sequence[int]) -> Iterator[Ngram]:
     return (ngram for ngram in count_ngrams(ids) if Vocabulary.unk_id not in ngram)
 
 
-class _Examples(NamedTuple):
-    """Training examples: every photo and its mirror image."""
-
-    pooled: Tensor  # (N, 2, F) mean features
-    shares: list[tuple[Tensor, Tensor]]  # N pairs of sparse (P,)
-
-
 def train_phrase_head(
-    start: Checkpoint, photos: Sequence[CaptionedPhoto], recipe: PhraseRecipe, device: str = "cpu"
+    start: Checkpoint, photos: Sequence[CaptionedPhoto], options: PhraseOptions
 ) -> Checkpoint:
     """Train a phrase head on ``photos``; return the captioner with it. Shows progress bars.
 
@@ -114,32 +127,33 @@ def train_phrase_head(
         [encode_captions(photo, start.vocabulary, is_mirrored) for photo in photos]
         for is_mirrored in (False, True)
     ]
-    table = PhraseTable(captions[0], min_count=recipe.min_count)
-    network, config = _with_head(start, len(table.phrases), recipe)
-    network.to(device).eval()
+    table = PhraseTable(captions[0], min_count=options.min_count)
+    network, config = _with_head(start, len(table.phrases), options)
+    network.to(options.device).eval()
     assert network.phrases is not None
     table.fill(network.phrases)
     shares = [
         (table.shares(plain), table.shares(mirrored)) for plain, mirrored in zip(*captions, strict=True)
     ]
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+    device_type = torch.device(options.device).type
+    with torch.autocast(device_type, torch.bfloat16, enabled=options.precision == "bf16"):
         pairs = encoded_pairs(network.encoder, Preprocess(config), photos)
         pooled = torch.cat([features.float().mean(dim=2) for features in pairs])  # (N, 2, F)
-    _fit_head(network.phrases, _Examples(pooled, shares), recipe)
+    _fit_head(network.phrases, pooled, shares, options.epochs)
     return replace(start, network=network.cpu(), config=config)
 
 
-def _with_head(start: Checkpoint, phrases: int, recipe: PhraseRecipe) -> tuple[CaptionNetwork, ModelConfig]:
+def _with_head(start: Checkpoint, phrases: int, options: PhraseOptions) -> tuple[CaptionNetwork, ModelConfig]:
     """The captioner with an untrained head instead of the one it may have."""
     config = checked(
         replace(
             start.config,
             phrases=phrases,
-            phrase_dim=recipe.width,
-            image_size=start.config.image_size if recipe.image_size is None else recipe.image_size,
+            phrase_dim=options.width,
+            image_size=start.config.image_size if options.image_size is None else options.image_size,
         )
     )
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(options.seed)
     network = CaptionNetwork(config)
     known = start.network.state_dict()
     known = {name: value for name, value in known.items() if not name.startswith("phrases.")}
@@ -147,23 +161,30 @@ def _with_head(start: Checkpoint, phrases: int, recipe: PhraseRecipe) -> tuple[C
     return network, config
 
 
-def _fit_head(head: PhraseHead, examples: _Examples, recipe: PhraseRecipe) -> None:
-    """Fit the head to the shares; the normalization of features is then folded into its weights."""
+def _fit_head(head: PhraseHead, pooled: Tensor, shares: Sequence[tuple[Tensor, Tensor]], epochs: int) -> None:
+    """Fit the head; the normalization of features is then folded into its weights.
+
+    Args:
+        head: untrained.
+        pooled: (N, 2, F) mean features of every photo and of its mirror image.
+        shares: N pairs of sparse (P,), for the same.
+        epochs: at least; more for small sets.
+    """
     device = head.idf.device
-    mean = examples.pooled.mean(dim=(0, 1))
-    std = examples.pooled.std(dim=(0, 1)).clamp_min(MIN_STD)
-    _initialize_to_mean(head, examples.shares)
-    count = len(examples.pooled)
-    batches = _batches(count, recipe)
+    mean = pooled.mean(dim=(0, 1))
+    std = pooled.std(dim=(0, 1)).clamp_min(MIN_STD)
+    _initialize_to_mean(head, shares)
+    epochs = max(epochs, math.ceil(MIN_STEPS / math.ceil(len(pooled) / BATCH_SIZE)))
+    batches = [batch for _ in range(epochs) for batch in torch.split(torch.randperm(len(pooled)), BATCH_SIZE)]
     optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, total_steps=len(batches) + 1, pct_start=0.1
     )
     for batch in tqdm(batches, desc="training phrase head", unit="step"):
         mirrored = torch.randint(2, (len(batch),))
-        features = ((examples.pooled[batch, mirrored] - mean) / std).to(device)
+        features = ((pooled[batch, mirrored] - mean) / std).to(device)
         pairs = zip(batch.tolist(), mirrored.tolist(), strict=True)
-        targets = torch.stack([examples.shares[one][side] for one, side in pairs]).to_dense().to(device)
+        targets = torch.stack([shares[one][side] for one, side in pairs]).to_dense().to(device)
         logits = head.logits(nn.functional.dropout(features, FEATURE_DROPOUT), HIDDEN_DROPOUT)
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         loss = (losses * head.idf**2).sum(dim=1).mean()  # as PhraseScorer weighs what is predicted
@@ -186,46 +207,27 @@ def _initialize_to_mean(head: PhraseHead, shares: Sequence[tuple[Tensor, Tensor]
         head.output.weight *= 0.3
 
 
-def _batches(count: int, recipe: PhraseRecipe) -> list[Tensor]:
-    """Photos of each step: all of them shuffled in every epoch, with more epochs for small sets."""
-    epochs = max(recipe.epochs, math.ceil(MIN_STEPS / math.ceil(count / BATCH_SIZE)))
-    return [batch for _ in range(epochs) for batch in torch.split(torch.randperm(count), BATCH_SIZE)]
-
-
-class PhraseOptions(NamedTuple):
-    """Which captioner gets a phrase head, from which data, and where it is written."""
-
-    checkpoint: Path
-    captions: Sequence[Path]
-    images: Sequence[Path]
-    output: Path
-    skip_problems: bool
-    device: str
-
-
-def add_phrases(options: PhraseOptions, recipe: PhraseRecipe) -> None:
+def add_phrases(options: PhraseOptions) -> None:
     """Train a phrase head, write the captioner with it, and print its CIDEr on val with and without.
 
     Raises:
         CaptioningError: an option, the checkpoint or the data cannot be used.
     """
-    if min(recipe.min_count, recipe.epochs) < 1 or not 0 <= recipe.seed <= MAX_SEED:
-        raise OptionsError(f"--min-count and --epochs must be at least 1, --seed from 0 to {MAX_SEED}.")
     check_device(options.device)
     RunDirectory(options.output).check(resume=False)
     sources = pair_sources(options.captions, options.images)
     start = load_checkpoint(options.checkpoint)
-    _with_head(start, 1, recipe)  # refuses an impossible network before the photos are read
+    _with_head(start, 1, options)  # refuses an impossible network before the photos are read
     photos = load_photos(sources, check="decode", skip_problems=options.skip_problems)
     train = [photo for photo in photos if photo.split in ("train", "restval")]
     val = [photo for photo in photos if photo.split == "val"]
     if not train:
         raise DataError("The split train has no captioned photos; training needs some.")
-    trained = train_phrase_head(start, train, recipe, options.device)
+    trained = train_phrase_head(start, train, options)
     save_checkpoint(options.output, trained.network, trained.config, trained.vocabulary, trained.info)
     print(f"{options.output}: {trained.config.phrases} phrases, from {len(train)} training photos")
     if val:
         captioner = Captioner.load(options.output, options.device)
-        without = evaluate_captioner(captioner, val, DecodingOptions(phrase_weight=0))
-        reranked = evaluate_captioner(captioner, val, DecodingOptions())
+        without = Evaluation.of(captioner, val, DecodingOptions(phrase_weight=0)).scores()
+        reranked = Evaluation.of(captioner, val, DecodingOptions()).scores()
         print(f"CIDEr on {len(val)} photos of val: {reranked['cider']}, {without['cider']} without phrases")

@@ -34,7 +34,7 @@ from training.engine.objective import Phase
 from training.engine.trainer import StepMetrics, Trainer, interrupts_deferred
 from training.errors import DataError, DivergedError, TrainingError
 from training.evaluation.attention_stats import is_constant
-from training.evaluation.evaluator import evaluate_captioner
+from training.evaluation.evaluator import Evaluation
 from training.reporting.epoch_log import truncate_log
 from training.reporting.reporter import Reporter
 from training.runs.initialization import Initialization
@@ -64,13 +64,7 @@ class Run:
         initialization: Initialization,
         photos: Sequence[CaptionedPhoto],
     ) -> None:
-        """Prepare a run; nothing is written yet.
-
-        Args:
-            options: see ``RunOptions``.
-            recipe: how to train.
-            initialization: of the network.
-            photos: of all splits, without problems.
+        """Prepare a run on ``photos`` of all splits, without problems; nothing is written yet.
 
         Raises:
             DataError, OptionsError: the photos or an option cannot be used.
@@ -113,7 +107,6 @@ class Run:
         self._saved = time.monotonic()
 
     def _references(self) -> Iterator[list[list[int]]]:
-        """Captions of each training photo as ids to predict."""
         for photo in self._train:
             yield encode_captions(
                 photo, self._vocabulary, is_mirrored=False, end_after_truncation=self._end_after_truncation
@@ -127,9 +120,8 @@ class Run:
         """What must stay the same in a resumed run, as its weights and its place in the data depend on it."""
         texts = [photo.captions for photo in self._train]
         val = [(photo.path.name, photo.captions) for photo in self._val]
-        network = json.loads(json.dumps(self._config.as_record()))  # as it will be read back
         return {
-            **network,
+            **json.loads(json.dumps(self._config.as_record())),  # as it will be read back
             "batch_size": self._recipe.batch_size,
             "seed": self._recipe.seed,
             "photographs": len(self._train),
@@ -176,7 +168,6 @@ class Run:
         self._save_state()
 
     def _finish_epoch(self, epoch: int, phase: Phase, reporter: Reporter) -> None:
-        """Validate and report."""
         trained = time.monotonic()
         is_validated = epoch % self._options.validate_every == 0 or epoch == self._recipe.epochs
         captioner = self._captioner()
@@ -194,9 +185,8 @@ class Run:
             "val_seconds": round(time.monotonic() - trained, 1),
         }
         reporter.epoch(line, captioner)
-        objective = f"reward {means.reward}" if is_self_critical else f"loss {means.cross_entropy}"
         found = f", CIDEr {line['cider']}, BLEU-4 {line['bleu_4']}" if is_validated else ""
-        tqdm.write(f"epoch {epoch}: {objective}{found}", file=sys.stderr)
+        tqdm.write(f"epoch {epoch}: {_objective(phase, means)}{found}", file=sys.stderr)
         # Exactly uniform maps are by design: there is nothing to learn.
         attention = scores.get("attention")
         if attention and is_constant(attention) and attention["uniform_distance"] > 0:
@@ -222,7 +212,7 @@ class Run:
                     metrics = self._step(parts, step, phase)
                     clock, before = time.monotonic(), clock
                     self._progress["seconds"] += clock - before
-                bar.set_postfix(_postfix(phase, metrics), refresh=False)
+                bar.set_postfix_str(_objective(phase, metrics), refresh=False)
                 if clock - self._saved > 60 * self._options.save_minutes:
                     self._save_state()
 
@@ -256,10 +246,7 @@ class Run:
         # Not in the self-critical phase, which overfits without augmentation.
         if self._options.features is None or phase is not Phase.FROZEN:
             return PhotoDataset(
-                self._train,
-                self._vocabulary,
-                self._config,
-                end_after_truncation=self._end_after_truncation,
+                self._train, self._vocabulary, self._config, end_after_truncation=self._end_after_truncation
             )
         encoder = self._trainer.network.encoder
         with self._trainer.autocast():
@@ -272,15 +259,13 @@ class Run:
         )
 
     def _captioner(self) -> Captioner:
-        """The captioner with the current EMA weights."""
-        info = CheckpointInfo(
-            name=self._options.name, licence=self._options.licence, trained_on=self._options.trained_on
-        )
+        options = self._options
+        info = CheckpointInfo(name=options.name, licence=options.licence, trained_on=options.trained_on)
         return Captioner(self._trainer.ema_network, self._config, self._vocabulary, info)
 
     def _validate(self, captioner: Captioner) -> dict[str, Any]:
         """Score the captioner on val; save it as the last and, if so, as the best checkpoint."""
-        scores = evaluate_captioner(captioner, self._val, DecodingOptions())
+        scores = Evaluation.of(captioner, self._val, DecodingOptions()).scores()
         checkpoint = (captioner.network, captioner.config, captioner.vocabulary, captioner.info)
         scores["checkpoint_sha256"] = save_checkpoint(self._directory.last, *checkpoint)
         if scores["cider"] > self._progress["best"]:
@@ -294,8 +279,7 @@ class Run:
         self._saved = time.monotonic()
 
 
-def _postfix(phase: Phase, metrics: StepMetrics) -> dict[str, str]:
-    """What the progress bar shows."""
+def _objective(phase: Phase, metrics: StepMetrics) -> str:
     if phase is Phase.SELF_CRITICAL:
-        return {"reward": f"{metrics.reward:.3f}"}
-    return {"loss": f"{metrics.cross_entropy:.3f}"}
+        return f"reward {metrics.reward:.4f}"
+    return f"loss {metrics.cross_entropy:.4f}"

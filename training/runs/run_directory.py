@@ -50,10 +50,7 @@ class RunDirectory:
         return locked(self.path) if is_main_process() else nullcontext()
 
     def begin(self, origin: dict[str, Any]) -> None:
-        """Start a new run in the folder, which is created if missing.
-
-        Args:
-            origin: what must stay the same when the run is resumed.
+        """Start a new run, whose ``origin`` must stay the same on resuming; creates the folder if missing.
 
         Raises:
             TrainingError: the folder already has a run or a checkpoint.
