@@ -1,22 +1,11 @@
 """How every command ends: one line on standard error, and an exit status."""
 
-import argparse
 import sys
 from collections.abc import Callable
 
 from model.errors import CaptioningError
 
 SUCCESS, FAILURE, INTERRUPTED = 0, 2, 130  # 130 = 128 + SIGINT, as shells report it
-
-
-def command_parser(module: str, description: str | None, *, epilog: str = "") -> argparse.ArgumentParser:
-    """A parser for ``python -m MODULE``, whose help shows ``description`` with its own line breaks."""
-    return argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def run_command(

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.command import command_parser, run_command
+from model.command import run_command
+from training.cli import command_parser
 from training.runs.averaging import average
 
 

@@ -13,8 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from model.command import command_parser, run_command
-from training.cli import add_set_options
+from model.command import run_command
+from training.cli import add_set_options, command_parser
 from training.data.caption_files import parse_captions
 from training.data.dataset import pair_sources
 from training.data.validation import check_photos, describe_problems, describe_splits

@@ -17,6 +17,16 @@ RUN = ("start_from", "resume", "save_minutes", "validate_every", "name", "licenc
 HARDWARE = ("device", "precision", "accumulate", "workers")
 
 
+def command_parser(module: str, description: str | None, *, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser for ``python -m MODULE``, whose help shows ``description`` with its own line breaks."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Training data, vocabulary and pretrained encoder weights."""
     group = parser.add_argument_group("data")

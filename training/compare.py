@@ -18,7 +18,7 @@ from pathlib import Path
 
 from model import DecodingOptions, ModelConfig
 from model.attention import ATTENTION_KINDS
-from model.command import command_parser, run_command
+from model.command import run_command
 from model.options import given, options_of
 from training import cli
 from training.comparison.experiment import Experiment, ExperimentOptions
@@ -57,7 +57,7 @@ def _options(chosen: argparse.Namespace) -> ExperimentOptions:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("training.compare", __doc__)
+    parser = cli.command_parser("training.compare", __doc__)
     cli.add_data_options(parser)
     add = parser.add_argument_group("comparison").add_argument
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write, or to continue in")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from model import Captioner, DecodingOptions, OptionsError
 from model.checkpoint import write_scores
-from model.command import command_parser, run_command
+from model.command import run_command
 from model.files import write_whole
-from training.cli import add_captioner_options
+from training.cli import add_captioner_options, command_parser
 from training.data.caption_files import FORMAT_NAMES
 from training.data.dataset import load_photos
 from training.data.splits import SPLITS

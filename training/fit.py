@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from model import ModelConfig
-from model.command import command_parser, run_command
+from model.command import run_command
 from model.options import flag, given
 from training import cli
 from training.data.dataset import load_photos, pair_sources
@@ -60,7 +60,9 @@ def _fit(chosen: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     defaults = ", ".join(f"{flag(name)} {value}" for name, value in FINE_TUNING.items())
-    parser = command_parser("training.fit", __doc__, epilog=f"With --start-from the defaults are {defaults}.")
+    parser = cli.command_parser(
+        "training.fit", __doc__, epilog=f"With --start-from the defaults are {defaults}."
+    )
     cli.add_data_options(parser)
     cli.add_run_options(parser)
     cli.add_network_options(parser)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model import Captioner, DecodingOptions
-from model.command import command_parser, run_command
-from training.cli import add_captioner_options
+from model.command import run_command
+from training.cli import add_captioner_options, command_parser
 from training.data.caption_files import FORMAT_NAMES
 from training.data.instances import read_instances
 from training.evaluation.grounding import ground

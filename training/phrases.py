@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.checkpoint import MANIFEST
-from model.command import command_parser, run_command
+from model.command import run_command
 from model.options import add_arguments, given
-from training.cli import add_set_options
+from training.cli import add_set_options, command_parser
 from training.runs.phrase_training import PhraseOptions, add_phrases
 
 

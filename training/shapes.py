@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.command import command_parser, run_command
+from model.command import run_command
+from training.cli import command_parser
 from training.data.shapes import write_world
 
 
