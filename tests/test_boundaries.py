@@ -106,6 +106,10 @@ def test_no_module_imports_a_command():
     assert {module for module in users if not belongs(module, "benchmarks")} == set()
 
 
+def test_only_commands_use_the_command_line_options():
+    assert {module for module in MODULES if "training.cli" in imports_of(module)} <= COMMANDS
+
+
 def test_imports_have_no_cycle():
     TopologicalSorter({module: imports_of(module) - {module} for module in MODULES}).prepare()
 
