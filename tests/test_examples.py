@@ -52,7 +52,7 @@ def test_client_prints_error_detail(service: str, tmp_path: Path) -> None:
     text.write_text("no picture")
     done = run([sys.executable, "examples/client.py", str(text), service])
     assert done.returncode == 1
-    assert done.stderr.decode().strip().endswith("send JPEG, PNG, WebP, GIF or BMP.")
+    assert done.stderr.decode().strip().endswith("use JPEG, PNG, WebP, GIF or BMP.")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
