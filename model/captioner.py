@@ -20,7 +20,7 @@ from model.attention import Look, Memory
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.config import ModelConfig
 from model.decoder import DecoderState, DecoderStep
-from model.endings import dangling_ids
+from model.endings import Endings
 from model.errors import OptionsError
 from model.network import CaptionNetwork
 from model.phrases import PhraseJudge
@@ -58,7 +58,7 @@ class Captioner:
         self._grid = self._preprocess.grid(network.encoder.rows, network.encoder.columns)
         # Characters and pieces of words must come again, and are no words to end on.
         self._linking = linking_ids(vocabulary) if config.tokens == "words" else None
-        self._dangling = dangling_ids(vocabulary) if config.tokens == "words" else frozenset()
+        self._endings = _endings(network, vocabulary) if config.tokens == "words" else None
         self._judge = PhraseJudge(network.phrases) if network.phrases else None
         self._device = next(network.parameters()).device
 
@@ -140,7 +140,7 @@ class Captioner:
 
         start = decoder.initial_state(memory)
         linking = None if options.allow_repeats else self._linking
-        found = beam_search(step, start, count, options, linking, self._dangling, judge)
+        found = beam_search(step, start, count, options, linking, self._endings, judge)
         return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
     @torch.inference_mode()
@@ -211,6 +211,10 @@ class Captioner:
             grid=self._grid,
             is_finished=hypothesis.is_finished,
         )
+
+
+def _endings(network: CaptionNetwork, vocabulary: Vocabulary) -> Endings:
+    return Endings.of_table(network.endings) if network.endings else Endings.of_words(vocabulary)
 
 
 def check_device(name: str) -> None:

@@ -64,6 +64,9 @@ class ModelConfig:
     gate: str = _option("scalar", "gate beta on the context: a number, one for each unit, or none")
     phrases: int = 0  # P of the phrase head, which training.phrases adds; 0: there is none
     phrase_dim: int = 512  # width of the layer before it
+    evidence: int = 0  # W of the word detector, which training.evidence adds; 0: there is none
+    evidence_dim: int = 256  # width of the layers in it
+    endings: int = 0  # rows of the table of phrases that no caption ends on; 0: there is none
     dropout: float = _option(0.4, "share of units dropped in training, of word embedding and deep output")
 
     def as_record(self) -> dict[str, Any]:
@@ -102,6 +105,7 @@ class ModelConfig:
             "embedding_dim",
             "hidden_dim",
             "phrase_dim",
+            "evidence_dim",
         ):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= LARGEST:
@@ -109,7 +113,13 @@ class ModelConfig:
                     f"The model configuration has {name} = {value!r}; "
                     f"it must be a positive whole number, at most {LARGEST}."
                 )
-        for name, most in (("score_blur", MOST_LAYERS), ("grid_layers", MOST_LAYERS), ("phrases", LARGEST)):
+        for name, most in (
+            ("score_blur", MOST_LAYERS),
+            ("grid_layers", MOST_LAYERS),
+            ("phrases", LARGEST),
+            ("evidence", LARGEST),
+            ("endings", LARGEST),
+        ):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value <= most:
                 raise CheckpointError(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from model.attention import Look, Memory, Query, Sizes, build_attention
 from model.attention.interface import mean_annotation
 from model.config import ModelConfig
+from model.evidence import Evidence, EvidenceGate
 from model.recurrent import RECURRENT_CELLS
 
 
@@ -76,18 +77,29 @@ class Decoder(nn.Module):
         self.state_to_output = nn.Linear(h, e)
         self.context_to_output = nn.Linear(d, e, bias=False)
         self.output = nn.Linear(e, config.vocabulary_size)
+        self.evidence_gate = EvidenceGate(h, d) if config.evidence else None
         self.dropout = nn.Dropout(config.dropout)
 
     def remember(
-        self, annotations: Tensor, *, mask: Tensor | None = None, draw_seed: int | None = None
+        self,
+        annotations: Tensor,
+        *,
+        mask: Tensor | None = None,
+        draw_seed: int | None = None,
+        evidence: Tensor | None = None,
     ) -> Memory:
         """Annotations (N, L, D) with what the attention prepares of them, once for all words.
 
         Args:
             mask: (N, L), true where a location may be looked at, at least one a row; None: everywhere.
             draw_seed: of what a kind of attention draws while captioning; None: it draws nothing.
+            evidence: (N, V), for and against each word; None: there is none.
         """
-        return Memory(annotations, self.attention.prepare(annotations, mask), mask, draw_seed)
+        memory = Memory(annotations, self.attention.prepare(annotations, mask), mask, draw_seed)
+        if self.evidence_gate is None or evidence is None:
+            return memory
+        image = self.evidence_gate.image(mean_annotation(annotations, mask))
+        return memory._replace(evidence=Evidence(evidence, image))
 
     def initial_state(self, memory: Memory) -> DecoderState:
         """The state before the first word, made of the mean annotation (section 3.1.2)."""
@@ -100,7 +112,7 @@ class Decoder(nn.Module):
         Attention (eqs. 4 and 5) and gate (section 4.2.1) see the state before the word, h_(t-1), attention
         the word too where ``query`` says so; the recurrent cell (eqs. 1 to 3) then reads the word and the
         gated context; the deep output (eq. 7) joins word, state and context, with a tanh before the last
-        layer as in the authors' code.
+        layer as in the authors' code. What the image says of each word by itself comes last.
         """
         word = self.dropout(self.embedding(words))  # (N, E)
         vector = torch.cat((state.hidden, word), dim=1) if self.word_in_query else state.hidden
@@ -109,6 +121,8 @@ class Decoder(nn.Module):
         hidden, cell = self.recurrent(torch.cat((word, context), dim=1), (state.hidden, state.cell))
         joined = word + self.state_to_output(hidden) + self.context_to_output(context)  # (N, E)
         logits = self.output(self.dropout(torch.tanh(joined)))  # (N, V)
+        if self.evidence_gate is not None and memory.evidence is not None:
+            logits = logits + self.evidence_gate(hidden, memory.evidence) * memory.evidence.words
         after = DecoderState(hidden, cell, state.position + 1)
         return DecoderStep(logits, attended.look._replace(beta=beta), after)
 

@@ -11,6 +11,8 @@ from model.attention import Look, Memory
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
+from model.endings import EndingTable
+from model.evidence import WordDetector
 from model.grid import GridLayers, JoinedProjection, Projection
 from model.phrases import PhraseHead
 
@@ -45,6 +47,13 @@ class CaptionNetwork(nn.Module):
             if config.phrases
             else None
         )
+        self.evidence = (
+            WordDetector(self.encoder.feature_shape[1], config.evidence, config.evidence_dim)
+            if config.evidence
+            else None
+        )
+        self.endings = EndingTable(config.endings) if config.endings else None
+        self._vocabulary_size = config.vocabulary_size
 
     def remember(self, images: Tensor, *, draw_seed: int | None = None) -> Memory:
         """Photographs (B, 3, S, S) as memory, one row a photograph; see ``Decoder.remember``."""
@@ -52,7 +61,9 @@ class CaptionNetwork(nn.Module):
 
     def remember_features(self, features: Tensor, *, draw_seed: int | None = None) -> Memory:
         """Features that ``encoder`` made of B photographs as the decoder's memory, one row a photograph."""
-        return self.decoder.remember(self.grid_layers(self.project(features)), draw_seed=draw_seed)
+        annotations = self.grid_layers(self.project(features))
+        evidence = self.evidence.evidence(features, self._vocabulary_size) if self.evidence else None
+        return self.decoder.remember(annotations, draw_seed=draw_seed, evidence=evidence)
 
     def read(self, memory: Memory, captions: Tensor, lengths: Tensor) -> Reading:
         """Teacher forcing: at each step the true previous word goes in, whatever was predicted.

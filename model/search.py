@@ -15,7 +15,7 @@ from torch import Tensor
 from model.attention import Look
 from model.config import MOST_TOKENS
 from model.decoder import DecoderState, DecoderStep
-from model.endings import without_dangling_ends
+from model.endings import Endings
 from model.errors import OptionsError
 from model.repeats import without_repeats
 from model.vocabulary import Vocabulary
@@ -112,7 +112,7 @@ def beam_search(
     photographs: int,
     options: DecodingOptions,
     linking: frozenset[int] | None = None,
-    dangling: frozenset[int] = frozenset(),
+    allowed: Endings | None = None,
     judge: JudgeFunction | None = None,
 ) -> list[list[Hypothesis]]:
     """The best captions of several photographs, searched for at once.
@@ -127,7 +127,7 @@ def beam_search(
         photographs: B.
         options: sizes and limits of the search; they name a ``max_length``.
         linking: ids of which pairs may come twice in a caption, where no other pair may; None: all may.
-        dangling: ids that no caption ends on.
+        allowed: which captions may end; None: all.
         judge: has a say in which beginnings go on and which captions are best; None: nothing has.
 
     Returns:
@@ -150,8 +150,8 @@ def beam_search(
         log_probs = allowed_log_probs(out.logits, is_first=length == 0)  # (B * K, V)
         if linking is not None:
             log_probs = without_repeats(log_probs, history, linking)
-        if dangling:
-            log_probs = without_dangling_ends(log_probs, ids, dangling)
+        if allowed is not None:
+            log_probs = allowed.forbid(log_probs, history[:, 1:].tolist())
         sums, parents, words = _candidates(totals, log_probs)  # (B, 2K) each
         scores = sums / (length + 1) ** options.length_penalty + _judged(judge, history, sums, parents, words)
         scores, order = scores.sort(dim=1, descending=True, stable=True)

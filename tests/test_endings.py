@@ -1,36 +1,57 @@
-"""No caption ends on a word after which another must come."""
+"""No caption ends on a phrase after which another word must come."""
 
+import pytest
 import torch
 from conftest import draw_photo
 
 from model import DecodingOptions
-from model.endings import NEVER_LAST, dangling_ids, without_dangling_ends
+from model.endings import NEVER_LAST, Endings, EndingTable
 from model.vocabulary import Vocabulary
 
 END = Vocabulary.end_id
 
 
-def test_after_such_a_word_only_the_end_is_impossible():
+@pytest.fixture
+def endings() -> Endings:
+    """ "4" dangles, "5 4" does not, "6 5 4" does; "7 8" does."""
+    table = EndingTable(4)
+    for row, (ids, dangles) in enumerate((([4], True), ([5, 4], False), ([6, 5, 4], True), ([7, 8], True))):
+        table.phrases[row, : len(ids)] = torch.tensor(ids)
+        table.dangling[row] = dangles
+    return Endings.of_table(table)
+
+
+@pytest.mark.parametrize(
+    ("ids", "dangles"),
+    [([4], True), ([9, 4], True), ([5, 4], False), ([9, 5, 4], False), ([9, 6, 5, 4], True), ([8], False)],
+)
+def test_longest_known_phrase_decides(endings, ids, dangles):
+    assert endings.dangles(ids) is dangles
+
+
+def test_only_the_end_of_dangling_captions_is_forbidden(endings):
     before = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
-    after = without_dangling_ends(before, torch.tensor([4, 7, 5]), frozenset({5, 4}))
+    after = endings.forbid(before, [[4], [5, 4], [7, 8]])
     assert after.isinf().nonzero().tolist() == [[0, END], [2, END]]
     kept = after.isfinite()
     assert torch.equal(after[kept], before[kept])
 
 
-def test_they_are_found_in_the_vocabulary():
+def test_without_a_table_english_words_are_refused():
     vocabulary = Vocabulary(["dog", "the", "zebra", "a"])
-    assert dangling_ids(vocabulary) == set(vocabulary.encode(["a", "the"]))
+    endings = Endings.of_words(vocabulary)
+    assert {word for word in vocabulary.words if endings.dangles(vocabulary.encode([word]))} == {"a", "the"}
 
 
-def test_captions_end_on_other_words(captioner):
+def test_captions_do_not_end_on_refused_words(captioner):
     with torch.no_grad():  # untrained, it stops after "a" wherever it can
         captioner.network.decoder.output.bias[captioner.vocabulary.encode(["a"])] += 3
         captioner.network.decoder.output.bias[END] += 3
-    found = captioner.caption([draw_photo(seed) for seed in range(8)], DecodingOptions(max_length=6))
-    ends = [caption.text.split()[-1] for [caption] in found if caption.is_finished]
+    photos = [draw_photo(seed) for seed in range(8)]
+    found = captioner.caption(photos, DecodingOptions(max_length=6, num_captions=3))
+    ends = [one.text.split()[-1] for captions in found for one in captions if one.is_finished]
     assert ends
     assert not NEVER_LAST & set(ends)
-    captioner._dangling = frozenset()
-    freely = captioner.caption([draw_photo(seed) for seed in range(8)], DecodingOptions(max_length=6))
+    captioner._endings = None
+    freely = captioner.caption(photos, DecodingOptions(max_length=6))
     assert any(caption.text.split()[-1] in NEVER_LAST for [caption] in freely)

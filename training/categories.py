@@ -18,7 +18,7 @@ What the lists cannot know: a word that describes ("orange shirt", "dog toy") or
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from model.vocabulary import tokenize
 
@@ -95,6 +95,20 @@ OTHER_THINGS = (
     "toilet paper, mickey mouse, mouse pad, phone booth, pay phone, remote controlled"
 )
 
+# The rules of the published CHAIR code beside its list of synonyms (LisaAnne/Hallucination, utils/chair.py):
+# pairs of words that are read as one, whether or not the list has them, and words before one that change nothing.
+PUBLISHED_PAIRS = (
+    "motor bike, motor cycle, air plane, traffic light, street light, traffic signal, stop light, fire "
+    "hydrant, "
+    "stop sign, parking meter, suit case, sports ball, baseball bat, baseball glove, tennis racket, wine "
+    "glass, "
+    "hot dog, cell phone, mobile phone, teddy bear, hair drier, potted plant, bow tie, laptop computer, "
+    "stove top oven, home plate, train track"
+)
+PUBLISHED_AGES = ("baby", "adult")
+PUBLISHED_ANIMALS = (*ANIMALS, "animal", "cub")
+PUBLISHED_VEHICLES = ("jet", "train")  # "passenger train"
+
 IRREGULAR: Mapping[str, tuple[str, ...]] = {
     "person": ("people", "persons"),
     "man": ("men",),
@@ -142,7 +156,44 @@ class CategoryWords:
         # Last, for a file that has "woman" beside "person" means the one by the word, not the other.
         for name, phrase in own.items():
             self._meanings |= dict.fromkeys(_forms(phrase), name)
-        self._longest = max(map(len, self._meanings))
+        self._longest = max(map(len, self._meanings), default=1)
+
+    @classmethod
+    def from_synonyms(cls, synonyms: str, categories: Iterable[str]) -> Self:
+        """The words of a list of synonyms, read by the rules of the published CHAIR code.
+
+        Those are, beside the list: two words that make one (``PUBLISHED_PAIRS``), a young animal is that
+        animal, a passenger train that train, and a toilet seat is a toilet and no chair.
+
+        Args:
+            synonyms: a category a line, its name and then its synonyms, by commas.
+            categories: which of them are looked for.
+
+        Raises:
+            ValueError: a category has no line.
+        """
+        lists = [[" ".join(tokenize(part)) for part in line.split(",")] for line in synonyms.splitlines()]
+        by_name = {listed[0]: list(filter(None, listed)) for listed in lists}
+        own = {name: " ".join(tokenize(name.replace("_", " "))) for name in categories}
+        if lacking := [name for name, phrase in own.items() if phrase not in by_name]:
+            raise ValueError(f"the list of synonyms has no line for {', '.join(lacking)}")
+        words = cls(())
+        meanings: dict[Phrase, str | None] = {}
+        for name, phrase in own.items():
+            meanings |= dict.fromkeys(_forms_of_list(", ".join(by_name[phrase])), name)
+        for pair in _forms_of_list(PUBLISHED_PAIRS):
+            meanings.setdefault(pair, None)
+        for before, nouns in (
+            *((age, PUBLISHED_ANIMALS) for age in PUBLISHED_AGES),
+            ("passenger", PUBLISHED_VEHICLES),
+        ):
+            for form in _forms_of_list(", ".join(nouns)):
+                meanings[before, *form] = meanings.get(form)
+        toilets = list(_forms(("toilet",)))
+        meanings |= {(*toilet, "seat"): meanings.get(toilet) for toilet in toilets}
+        words._meanings = meanings
+        words._longest = max(map(len, meanings))
+        return words
 
     def find(self, words: Sequence[str]) -> list[Mention]:
         """The mentions in a tokenized caption, from left to right; of phrases that overlap the longest."""

@@ -41,6 +41,9 @@ from model.tokens import cut_for_scoring
 from model.vocabulary import detokenize
 from training.breakdown import by_category, by_length, count_faults
 from training.captions import FORMS, SPLITS, CaptionedPhotograph, DataError, read_photographs
+from training.categories import CategoryWords
+from training.chair import describe_hallucination, present_objects
+from training.instances import Instances, read_instances
 from training.java_metrics import JAVA_METRICS, JavaError
 from training.loop import DivergedError
 from training.metrics import Tally, percent
@@ -120,6 +123,37 @@ class Evaluation:
             "by_length": by_length(self.tally, self.captions),
             "by_category": by_category(self.tally, references),
         }
+
+    def hallucination(self, instances: Instances, synonyms: str | None = None) -> dict[str, Any]:
+        """How often the captions name objects that are not there, see ``describe_hallucination``.
+
+        Of photographs that ``instances`` has no boxes of nobody knows what they show; they are left out.
+
+        Args:
+            instances: boxes; photographs are matched by file name.
+            synonyms: the published list; None: the words of ``training.categories``.
+
+        Raises:
+            DataError: none of the photographs has boxes, or the list lacks a category.
+        """
+        try:
+            names = (
+                CategoryWords(instances.categories)
+                if synonyms is None
+                else CategoryWords.from_synonyms(synonyms, instances.categories)
+            )
+        except ValueError as error:
+            raise DataError(f"The synonyms do not fit the instances: {error}.") from None
+        boxes = {photograph.path.name: photograph.boxes for photograph in instances.photographs}
+        known = [
+            (one, caption.text.split())
+            for one, caption in zip(self.photographs, self.captions, strict=True)
+            if one.path.name in boxes
+        ]
+        if not known:
+            raise DataError("None of the photographs of this split has boxes in the instances file.")
+        present = [present_objects(names, boxes[one.path.name], one.captions) for one, _ in known]
+        return describe_hallucination(names, [words for _, words in known], present)
 
     def records(self, images: Path) -> Iterator[dict[str, Any]]:
         """For every photograph the record that the service writes, and what its score came from.
@@ -226,10 +260,16 @@ def _run(options: argparse.Namespace) -> None:
     keep: Path | None = options.write_captions
     if keep and not keep.parent.is_dir():
         raise OptionsError(f"--write-captions names {keep}, whose folder does not exist; make it first.")
+    if options.synonyms and not options.instances:
+        raise OptionsError("--synonyms needs --instances.")
     sha, evaluation = _evaluate(options)
     scores = {"split": options.split, "checkpoint_sha256": sha, **evaluation.scores()}
     if options.breakdown:
         scores |= evaluation.breakdown()
+    if options.instances:
+        instances = read_instances(options.instances, options.images)
+        synonyms = options.synonyms.read_text(encoding="utf-8") if options.synonyms else None
+        scores["hallucination"] = evaluation.hallucination(instances, synonyms)
     # What was found is out before Java is asked, or is printed whatever becomes of Java or of a file.
     try:
         if options.save:
@@ -286,6 +326,18 @@ def _parser() -> argparse.ArgumentParser:
         "--breakdown",
         action="store_true",
         help="add scores by length of the caption and by what is on the photograph",
+    )
+    parser.add_argument(
+        "--instances",
+        type=Path,
+        metavar="FILE",
+        help="COCO instances JSON with boxes: add CHAIR, how often captions name objects that are not there",
+    )
+    parser.add_argument(
+        "--synonyms",
+        type=Path,
+        metavar="FILE",
+        help="with --instances: a list of words (a category a line) for the built-in one",
     )
     parser.add_argument(
         "--write-captions",

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
+from model.evidence import Evidence
+
 
 class Sizes(NamedTuple):
     """The sizes a kind is built for."""
@@ -48,6 +50,7 @@ class Memory(NamedTuple):
     prepared: tuple[Tensor, ...]  # what the kind made of them, once for all words; (N, ...) each
     mask: Tensor | None  # (N, L), true where a location may be looked at; None: everywhere
     draw_seed: int | None  # of what a kind draws while captioning; None: it draws nothing
+    evidence: Evidence | None = None  # for and against words; None: of a decoder that has no use for it
 
     def select(self, rows: Tensor | slice) -> Memory:
         """The memory of some of the rows; an index may repeat, as for five captions of a photograph."""
@@ -55,6 +58,7 @@ class Memory(NamedTuple):
             annotations=self.annotations[rows],
             prepared=tuple(tensor[rows] for tensor in self.prepared),
             mask=None if self.mask is None else self.mask[rows],
+            evidence=None if self.evidence is None else self.evidence.select(rows),
         )
 
 
