@@ -96,7 +96,7 @@ OTHER_THINGS = (
 )
 
 # The rules of the published CHAIR code beside its list of synonyms (LisaAnne/Hallucination, utils/chair.py):
-# pairs of words that are read as one, whether or not the list has them, and words before one that change nothing.
+# pairs of words that are read as one, whether or not the list has them, and words that change nothing.
 PUBLISHED_PAIRS = (
     "motor bike, motor cycle, air plane, traffic light, street light, traffic signal, stop light, fire "
     "hydrant, "
