@@ -1,5 +1,7 @@
 """No caption ends on a phrase after which another word must come."""
 
+import random
+
 import pytest
 import torch
 from conftest import draw_photo
@@ -7,6 +9,7 @@ from conftest import draw_photo
 from model import DecodingOptions
 from model.endings import NEVER_LAST, Endings, EndingTable
 from model.vocabulary import Vocabulary
+from training.endings import learn_endings
 
 END = Vocabulary.end_id
 
@@ -55,3 +58,28 @@ def test_captions_do_not_end_on_refused_words(captioner):
     captioner._endings = None
     freely = captioner.caption(photos, DecodingOptions(max_length=6))
     assert any(caption.text.split()[-1] in NEVER_LAST for [caption] in freely)
+
+
+def test_learned_table_refuses_what_people_do_not_end_on():
+    rng = random.Random(0)
+    a, white, dog, red, ball, sits = range(4, 10)
+    start = [20, 21, 22]
+    whole = [[*start, sits, a, white, dog], [*start, a, red, ball], [*start, sits, 10, white]]
+    endings = Endings.of_table(learn_endings([rng.choice(whole) for _ in range(3000)]))
+    for ids, dangles in (
+        ([a, white], True),
+        ([10, white], False),
+        ([a], True),
+        ([ball], False),
+        ([dog], False),
+    ):
+        assert endings.dangles([*start, sits, *ids]) is dangles
+    for ids in whole:
+        assert not endings.dangles(ids)
+
+
+def test_learned_table_stores_only_what_shorter_phrases_do_not_say():
+    captions = [[20, 21, 22, 4, 5]] * 1000
+    table = learn_endings(captions)
+    assert [row for row in table.phrases.tolist() if row[0] == 4] == [[4, 0, 0, 0]]
+    assert len(table.phrases) == 1
