@@ -2,8 +2,8 @@
 
 Counted are the phrases of one to four words at every place of every caption, but the first words, which
 seldom end one: how often each was met, and how often the caption ended there. The probability of an end is
-smoothed by that after the phrase without its first word. What is kept is only whether it is too small, and only
-where that differs from what the shorter phrases say.
+smoothed by that after the phrase without its first word. What is kept is only whether it is too small, and
+only where that differs from what the shorter phrases say.
 """
 
 from __future__ import annotations
