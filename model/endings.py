@@ -26,9 +26,7 @@ class EndingTable(nn.Module):
     """The phrases that decide whether a caption may end, as they are stored with the network."""
 
     phrases: Tensor  # (rows, LONGEST), int32, ids, filled up with Vocabulary.pad_id
-    dangling: (
-        Tensor  # (rows,), bool: no caption ends on this phrase; or else: it may, whatever shorter ones say
-    )
+    dangling: Tensor  # (rows,), bool: no caption ends on it; false: it may, whatever shorter phrases say
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -55,14 +53,12 @@ class Endings:
         return cls({(index,): True for index in ids})
 
     def dangles(self, ids: Sequence[int]) -> bool:
-        """Whether a caption of these ids, without its end token, ends on something that needs another "
-        "word."""
+        """Whether a caption of these ids, without its end token, dangles."""
         ends = (tuple(ids[-length:]) for length in range(min(LONGEST, len(ids)), 0, -1))
         return next((self.table[end] for end in ends if end in self.table), False)
 
     def forbid(self, log_probs: Tensor, captions: Iterable[Sequence[int]]) -> Tensor:
-        """Log-probabilities (N, V) of the next word, with that of the end at -inf where N ``captions`` "
-        "dangle."""
+        """Log-probabilities (N, V) of the next word, the end at -inf where N ``captions`` dangle."""
         dangling = [row for row, ids in enumerate(captions) if self.dangles(ids)]
         if not dangling:
             return log_probs

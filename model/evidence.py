@@ -60,23 +60,27 @@ class WordDetector(nn.Module):
 
     def forward(self, features: Tensor, dropout: float = 0.0) -> Tensor:
         """Features (B, L, F), as the encoder gives them, to log-odds (B, W); ``dropout`` of hidden units."""
-        sharpness = self.sharpness.exp()
-        cells = self.cells(features, dropout)
-        pooled = (torch.logsumexp(cells * sharpness, dim=1) - math.log(cells.shape[1])) / sharpness
         hidden = nn.functional.gelu(self.norm(self.hidden(features.mean(dim=1))))
-        logits: Tensor = pooled + self.output(nn.functional.dropout(hidden, dropout))
-        return logits
+        overall: Tensor = self.output(nn.functional.dropout(hidden, dropout))
+        return overall + self.pool(self.cells(features, dropout))
 
     def cells(self, features: Tensor, dropout: float = 0.0) -> Tensor:
-        """What every cell says of each word, (B, L, W), nats; only differences between cells mean "
-        "anything."""
+        """What every cell says of each word, (B, L, W), nats; only their differences matter."""
         hidden = nn.functional.gelu(self.cell_norm(self.cell_hidden(features)))
         cells: Tensor = self.cell_output(nn.functional.dropout(hidden, dropout))
         return cells
 
+    def pool(self, cells: Tensor) -> Tensor:
+        """The soft maximum over the cells, (B, L, W) to (B, W)."""
+        sharpness = self.sharpness.exp()
+        return (torch.logsumexp(cells * sharpness, dim=1) - math.log(cells.shape[1])) / sharpness
+
+    @torch.no_grad()
     def evidence(self, features: Tensor, vocabulary_size: int) -> Tensor:
-        """How far the image moves the log-odds of every word of the vocabulary, (B, V), clipped to "
-        "LARGEST."""
+        """How far the image moves the log-odds of every word, (B, V), clipped to LARGEST.
+
+        Without gradients: captions would teach the detectors to please the decoder.
+        """
         change = (self(features).float() - self.base).clamp(-LARGEST, LARGEST)
         return change.new_zeros(len(change), vocabulary_size).index_copy(1, self.ids.long(), change)
 
@@ -84,8 +88,8 @@ class WordDetector(nn.Module):
 class EvidenceGate(nn.Module):
     """How much evidence counts at a step, 0 to 2: by what is being written, and by how familiar the image is.
 
-    On images like the training images the decoder is right by itself. Both parts are learned with the
-    decoder."""
+    On images like the training images the decoder is right by itself. Both parts are learned.
+    """
 
     def __init__(self, hidden_dim: int, annotation_dim: int) -> None:
         super().__init__()
