@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Self
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights, list_models
-from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
 
 from model.errors import CheckpointError
 
@@ -113,6 +110,9 @@ class Encoder(nn.Module):
 
 def encoder_names() -> list[str]:
     """The names ``Encoder`` accepts."""
+    import torchvision  # takes as long as torch itself: only where it is used
+    from torchvision.models import list_models
+
     published = list_models(module=torchvision.models)
     chains = [name for name in published if not name.startswith(_NOT_A_CONVOLUTIONAL_GRID)]
     return sorted([*chains, "efficientnet_v2_b0", "tiny_cnn"])
@@ -125,6 +125,8 @@ def _classifier(name: str) -> nn.Module:
         return nn.ModuleDict({"features": _tiny_cnn()})
     if name not in encoder_names():
         raise CheckpointError(f"There is no encoder {name!r}; choose one of {', '.join(encoder_names())}.")
+    from torchvision.models import get_model
+
     network: nn.Module = get_model(name, weights=None)
     return network
 
@@ -192,6 +194,8 @@ def _efficientnet_v2_b0() -> nn.Module:
     by half a pixel of its input down and right, together 15.5 pixels of the image: half a cell. The last one
     alone makes half of that, so it pads left and top instead, which centres receptive fields on cells.
     """
+    from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
+
     stages = [
         FusedMBConvConfig(1, 3, 1, 32, 16, 1),
         FusedMBConvConfig(4, 3, 2, 16, 32, 2),
@@ -238,6 +242,8 @@ def _tiny_cnn() -> nn.Module:
 def _published_state(name: str) -> Mapping[str, Tensor]:
     if name in ("efficientnet_v2_b0", "tiny_cnn"):
         raise CheckpointError(f"torchvision publishes no weights for {name}; give a file of weights.")
+    from torchvision.models import get_model_weights
+
     state: Mapping[str, Tensor] = get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
     return state
 
