@@ -4,6 +4,9 @@ captioner = Captioner.load("checkpoints/default")
 [[caption]] = captioner.caption([open_image(Path("bird.jpg").read_bytes()).image])
 """
 
+from model import command as command
+
+# isort: split
 from model.caption import Caption, Grid, Word
 from model.captioner import Captioner, EncodedImages
 from model.checkpoint import CheckpointInfo

@@ -14,7 +14,6 @@ import socket
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -249,6 +248,8 @@ def _listen(host: str, port: int) -> None:
 
 
 def _is_our_service(bind: str) -> bool:
+    import urllib.request
+
     try:
         with urllib.request.urlopen(f"http://{bind}/healthz", timeout=TIMEOUT) as response:
             return bool(json.load(response) == {"status": "ok"})

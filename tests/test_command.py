@@ -1,8 +1,16 @@
-"""run_command: how every command turns errors and Ctrl-C into a line and an exit status."""
+"""How every command turns errors and Ctrl-C into a line and an exit status."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from support.processes import PATH, ROOT, START_SECONDS
+from test_boundaries import COMMANDS
 
 from model.command import run_command
 from model.errors import CheckpointError
@@ -43,3 +51,38 @@ def test_caller_says_how_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
 def test_programming_errors_are_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command("fit", lambda: 1 // 0)
+
+
+# In place of torch: an import that takes long, and turns Ctrl-C into another error as those in C may.
+SLOW_TORCH = """
+import os, pathlib, time
+pathlib.Path(os.environ["STARTED"]).touch()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise ImportError("torch") from None
+"""
+
+
+@pytest.mark.parametrize("module", sorted(COMMANDS))
+def test_ctrl_c_during_imports_is_one_line_and_130(module: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(SLOW_TORCH)
+    started = tmp_path / "started"
+    environment = {"PATH": PATH, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env={**environment, "STARTED": str(started)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + START_SECONDS
+        while not started.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=START_SECONDS)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (130, f"\n{module.removeprefix('training.')}: stopped\n")
