@@ -1,11 +1,8 @@
-"""The JSON log lines of the service."""
+"""The JSON log lines of the application; test_drills has those of gunicorn."""
 
 import io
 import json
 import logging
-import socket
-import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -14,7 +11,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from support.fake_captioner import FakeCaptioner, image_file, post
-from support.processes import ask, ask_for_caption, free_port, running, wait_for
 
 from model import Caption
 from service.app import create_app
@@ -130,66 +126,3 @@ def test_internal_error_is_logged_once_with_traceback() -> None:
     [answered] = [line for line in lines if line["level"] == "INFO"]
     assert answered["code"] == 500
     assert {line["request_id"] for line in lines} == {response.headers["X-Request-Id"]}
-
-
-# As gunicorn writes them
-
-
-@pytest.fixture(scope="module")
-def log_of_a_service(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
-    """The log of a service that captioned, was sent what is no HTTP, lost a client, and was stopped."""
-    port, log = free_port(), tmp_path_factory.mktemp("service") / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "-c",
-        "service/gunicorn_config.py",
-        "support.fake_service:app",
-    ]
-    environment = {"CAPTION_BIND": f"127.0.0.1:{port}", "CAPTION_WORKERS": "1", "PYTHONPATH": "tests"}
-    with running(command, log, environment) as master:
-        wait_for(port, "/readyz", master, log)
-        assert ask_for_caption(port, image_file()).status == 200
-        assert b" 400 " in sent(port, b"GET /private-matter HTTP/7.7\r\nHost: x\r\n\r\n")
-        head = b"POST /v1/captions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n"
-        go_away_while(port, head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n")
-        assert ask_for_caption(port, image_file()).status == 200
-    return [json.loads(line) for line in log.read_text().splitlines()]
-
-
-def sent(port: int, request: bytes) -> bytes:
-    """The answer to these bytes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(request)
-        return client.recv(1000)
-
-
-def go_away_while(port: int, request: bytes) -> None:
-    """Send the first part of a request, and reset the connection when the service waits for the rest."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(request)
-        assert ask(port, "/healthz").status == 200
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def test_log_lines_are_json(log_of_a_service: list[Line]) -> None:
-    assert all({"ts", "level", "logger", "message"} <= set(line) for line in log_of_a_service)
-    assert {line["logger"] for line in log_of_a_service} == {"gunicorn.error", "service.access"}
-
-
-def test_request_is_logged_once(log_of_a_service: list[Line]) -> None:
-    routes = [line["route"] for line in log_of_a_service if line["logger"] == "service.access"]
-    answered = [route for route in routes if route == "/v1/captions"]
-    assert len(answered) in (2, 3)  # the one that went away may be gone before it is understood
-
-
-def test_client_disconnect_is_not_an_error(log_of_a_service: list[Line]) -> None:
-    assert not [line for line in log_of_a_service if line["level"] in ("ERROR", "CRITICAL")]
-    assert not [line for line in log_of_a_service if "traceback" in line]
-
-
-def test_non_http_is_logged_without_content(log_of_a_service: list[Line]) -> None:
-    [warning] = [line for line in log_of_a_service if line["level"] == "WARNING"]
-    assert warning["message"] == "Invalid request"
-    assert "private-matter" not in json.dumps(log_of_a_service)

@@ -1,23 +1,15 @@
-"""Prometheus metrics of one process and of several."""
+"""Prometheus metrics of one process; test_drills has those of several."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
-import psutil
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 from support.fake_captioner import FakeCaptioner, image_file, post
-from support.processes import ask, ask_for_caption, free_port, held, running, wait_for
 
 from model import Caption
 from service.app import create_app
@@ -42,9 +34,6 @@ def until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-# One process
 
 
 @pytest.fixture
@@ -174,129 +163,3 @@ def test_queue_and_inflight_gauges() -> None:
     found = scraped(app.test_client())
     assert waiting_and_in_flight(found) == (0, 0)
     assert found['caption_rejected_total{reason="busy"}'] == 1
-
-
-# Several processes
-
-
-class Service(NamedTuple):
-    """A service that runs."""
-
-    port: int
-    master: subprocess.Popen[bytes]
-    hold: Path  # see fake_service
-
-    def scrape(self) -> dict[str, float]:
-        return figures(ask(self.port, "/metrics").body.decode())
-
-    @property
-    def workers(self) -> list[int]:
-        """Their process numbers."""
-        return [child.pid for child in psutil.Process(self.master.pid).children()]
-
-    @property
-    def folder(self) -> Path:
-        """Where the processes add up."""
-        [folder] = [
-            folder
-            for parent in ("/dev/shm", "/tmp")
-            for folder in Path(parent).glob(f"sightline-{self.master.pid}-*")
-        ]
-        return folder
-
-
-@contextmanager
-def started(folder: Path) -> Iterator[Service]:
-    """Two processes with a captioner that takes a while."""
-    port, log = free_port(), folder / "log"
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "-c",
-        "service/gunicorn_config.py",
-        "support.fake_service:app",
-    ]
-    environment = {
-        "CAPTION_BIND": f"127.0.0.1:{port}",
-        "CAPTION_WORKERS": "2",
-        "PYTHONPATH": "tests",
-        "FAKE_CAPTION_SECONDS": "0.2",
-        "FAKE_CAPTION_HOLD": str(folder / "hold"),
-    }
-    with running(command, log, environment) as master:
-        wait_for(port, "/readyz", master, log)
-        yield Service(port, master, folder / "hold")
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One for many tests; no test may count on its first figures."""
-    with started(tmp_path_factory.mktemp("service")) as service:
-        yield service
-
-
-def captions_at_once(port: int, count: int) -> Sequence[int]:
-    with ThreadPoolExecutor(count) as pool:
-        answers = list(pool.map(lambda _: ask_for_caption(port, image_file()), range(count)))
-    return [answer.status for answer in answers]
-
-
-def replace_worker(service: Service, how: signal.Signals) -> None:
-    """Stop one process and wait for the one that comes instead."""
-    before = set(service.workers)
-    os.kill(min(before), how)
-    until(lambda: len(service.workers) == 2 and set(service.workers) != before)
-    until(lambda: ask(service.port, "/readyz").status == 200)
-
-
-def captioned(service: Service) -> float:
-    return service.scrape().get('caption_requests_total{code="200",route="/v1/captions"}', 0)
-
-
-def test_counters_survive_killed_process(service: Service) -> None:
-    before = captioned(service)
-    assert set(captions_at_once(service.port, 8)) == {200}
-    assert captioned(service) == before + 8
-    for _ in range(3):
-        replace_worker(service, signal.SIGKILL)
-    assert set(captions_at_once(service.port, 4)) == {200}
-    assert captioned(service) == before + 12
-
-
-def test_killed_process_leaves_no_inflight(service: Service) -> None:
-    with ThreadPoolExecutor(12) as pool, held(service.hold):
-        doomed = [pool.submit(ask_for_caption, service.port, image_file()) for _ in range(12)]
-        until(lambda: service.scrape()["caption_inflight"] > 2)
-        for worker in service.workers:
-            os.kill(worker, signal.SIGKILL)
-    assert any(answer.exception() for answer in doomed)
-    until(lambda: ask(service.port, "/readyz").status == 200)
-    until(lambda: waiting_and_in_flight(service.scrape()) == (0, 0))
-
-
-def test_finished_processes_leave_no_files(service: Service) -> None:
-    for how in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
-        replace_worker(service, how)
-        assert set(captions_at_once(service.port, 4)) == {200}
-    writers = {file.stem.rpartition("_")[2] for file in service.folder.iterdir()}
-    # Twice as many as there are processes: when reloading, the old and the new live side by side.
-    assert writers <= {str(service.master.pid), "worker1", "worker2", "worker3", "worker4"}
-
-
-def test_reload_keeps_metrics(service: Service) -> None:
-    captions_at_once(service.port, 3)
-    figure, before = captioned(service), set(service.workers)
-    service.master.send_signal(signal.SIGHUP)
-    until(lambda: len(service.workers) == 2 and not before & set(service.workers))
-    until(lambda: ask(service.port, "/readyz").status == 200)
-    assert captioned(service) == figure > 0
-
-
-def test_metrics_folder_is_private_and_removed(tmp_path: Path) -> None:
-    with started(tmp_path) as service:
-        folder = service.folder
-        assert folder.stat().st_mode & 0o777 == 0o700
-        service.master.terminate()
-        assert service.master.wait(TIMEOUT_SECONDS) == 0
-        assert not folder.exists()

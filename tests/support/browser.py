@@ -7,7 +7,7 @@ browser, its tests are skipped.
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support.fake_captioner import FakeCaptioner
@@ -46,24 +46,59 @@ def address() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture
-def open_page(chromium: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Opens the page: ``open_page()``, or with another ``address``, a ``script`` to run before it, or any
-    other option of a Playwright context."""
+class Tab(NamedTuple):
+    """A tab of the browser, and what is seen of it."""
+
+    page: Any
+    seen: dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def tab_with(chromium: Any) -> Iterator[Callable[..., Tab]]:
+    """The tab with these options of a Playwright context. Tests share it: a new one costs more than most of
+    them, and the page stores nothing (``test_page_stores_nothing``)."""
+    tabs = dict[str, Tab]()
     with ExitStack() as contexts:
 
-        def opened(*, address: str = address, script: str = "", **options: Any) -> Any:
-            context = chromium.new_context(**options)
-            contexts.callback(context.close)
-            if script:
+        def tab_with(**options: Any) -> Tab:
+            key = repr(sorted(options.items()))
+            if key not in tabs:
+                script = options.pop("script")
+                context = contexts.enter_context(chromium.new_context(**options))
                 context.add_init_script(script)
-            page = context.new_page()
-            page.set_default_timeout(TIMEOUT)
-            contexts.callback(assert_no_errors_or_requests, address, watched(page))
-            page.goto(address)
-            return page
+                page = context.new_page()
+                page.set_default_timeout(TIMEOUT)
+                tabs[key] = Tab(page, watched(page))
+            return tabs[key]
+
+        yield tab_with
+
+
+@pytest.fixture
+def open_page(tab_with: Callable[..., Tab], address: str) -> Iterator[Callable[..., Any]]:
+    """Opens the page, newly loaded: ``open_page()``, or with another ``address``, a ``script`` to run before
+    it, or any other option of a Playwright context."""
+    with ExitStack() as tabs:
+
+        def opened(*, address: str = address, script: str = "", **options: Any) -> Any:
+            tab = tab_with(script=script, **options)
+            tabs.callback(check_and_clear, tab, address)
+            tab.page.goto(address)
+            return tab.page
 
         yield opened
+
+
+def check_and_clear(tab: Tab, address: str) -> None:
+    """Check what was seen, and leave nothing of this test to the next."""
+    tab.page.unroute_all()
+    tab.page.mouse.move(0, 0)
+    tab.page.goto("about:blank")
+    try:
+        assert_no_errors_or_requests(address, tab.seen)
+    finally:
+        for events in tab.seen.values():
+            events.clear()
 
 
 def watched(page: Any) -> dict[str, list[str]]:
