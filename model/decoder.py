@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import AttentionMaps, Memory, Query, Sizes, build_attention
-from model.attention.interface import mean_annotation
 from model.config import ModelConfig
 
 States = tuple[Tensor, Tensor]  # hidden and cell, (N, H) each
@@ -128,16 +127,13 @@ class Decoder(nn.Module):
         self.output = nn.Linear(e, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
 
-    def prepare(self, annotations: Tensor, *, mask: Tensor | None = None) -> Memory:
-        """Annotations (N, L, D) with what the attention computes from them once, for all words.
-
-        ``mask``: (N, L), true where attention may go, at least one location a row; None: everywhere.
-        """
-        return Memory(annotations, self.attention.prepare(annotations, mask), mask, draw_seed=None)
+    def prepare(self, annotations: Tensor) -> Memory:
+        """Annotations (N, L, D) with what the attention computes from them once, for all words."""
+        return Memory(annotations, self.attention.prepare(annotations), draw_seed=None)
 
     def initial_state(self, memory: Memory) -> DecoderState:
         """The state before the first word, from the mean annotation (section 3.1.2)."""
-        hidden, cell = self.recurrent.start(mean_annotation(memory.annotations, memory.mask))
+        hidden, cell = self.recurrent.start(memory.annotations.mean(dim=1))
         return DecoderState(hidden, cell, position=0)
 
     def step(self, words: Tensor, state: DecoderState, memory: Memory) -> StepOutput:

@@ -22,12 +22,12 @@ Seen = tuple[Array | None, Array]  # weights (L,), context (D,)
 class Question:
     """A query, its photo and the cells that may be looked at, as arrays."""
 
-    def __init__(self, row: int, query: str, annotations: torch.Tensor, mask: torch.Tensor | None) -> None:
+    def __init__(self, row: int, query: str, annotations: torch.Tensor) -> None:
         asked = small.make_query(query)
         self.q, self.h, self.m, self.y = (tensor[row].double().numpy() for tensor in asked[:4])
         self.t = asked.position
         self.a = annotations[row].double().numpy()
-        self.cells = range(L) if mask is None else mask[row].nonzero().flatten().tolist()
+        self.cells = range(L)
 
 
 def linear(weights: Weights, name: str, x: Array) -> Array:
@@ -180,17 +180,14 @@ FORMULAS: dict[str, Callable[[Weights, Question], Seen]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("query", "is_masked"), [("state", False), ("state_and_word", True)], ids=["state", "word_and_mask"]
-)
+@pytest.mark.parametrize("query", ["state", "state_and_word"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_attention_equals_formula(kind: str, query: str, is_masked: bool) -> None:
-    mask = small.make_mask() if is_masked else None
+def test_attention_equals_formula(kind: str, query: str) -> None:
     attention = small.make_attention(kind, query)
-    attended = small.attend_as(kind, query, mask)
+    attended = small.attend_as(kind, query)
     weights = {name: value.double().numpy() for name, value in attention.state_dict().items()}
     for row in range(N):
-        question = Question(row, query, small.make_annotations(kind, query), mask)
+        question = Question(row, query, small.make_annotations(kind, query))
         alpha, context = FORMULAS[kind](weights, question)
         np.testing.assert_allclose(attended.context[row].numpy(), context, atol=1e-5, rtol=1e-5)
         if alpha is None:
@@ -207,7 +204,7 @@ def test_scheduled_window_equals_formula(position: int) -> None:
         maps = small.attend(
             attention, small.make_query(position=position), small.prepare(attention, annotations)
         ).maps
-    question = Question(0, "state", annotations, None)
+    question = Question(0, "state", annotations)
     question.t = position
     alpha, _ = local_m({"key_layer.weight": attention.key_layer.weight.detach().double().numpy()}, question)
     np.testing.assert_allclose(maps.alpha[0].numpy(), alpha, atol=1e-5)
@@ -220,7 +217,7 @@ def test_sentinel_share_equals_softmax_term() -> None:
     w = {name: value.double().numpy() for name, value in attention.state_dict().items()}
     annotations = small.make_annotations("sentinel")
     for row in range(N):
-        x = Question(row, "state", annotations, None)
+        x = Question(row, "state", annotations)
         _, with_sentinel = sentinel(w, x)
         _, without = additive(w, x)
         s = sigmoid(linear(w, "word_gate", x.y) + linear(w, "state_gate", x.h)) * np.tanh(x.m)
@@ -236,7 +233,7 @@ def test_heads_have_their_own_weights() -> None:
     attention = small.make_attention("multi_head")
     w = {name: value.double().numpy() for name, value in attention.state_dict().items()}
     for row in range(N):
-        question = Question(row, "state", small.make_annotations("multi_head"), None)
+        question = Question(row, "state", small.make_annotations("multi_head"))
         for head, rows in enumerate(np.split(np.arange(small.A), M)):
             own = {name: value[rows] for name, value in w.items() if not name.startswith("output")}
             alpha, _ = scaled_dot(own, question)

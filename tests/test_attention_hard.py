@@ -24,7 +24,7 @@ def attend(attention: nn.Module, memory: Memory, rows: int = N, position: int = 
     return attended
 
 
-def prepare(attention: nn.Module, **options: int | Tensor) -> Memory:
+def prepare(attention: nn.Module, **options: int) -> Memory:
     return small.prepare(attention, small.make_annotations("hard"), **options)
 
 
@@ -41,10 +41,9 @@ def assert_follows(counts: Tensor, alpha: Tensor) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("is_masked", [False, True], ids=["everywhere", "masked"])
-def test_inference_uses_heaviest_cell(is_masked: bool) -> None:
+def test_inference_uses_heaviest_cell() -> None:
     attention = make_hard()
-    memory = prepare(attention, mask=small.make_mask() if is_masked else None)
+    memory = prepare(attention)
     attended = attend(attention, memory)
     assert torch.equal(attended.maps.chosen, attended.maps.alpha.argmax(1))
     assert torch.equal(attended.context, memory.annotations[torch.arange(N), attended.maps.chosen])
@@ -104,15 +103,6 @@ def test_seeded_samples_follow_weights(over: str) -> None:
         counts[torch.arange(N), drawn.maps.chosen] += 1
     for row in range(N):
         assert_follows(counts[row], drawn.maps.alpha[row])
-
-
-@torch.no_grad()
-def test_masked_cell_is_never_sampled() -> None:
-    attention, mask = make_hard(), small.make_mask()
-    memory = prepare(attention, mask=mask)
-    for seed in range(200):
-        chosen = attend(attention, memory._replace(draw_seed=seed)).maps.chosen
-        assert mask.gather(1, chosen.unsqueeze(1)).all()
 
 
 def in_training(photos: int, seed: int = 0) -> tuple[small.AttentionOutput, Memory]:

@@ -12,7 +12,6 @@ from support.attention_kinds import COLUMNS, KINDS, ROWS, WITH_MAPS, A, D, E, H,
 from torch import Tensor, nn
 
 from model.attention import AttentionMaps, Memory, build_attention
-from model.attention.interface import mean_annotation, uniform_weights, weighted_sum
 from model.attention.local import STOPS
 from model.errors import CheckpointError
 
@@ -40,30 +39,6 @@ def test_no_attention_has_context_but_no_map() -> None:
     attended = small.attend_as("none")
     assert attended.context.shape == (N, D)
     assert attended.maps == AttentionMaps()
-
-
-@pytest.mark.parametrize("kind", WITH_MAPS)
-def test_masked_cells_get_no_weight(kind: str) -> None:
-    mask = small.make_mask()
-    maps = small.attend_as(kind, mask=mask).maps
-    for weights in [maps.alpha] if maps.heads is None else [maps.alpha, *maps.heads.unbind(1)]:
-        assert (weights[~mask] == 0).all()
-        torch.testing.assert_close(weights.sum(1), torch.ones(N))
-    if maps.chosen is not None:
-        assert mask.gather(1, maps.chosen.unsqueeze(1)).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_masked_annotations_have_no_effect(kind: str) -> None:
-    attention, asked, mask = small.make_attention(kind), small.make_query(), small.make_mask()
-    annotations = small.make_annotations(kind)
-    other = annotations.masked_fill(~mask.unsqueeze(2), 7.0)
-    one, same = (
-        small.attend(attention, asked, small.prepare(attention, a, mask)) for a in (annotations, other)
-    )
-    torch.testing.assert_close(one.context, same.context)
-    if kind != "none":
-        torch.testing.assert_close(one.maps.alpha, same.maps.alpha)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in (*QUERY_INDEPENDENT, "local_m")])
@@ -109,11 +84,11 @@ def test_previous_word_matters_only_if_in_query(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PLACE_AWARE])
 def test_attention_is_permutation_equivariant(kind: str) -> None:
-    attention, asked, mask = small.make_attention(kind), small.make_query(), small.make_mask()
+    attention, asked = small.make_attention(kind), small.make_query()
     annotations = small.make_annotations(kind)
     order = torch.randperm(L, generator=torch.Generator().manual_seed(9))
-    straight = small.attend(attention, asked, small.prepare(attention, annotations, mask))
-    permuted = small.attend(attention, asked, small.prepare(attention, annotations[:, order], mask[:, order]))
+    straight = small.attend(attention, asked, small.prepare(attention, annotations))
+    permuted = small.attend(attention, asked, small.prepare(attention, annotations[:, order]))
     torch.testing.assert_close(permuted.context, straight.context)
     if kind != "none":
         torch.testing.assert_close(permuted.maps.alpha, straight.maps.alpha[:, order])
@@ -124,11 +99,11 @@ def test_attention_is_permutation_equivariant(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_is_batch_invariant(kind: str) -> None:
     attention, asked = small.make_attention(kind), small.make_query()
-    annotations, mask = small.make_annotations(kind), small.make_mask()
-    together = small.attend(attention, asked, small.prepare(attention, annotations, mask))
+    annotations = small.make_annotations(kind)
+    together = small.attend(attention, asked, small.prepare(attention, annotations))
     for row in range(N):
         only = slice(row, row + 1)
-        memory = small.prepare(attention, annotations[only], mask[only])
+        memory = small.prepare(attention, annotations[only])
         alone = small.attend(attention, small.select_query(asked, only), memory)
         torch.testing.assert_close(alone.context, together.context[only])
         for one, all_of_them in zip(alone.maps, together.maps, strict=True):
@@ -167,22 +142,20 @@ def test_softmax_is_float32_under_autocast(kind: str) -> None:
     assert mixed.context.isfinite().all()
 
 
-@pytest.mark.parametrize("is_masked", [False, True], ids=["everywhere", "masked"])
-def test_scaled_dot_attention_equals_torch(is_masked: bool) -> None:
+def test_scaled_dot_attention_equals_torch() -> None:
     attention, asked = small.make_attention("scaled_dot"), small.make_query()
-    annotations, mask = small.make_annotations("scaled_dot"), small.make_mask() if is_masked else None
-    found = small.attend(attention, asked, small.prepare(attention, annotations, mask))
+    annotations = small.make_annotations("scaled_dot")
+    found = small.attend(attention, asked, small.prepare(attention, annotations))
     expected = nn.functional.scaled_dot_product_attention(
         attention.query_layer(asked.vector).unsqueeze(1),
         attention.key_layer(annotations),
         attention.value_layer(annotations),
-        attn_mask=None if mask is None else mask.unsqueeze(1),
     )
     torch.testing.assert_close(found.context, expected.squeeze(1))
 
 
-@pytest.mark.parametrize(("heads", "is_masked"), [(1, False), (2, True), (4, False)])
-def test_multi_head_attention_equals_torch(heads: int, is_masked: bool) -> None:
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_multi_head_attention_equals_torch(heads: int) -> None:
     width = 8  # torch's has one width for queries, attention and result
     torch.manual_seed(4)
     ours = build_attention(
@@ -198,15 +171,11 @@ def test_multi_head_attention_equals_torch(heads: int, is_masked: bool) -> None:
         theirs.in_proj_bias.copy_(torch.cat([layer.bias for layer in layers]))
         theirs.out_proj.load_state_dict(ours.output_layer.state_dict())
     annotations, hidden = torch.randn(N, L, width), torch.randn(N, width)
-    mask = small.make_mask() if is_masked else None
     asked = small.make_query()._replace(vector=hidden)
-    found = small.attend(ours, asked, small.prepare(ours, annotations, mask))
+    found = small.attend(ours, asked, small.prepare(ours, annotations))
 
     def expected(*, average: bool) -> tuple[Tensor, Tensor]:
-        blocked = None if mask is None else ~mask
-        context, weights = theirs(
-            hidden.unsqueeze(1), annotations, annotations, blocked, average_attn_weights=average
-        )
+        context, weights = theirs(hidden.unsqueeze(1), annotations, annotations, average_attn_weights=average)
         return context.squeeze(1), weights.squeeze(-2)
 
     context, weights = expected(average=False)
@@ -304,19 +273,6 @@ def test_weights_outside_scheduled_window_are_zero(position: int) -> None:
     assert (alpha[:, inside] > 0).all()
 
 
-@pytest.mark.parametrize("kind", ["local_m", "local_p"])
-def test_fully_masked_window_still_has_weights(kind: str) -> None:
-    attention = small.make_attention(kind) if kind == "local_m" else centred_at(0.01, 0.01)
-    mask = torch.zeros(N, ROWS, COLUMNS, dtype=torch.bool)
-    mask[:, :, 4:] = True  # the window is about the first cell
-    mask = mask.flatten(1)
-    memory = small.prepare(attention, small.make_annotations(kind), mask)
-    attended = small.attend(attention, small.make_query(position=0), memory)
-    assert (attended.maps.alpha[~mask] == 0).all()
-    torch.testing.assert_close(attended.maps.alpha.sum(1), torch.ones(N))
-    assert attended.context.isfinite().all()
-
-
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (3, 4), (7, 7), (8, 16), (14, 12)])
 def test_scheduled_window_sweeps_whole_grid(rows: int, columns: int) -> None:
     attention = build_attention("local_m", small.sizes_for("local_m", rows=rows, columns=columns))
@@ -382,38 +338,14 @@ def test_sentinel_with_all_weight_is_context() -> None:
     torch.testing.assert_close(found.maps.alpha, expected)
 
 
-def test_mask_leaves_sentinel() -> None:
-    one_cell = torch.zeros(N, L, dtype=torch.bool)
-    one_cell[:, 3] = True
-    maps = small.attend_as("sentinel", mask=one_cell).maps
-    assert ((maps.sentinel > 0) & (maps.sentinel < 1)).all()
-    assert (maps.alpha[:, 3] == 1).all()
-
-
-def test_uniform_weights_give_mean_annotation() -> None:
-    annotations, mask = small.make_annotations("uniform"), small.make_mask()
-    everywhere = weighted_sum(uniform_weights(annotations, None), annotations)
-    torch.testing.assert_close(everywhere, annotations.mean(1))
-    torch.testing.assert_close(mean_annotation(annotations, None), annotations.mean(1))
-    by_hand = torch.stack([row[allowed].mean(0) for row, allowed in zip(annotations, mask, strict=True)])
-    torch.testing.assert_close(weighted_sum(uniform_weights(annotations, mask), annotations), by_hand)
-    torch.testing.assert_close(mean_annotation(annotations, mask), by_hand)
-
-
 @pytest.mark.parametrize("kind", ["none", "additive", "multi_head", "hard"])  # no, one and two keys; a draw
 def test_memory_select_equals_memory_of_selected_rows(kind: str) -> None:
-    attention, annotations, mask = small.make_attention(kind), small.make_annotations(kind), small.make_mask()
+    attention, annotations = small.make_attention(kind), small.make_annotations(kind)
     rows = torch.tensor([2, 0, 0, 3, 2, 2])
-    selected = small.prepare(attention, annotations, mask, draw_seed=5).select(rows)
-    anew = small.prepare(attention, annotations[rows], mask[rows], draw_seed=5)
+    selected = small.prepare(attention, annotations, draw_seed=5).select(rows)
+    anew = small.prepare(attention, annotations[rows], draw_seed=5)
     torch.testing.assert_close(selected, anew)
     assert isinstance(selected, Memory)
-
-
-def test_memory_select_without_mask() -> None:
-    memory = Memory(torch.randn(N, L, D), (), None, None)
-    assert memory.select(slice(2)).mask is None
-    assert len(memory.select(slice(2)).annotations) == 2
 
 
 def make_maps(rows: int, seed: int) -> AttentionMaps:

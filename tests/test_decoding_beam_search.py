@@ -18,7 +18,7 @@ END = Vocabulary.end_id
 WORDS = (4, 5, 6)
 V = 7
 L = 2
-NOTHING = Memory(torch.empty(0), (), None, None)  # the toy keeps all in its state
+NOTHING = Memory(torch.empty(0), (), None)  # the toy keeps all in its state
 
 
 class ToyModel:

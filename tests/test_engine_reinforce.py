@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from model import ModelConfig
 from model.attention import AttentionMaps, Memory, Query, hard
-from model.attention.interface import masked_softmax
 from model.network import CaptionNetwork
 from model.vocabulary import Vocabulary
 from training.data.batches import Example, collate
@@ -262,11 +261,11 @@ class Forced(nn.Module):
         self.attention = attention
         self.chosen = chosen  # (N, T)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
-        return self.attention.prepare(annotations, mask)
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
+        return self.attention.prepare(annotations)
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
-        alpha = masked_softmax(self.attention.scores(query, memory), memory.mask)
+        alpha = self.attention.scores(query, memory).softmax(1)
         chosen = self.chosen[:, query.position]
         return memory.annotations[torch.arange(len(chosen)), chosen], AttentionMaps(alpha, chosen=chosen)
 

@@ -189,21 +189,6 @@ def test_state_select_takes_rows(network: CaptionNetwork) -> None:
 
 
 @torch.no_grad()
-def test_mask_applies_to_attention_and_initial_state(network: CaptionNetwork) -> None:
-    decoder = network.decoder
-    annotations, mask = torch.randn(2, 25, 6), torch.ones(2, 25, dtype=torch.bool)
-    mask[:, 20:] = False
-    hidden = decoder.prepare(annotations, mask=mask)
-    cropped = decoder.prepare(annotations[:, :20])
-    one, other = (
-        decoder.step(torch.tensor([4, 5]), decoder.initial_state(memory), memory)
-        for memory in (hidden, cropped)
-    )
-    torch.testing.assert_close(one.logits, other.logits)
-    torch.testing.assert_close(one.maps.alpha[:, :20], other.maps.alpha)
-
-
-@torch.no_grad()
 def test_padding_words_have_no_effect(network: CaptionNetwork) -> None:
     memory = network.encode(photos())
     lengths = torch.tensor([4, 3, 2])

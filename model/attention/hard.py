@@ -19,12 +19,12 @@ class HardAttention(AdditiveAttention):
     word, so captions are batch-invariant.
     """
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """The keys, (N, L, A), and which rows use the expectation, (N,)."""
         takes_expectation = annotations.new_zeros(len(annotations), dtype=torch.bool)
         if self.training:
             takes_expectation = torch.rand(len(annotations), device=annotations.device) < EXPECTATION_SHARE
-        return *super().prepare(annotations, mask), takes_expectation
+        return *super().prepare(annotations), takes_expectation
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         alpha = self.weights(query, memory)

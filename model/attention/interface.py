@@ -43,7 +43,6 @@ class Memory(NamedTuple):
 
     annotations: Tensor  # (N, L, D)
     prepared: tuple[Tensor, ...]  # what the mechanism computed from them once; (N, ...) each
-    mask: Tensor | None  # (N, L), true where attention may go; None: everywhere
     draw_seed: int | None  # seed for hard attention to sample its locations; None: the most likely ones
 
     def select(self, rows: Tensor | slice) -> Self:
@@ -51,7 +50,6 @@ class Memory(NamedTuple):
         return self._replace(
             annotations=self.annotations[rows],
             prepared=tuple(tensor[rows] for tensor in self.prepared),
-            mask=None if self.mask is None else self.mask[rows],
         )
 
 
@@ -86,7 +84,7 @@ class AttentionMaps(NamedTuple):
 class Attention(Protocol):
     """What the decoder needs of an attention mechanism."""
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """What is computed once per image, from annotations (N, L, D); every tensor has N rows."""
 
     def __call__(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
@@ -109,27 +107,9 @@ def attention_kind(name: str) -> Callable[[_Built], _Built]:
     return register
 
 
-def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Weights over the last dimension, 0 where ``mask`` is false; float32 even under mixed precision."""
-    scores = scores.float()
-    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(dim=-1)
-
-
 def weighted_sum(alpha: Tensor, values: Tensor) -> Tensor:
     """The expected value under ``alpha``: (N, L) and (N, L, D) to (N, D)."""
     return torch.bmm(alpha.unsqueeze(1).to(values.dtype), values).squeeze(1)
-
-
-def mean_annotation(annotations: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean over the locations of the mask, (N, L, D) to (N, D)."""
-    if mask is None:
-        return annotations.mean(dim=1)
-    return weighted_sum(uniform_weights(annotations, mask), annotations)
-
-
-def uniform_weights(annotations: Tensor, mask: Tensor | None) -> Tensor:
-    """The same weight for every location of the mask, (N, L)."""
-    return masked_softmax(annotations.new_zeros(annotations.shape[:2]), mask)
 
 
 def _stack(parts: Sequence[Tensor], rows: int, *, fill: int) -> Tensor:

@@ -11,15 +11,13 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from model.attention.interface import Memory, Query, Sizes, attention_kind, masked_softmax
+from model.attention.interface import Memory, Query, Sizes, attention_kind
 from model.attention.soft import GeneralAttention
 
 # Positions of the window of ``local_m``, down and across, in one sweep over the image, one per word: close
 # enough for windows of a quarter of the grid to cover everything, and about as many as a caption has words.
 STOPS = (3, 4)
-# Added to the scores outside the window: enough for a weight of exactly 0, but not minus infinity, so that
-# weights remain where the mask excludes the whole window.
-OUTSIDE = -1e4
+OUTSIDE = -1e4  # added to the scores outside the window: enough for a weight of exactly 0
 
 
 class LocalAttention(GeneralAttention):
@@ -44,8 +42,8 @@ class LocalAttention(GeneralAttention):
         distance = (self.places - self.centre(query).float().unsqueeze(1)) / self.reach  # (N, L, 2)
         gaussian = -2 * distance.square().sum(dim=2)  # sigma is half the reach
         outside = (distance.abs() > 1).any(dim=2) * OUTSIDE
-        scores = self.smooth(self.scores(query, memory), memory.mask)
-        return masked_softmax(scores + gaussian + outside, memory.mask)
+        scores: Tensor = self.smooth(self.scores(query, memory))
+        return (scores + gaussian + outside).softmax(dim=1)
 
 
 @attention_kind("local_m")

@@ -9,7 +9,6 @@ from model.attention.interface import (
     Query,
     Sizes,
     attention_kind,
-    masked_softmax,
     weighted_sum,
 )
 from model.attention.soft import AdditiveAttention
@@ -38,10 +37,9 @@ class SentinelAttention(AdditiveAttention):
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         gate = torch.sigmoid(self.word_gate(query.word) + self.state_gate(query.hidden))
         sentinel = gate * torch.tanh(query.cell)  # (N, H)
-        scores = self.smooth(self.scores(query, memory), memory.mask)  # (N, L)
+        scores = self.smooth(self.scores(query, memory))  # (N, L)
         own = self.compare(query, self.sentinel_key(sentinel).unsqueeze(1))  # (N, 1)
-        mask = None if memory.mask is None else nn.functional.pad(memory.mask, (0, 1), value=True)
-        everything = masked_softmax(torch.cat((scores, own), dim=1), mask)  # (N, L + 1)
+        everything = torch.cat((scores, own.float()), dim=1).softmax(dim=1)  # (N, L + 1)
         beta = everything[:, -1:]  # (N, 1)
         context = beta * self.sentinel_value(sentinel) + weighted_sum(everything[:, :-1], memory.annotations)
-        return context, AttentionMaps(masked_softmax(scores, memory.mask), sentinel=beta.squeeze(1))
+        return context, AttentionMaps(scores.softmax(dim=1), sentinel=beta.squeeze(1))

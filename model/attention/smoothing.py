@@ -23,17 +23,13 @@ class ScoreSmoothing(nn.Module):
         kernel = torch.kron(*(_along(side, sizes.score_blur) for side in (sizes.rows, sizes.columns)))
         self.register_buffer("kernel", kernel if sizes.score_blur else None, persistent=False)
 
-    def forward(self, scores: Tensor, mask: Tensor | None) -> Tensor:
-        """Scores (..., L), smoothed over the locations of ``mask``, which broadcasts; float32."""
+    def forward(self, scores: Tensor) -> Tensor:
+        """Scores (..., L), smoothed; float32 even under mixed precision."""
         scores = scores.float()
         if self.kernel is None:
             return scores
         with torch.autocast(scores.device.type, enabled=False):  # a bfloat16 score is off by a hundredth
-            if mask is None:
-                return scores @ self.kernel.T
-            inside = mask.to(scores.dtype)
-            reached = (inside @ self.kernel.T).clamp_min(torch.finfo(scores.dtype).tiny)
-            return (scores * inside) @ self.kernel.T / reached
+            return scores @ self.kernel.T
 
 
 def _along(cells: int, times: int) -> Tensor:

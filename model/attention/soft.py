@@ -12,9 +12,6 @@ from model.attention.interface import (
     Query,
     Sizes,
     attention_kind,
-    masked_softmax,
-    mean_annotation,
-    uniform_weights,
     weighted_sum,
 )
 from model.attention.smoothing import ScoreSmoothing
@@ -32,9 +29,9 @@ class NoAttention(nn.Module):
         super().__init__()
         self.context_layer = nn.Linear(sizes.annotation, sizes.annotation)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """The context itself, (N, D)."""
-        return (self.context_layer(mean_annotation(annotations, mask)),)
+        return (self.context_layer(annotations.mean(dim=1)),)
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         return memory.prepared[0], AttentionMaps()
@@ -47,9 +44,11 @@ class UniformAttention(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """The weights, (N, L), and the mean annotation, (N, D)."""
-        return uniform_weights(annotations, mask), mean_annotation(annotations, mask)
+        rows, locations, _ = annotations.shape
+        weights = annotations.new_full((rows, locations), 1 / locations, dtype=torch.float32)
+        return weights, annotations.mean(dim=1)
 
     def forward(self, query: Query, memory: Memory) -> tuple[Tensor, AttentionMaps]:
         alpha, context = memory.prepared
@@ -63,7 +62,7 @@ class SoftAttention(nn.Module, ABC):
         super().__init__()
         self.smooth = ScoreSmoothing(sizes)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """What the scores need of the annotations (N, L, D); nothing, unless a kind says so."""
         return ()
 
@@ -73,7 +72,8 @@ class SoftAttention(nn.Module, ABC):
 
     def weights(self, query: Query, memory: Memory) -> Tensor:
         """alpha_t, (N, L)."""
-        return masked_softmax(self.smooth(self.scores(query, memory), memory.mask), memory.mask)
+        scores: Tensor = self.smooth(self.scores(query, memory))
+        return scores.softmax(dim=1)
 
     def values(self, memory: Memory) -> Tensor:
         """What is averaged under the weights, (N, L, D): the annotations, unless they are projected first."""
@@ -97,7 +97,7 @@ class AdditiveSumAttention(SoftAttention):
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
         self.query_layer = nn.Linear(sizes.query, sizes.attention, bias=False)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """The keys W_k a_i + b, (N, L, A)."""
         return (self.key_layer(annotations),)
 
@@ -163,7 +163,7 @@ class GeneralAttention(SoftAttention):
         super().__init__(sizes)
         self.key_layer = nn.Linear(sizes.annotation, sizes.query, bias=False)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """The keys W a_i, (N, L, Q)."""
         return (self.key_layer(annotations),)
 
@@ -181,7 +181,7 @@ class ScaledDotAttention(SoftAttention):
         self.key_layer = nn.Linear(sizes.annotation, sizes.attention)
         self.value_layer = nn.Linear(sizes.annotation, sizes.annotation)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """The keys W_k a_i, (N, L, A), and the values W_v a_i, (N, L, D)."""
         return self.key_layer(annotations), self.value_layer(annotations)
 
@@ -211,7 +211,7 @@ class MultiHeadAttention(nn.Module):
         self.value_layer = nn.Linear(sizes.annotation, sizes.attention)
         self.output_layer = nn.Linear(sizes.attention, sizes.annotation)
 
-    def prepare(self, annotations: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+    def prepare(self, annotations: Tensor) -> tuple[Tensor, ...]:
         """The keys and the values of every head, (N, M, L, A / M) each."""
         return self._split(self.key_layer(annotations)), self._split(self.value_layer(annotations))
 
@@ -219,8 +219,7 @@ class MultiHeadAttention(nn.Module):
         keys, values = memory.prepared
         queries = self._split(self.query_layer(query.vector).unsqueeze(1))  # (N, M, 1, A / M)
         scores = (queries @ keys.transpose(2, 3)).squeeze(2) / math.sqrt(keys.shape[3])  # (N, M, L)
-        mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (N, 1, L)
-        heads = masked_softmax(self.smooth(scores, mask), mask)
+        heads = self.smooth(scores).softmax(dim=2)
         joined = (heads.unsqueeze(2).to(values.dtype) @ values).flatten(1)  # (N, A)
         return self.output_layer(joined), AttentionMaps(heads.mean(dim=1), heads=heads)
 

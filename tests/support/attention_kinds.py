@@ -46,18 +46,9 @@ def make_annotations(kind: str, query: str = "state", seed: int = 2, count: int 
     return torch.randn(count, L, width, generator=torch.Generator().manual_seed(seed))
 
 
-def make_mask(seed: int = 5, count: int = N) -> Tensor:
-    """About half of the cells of every photo, the middle row always among them."""
-    mask = torch.rand(count, ROWS, COLUMNS, generator=torch.Generator().manual_seed(seed)) < 0.4
-    mask[:, ROWS // 2] = True
-    return mask.flatten(1)
-
-
-def prepare(
-    attention: Attention, annotations: Tensor, mask: Tensor | None = None, draw_seed: int | None = None
-) -> Memory:
+def prepare(attention: Attention, annotations: Tensor, draw_seed: int | None = None) -> Memory:
     """What the decoder would have the kind attend to."""
-    return Memory(annotations, attention.prepare(annotations, mask), mask, draw_seed)
+    return Memory(annotations, attention.prepare(annotations), draw_seed)
 
 
 class AttentionOutput(NamedTuple):
@@ -73,10 +64,10 @@ def attend(attention: Attention, query: Query, memory: Memory) -> AttentionOutpu
 
 
 @torch.no_grad()
-def attend_as(kind: str, query: str = "state", mask: Tensor | None = None) -> AttentionOutput:
+def attend_as(kind: str, query: str = "state") -> AttentionOutput:
     """One step of a kind on the usual images with the usual query."""
     attention = make_attention(kind, query)
-    return attend(attention, make_query(query), prepare(attention, make_annotations(kind, query), mask))
+    return attend(attention, make_query(query), prepare(attention, make_annotations(kind, query)))
 
 
 def select_query(query: Query, rows: slice) -> Query:
