@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from service.config import usable_cores
+from training.cli import command_parser
 
 
 class Report:
@@ -44,12 +45,8 @@ class Report:
 
 def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser for ``python -m benchmarks.NAME``, with the docstring of the module as its description."""
-    return argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{name}",
-        description=description,
-        epilog="Prints JSON. The exit status is 1 if a guarantee does not hold.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    epilog = "Prints JSON. The exit status is 1 if a guarantee does not hold."
+    return command_parser(f"benchmarks.{name}", description, epilog=epilog)
 
 
 def _machine() -> dict[str, Any]:
