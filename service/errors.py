@@ -3,7 +3,7 @@
 from model import CaptioningError
 
 
-class ConfigError(Exception):
+class ConfigError(CaptioningError):
     """Invalid settings; the message has one line for each."""
 
 
