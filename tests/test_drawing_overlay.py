@@ -373,7 +373,7 @@ def test_contact_sheet_shows_sentinel_share(monkeypatch: pytest.MonkeyPatch) -> 
     panels, texts = panels_drawn(monkeypatch), lines_drawn(monkeypatch)
     contact_sheet(photo((400, 300)), caption_of("a dog", sentinel=0.314))
     assert [titles for _, *titles in panels] == [[""], ["a", "sentinel 31%"], ["dog", "sentinel 31%"]]
-    assert texts[1] == "Off: share of a word's attention that left the photo."
+    assert texts[1] == "Sentinel: share of a word's attention that left the photo."
 
 
 def test_contact_sheet_notes_mean_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:

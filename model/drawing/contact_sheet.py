@@ -94,7 +94,7 @@ def _note(words: Sequence[Word]) -> str:
     if any(word.chosen is not None for word in words):
         notes.append("Outlined: the one cell that the word was generated from.")
     if any(word.sentinel is not None for word in words):
-        notes.append("Off: share of a word's attention that left the photo.")
+        notes.append("Sentinel: share of a word's attention that left the photo.")
     return " ".join(notes)
 
 
