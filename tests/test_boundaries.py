@@ -106,7 +106,7 @@ def test_no_module_imports_a_command():
     assert {module for module in users if not belongs(module, "benchmarks")} == set()
 
 
-def test_only_commands_use_the_command_line_options():
+def test_only_commands_and_benchmarks_use_training_cli():
     users = {module for module in MODULES if "training.cli" in imports_of(module)}
     assert {module for module in users if not belongs(module, "benchmarks")} <= COMMANDS
 
