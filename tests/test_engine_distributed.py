@@ -1,15 +1,18 @@
 """Steps split over processes or over time equal single steps; a dead process ends the run."""
 
 import json
-import os
-import subprocess
+import multiprocessing
 import sys
 import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from training import fit
@@ -38,13 +41,34 @@ def command(world: Path, run: Path, *more: str) -> list[str]:
     ]
 
 
-def launch(processes: int, arguments: list[str]) -> list[str]:
-    engine = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return [*engine, f"--nproc-per-node={processes}", "-m", "training.fit", *arguments]
+def launch(arguments: list[str]) -> ForkProcess:
+    """Start torchrun's agent with two processes, which are forked: none has to import torch again."""
+    process = multiprocessing.get_context("fork").Process(target=_torchrun, args=(arguments,))
+    process.start()
+    return process
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+def _torchrun(arguments: list[str]) -> None:
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    try:
+        elastic_launch(config, _fit)(arguments)
+    except ChildFailedError as error:
+        sys.exit(str(error))
+
+
+def _fit(arguments: list[str]) -> None:
+    if status := fit.main(arguments):
+        sys.exit(status)
 
 
 def log_of(run: Path) -> list[dict[str, object]]:
@@ -71,19 +95,14 @@ def whole(world, tmp_path_factory):
     return run
 
 
-def test_two_processes_train_as_one(world, whole, tmp_path):
+def test_two_processes_train_as_one(world, whole, tmp_path, capfd):
     run = tmp_path / "run"
-    done = subprocess.run(
-        launch(2, command(world, run)),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    process = launch(command(world, run))
+    process.join(300)
+    said = capfd.readouterr().err
+    assert process.exitcode == 0, said
     assert_trained_alike(run, whole)
-    assert done.stderr.count("epoch 1: loss") == 1  # one process speaks and writes
+    assert said.count("epoch 1: loss") == 1  # one process speaks and writes
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
 
 
@@ -99,24 +118,22 @@ def test_more_parts_than_photos_are_refused(world, tmp_path, capsys):
     assert not (tmp_path / "run" / "origin.json").exists()
 
 
-def test_killed_process_ends_resumable_run(world, whole, tmp_path):
+def test_killed_process_ends_resumable_run(world, whole, tmp_path, capfd):
     run = tmp_path / "run"
     arguments = command(world, run, "--save-minutes", "0")
-    long = [*arguments, "--epochs", "500"]
-    started = subprocess.Popen(
-        launch(2, long), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
-    )
+    process = launch([*arguments, "--epochs", "500"])
     try:
         deadline = time.monotonic() + 300
         while not (run / "state.pt").exists():
             assert time.monotonic() < deadline
-            assert started.poll() is None
+            assert process.is_alive()
             time.sleep(0.05)
-        psutil.Process(started.pid).children()[-1].kill()
-        _, said = started.communicate(timeout=300)
+        psutil.Process(process.pid).children()[-1].kill()
+        process.join(300)
     finally:
-        started.terminate()  # of 500 epochs nothing may be left beside the other tests
-    assert started.returncode != 0
+        process.terminate()  # of 500 epochs nothing may be left beside the other tests
+    assert process.exitcode not in (0, None)
+    said = capfd.readouterr().err
     # Where torchrun ends the others before they notice, its own report names the signal.
     assert "another process exited" in said or "SIGKILL" in said
     assert 'Traceback (most recent call last):\n  File "' + str(ROOT) not in said
