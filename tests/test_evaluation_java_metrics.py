@@ -3,8 +3,8 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from training.errors import JavaError
 from training.evaluation import java_metrics
 from training.evaluation.java_metrics import java_score
 
-ROOT = Path(__file__).parents[1]
 CAPTIONS = ["a dog runs", "a cat sits"]
 REFERENCES = [["the dog runs", "a dog"], ["a cat sits", "the cat"]]
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
@@ -74,16 +73,12 @@ def error_of(name: str = "meteor") -> str:
 
 
 @needs_java
-def test_meteor_of_copied_and_unrelated_captions():
-    assert java_score("meteor", [texts[0] for texts in REFERENCES], REFERENCES) == 100
-    assert 0 < java_score("meteor", CAPTIONS, REFERENCES) < 100
-    assert java_score("meteor", ["zebra"], [["a dog"]]) == 0
-
-
-@needs_java
-def test_meteor_does_not_depend_on_the_locale(monkeypatch):
-    monkeypatch.setenv("LC_ALL", "C")  # in which both would be question marks
-    assert java_score("meteor", ["犬"], [["猫"]]) == 0
+def test_meteor_of_copied_and_unrelated_captions(monkeypatch):
+    """One call, because a Java that reads METEOR's tables takes seconds: both must count, in any locale."""
+    monkeypatch.setenv("LC_ALL", "C")  # in which the dog and the cat would be the same question mark
+    score = java_score("meteor", ["the dog runs", "犬", "zebra"], [["a cat", "the dog runs"], ["猫"], ["猫"]])
+    print(score)
+    assert 40 < score < 80
 
 
 @pytest.mark.parametrize("name", java_metrics.JAVA_METRICS)
@@ -105,28 +100,32 @@ def test_java_that_cannot_be_started_is_one_sentence(fake_java):
     assert "No such file" in error_of()
 
 
-@pytest.mark.parametrize(
-    "program", ["echo $$ > {pid}; exec /bin/sleep 600", "/bin/sleep 600 & echo $! > {pid}; wait"]
-)
-def test_hanging_java_is_killed_with_its_children(fake_java, tmp_path, monkeypatch, program):
-    fake_java(program.format(pid=tmp_path / "pid"))
+def test_hanging_java_is_killed_with_its_children(fake_java, tmp_path, monkeypatch):
+    fake_java(f"/bin/sleep 600 & echo $$ $! > {tmp_path / 'pids'}; wait")
     monkeypatch.setattr(java_metrics, "START_TIMEOUT", 4.0)
     assert "no answer within 5 s" in error_of()
-    assert wait_for(lambda: not is_running(int((tmp_path / "pid").read_text())))
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    assert wait_for(lambda: not any(map(is_running, pids)))
 
 
 def test_ctrl_c_ends_java(fake_java, tmp_path):
     pid = tmp_path / "pid"
     fake_java(f"echo $$ > {pid}.new; /bin/mv {pid}.new {pid}; exec /bin/sleep 600")
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # pytest may ignore it
-        "from training.evaluation.java_metrics import java_score\n"
-        f"java_score('meteor', {CAPTIONS!r}, {REFERENCES!r})"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        assert wait_for(pid.exists, seconds=120)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) != 0
+
+    def press_ctrl_c():
+        if wait_for(pid.exists, seconds=60):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may ignore it
+    presser = threading.Thread(target=press_ctrl_c)
+    presser.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            java_score("meteor", CAPTIONS, REFERENCES)
+    finally:
+        presser.join()
+        signal.signal(signal.SIGINT, handler)
     assert wait_for(lambda: not is_running(int(pid.read_text())))
 
 
