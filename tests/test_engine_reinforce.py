@@ -424,13 +424,13 @@ def test_hard_attention_learns_location(
 ) -> None:
     """Nothing says which cell shows the thing that is to be named."""
     monkeypatch.setattr(hard, "EXPECTATION_SHARE", share)
-    steps, photos = 300, 60
+    steps, photos = 150, 60
     torch.manual_seed(0)
     # Of narrower networks, or with fewer steps, only some learn it, by the luck of their seed.
     sizes = {"attention_dim": 16, "annotation_dim": 24, "hidden_dim": 20, "embedding_dim": 28}
     network = CaptionNetwork(replace(hard_config, **sizes))
     assert names_and_finds(network)[0] < 0.6
-    recipe = replace(STILL, epochs=steps, frozen_epochs=steps, learning_rate=0.01)
+    recipe = replace(STILL, epochs=steps, frozen_epochs=steps, learning_rate=0.02)
     trainer = Trainer(network, recipe, steps_per_epoch=1, precision="fp32")
     losses = []
     for step in range(steps):

@@ -77,8 +77,7 @@ def test_meteor_of_copied_and_unrelated_captions(monkeypatch):
     """One call, because a Java that reads METEOR's tables takes seconds: both must count, in any locale."""
     monkeypatch.setenv("LC_ALL", "C")  # in which the dog and the cat would be the same question mark
     score = java_score("meteor", ["the dog runs", "犬", "zebra"], [["a cat", "the dog runs"], ["猫"], ["猫"]])
-    print(score)
-    assert 40 < score < 80
+    assert 45 < score < 65  # more if 犬 and 猫 were read as one character
 
 
 @pytest.mark.parametrize("name", java_metrics.JAVA_METRICS)

@@ -88,27 +88,18 @@ def save_kind(tmp_path, config, vocabulary):
     return write
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_finetuning_command(zoo, checkpoint, tmp_path):
     run = tmp_path / "run"
-    more = [
-        "--epochs",
-        "25",
-        "--frozen-epochs",
-        "0",
-        "--learning-rate",
-        "0.02",
-        "--dropout",
-        "0",
-        "--workers",
-        "0",
-    ]
+    more = ["--epochs", "12", "--frozen-epochs", "0", "--learning-rate", "0.02", "--dropout", "0"]
+    more += ["--validate-every", "12", "--workers", "0"]
     done = fit.main([*zoo, "--start-from", str(checkpoint), "--output", str(run), "--device", "cpu", *more])
     assert done == 0
     trained, start = Captioner.load(run / "last"), load_checkpoint(checkpoint)
     assert trained.config == replace(start.config, vocabulary_size=len(WORDS) + 4 + 3, dropout=0.0)
     assert trained.vocabulary.words == [*WORDS, "zebra", "0", "1"]
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["cross_entropy"] < log[0]["cross_entropy"] / 1.5
+    assert log[-1]["cross_entropy"] < log[0]["cross_entropy"] / 1.4
 
 
 def test_other_network_option_is_refused_first(zoo, checkpoint, tmp_path, capsys):
