@@ -17,6 +17,7 @@ from model.vocabulary import Vocabulary
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 WORDS = ("a", "dog", "cat", "runs", "sits", "on", "grass")
+TINY = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
 
 
 def pytest_configure() -> None:
@@ -50,12 +51,12 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.reporting.reporter.write_samples", lambda *_: None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     return Vocabulary(WORDS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(vocabulary: Vocabulary) -> ModelConfig:
     """V 11, L 5 x 5, D 6, A 3, E 9, H 7."""
     return ModelConfig(
@@ -94,14 +95,12 @@ def random_network(config: ModelConfig) -> CaptionNetwork:
 
 @pytest.fixture
 def captioner(network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary) -> Captioner:
-    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
-    return Captioner(network, config, vocabulary, info)
+    return Captioner(network, config, vocabulary, TINY)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, network: CaptionNetwork, config: ModelConfig, vocabulary: Vocabulary) -> Path:
     """A checkpoint folder of the tiny captioner."""
     folder = tmp_path / "checkpoint"
-    info = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
-    save_checkpoint(folder, network, config, vocabulary, info)
+    save_checkpoint(folder, network, config, vocabulary, TINY)
     return folder

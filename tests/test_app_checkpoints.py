@@ -1,4 +1,4 @@
-"""The service exits if its checkpoint is damaged or hostile."""
+"""The service captions with its checkpoint, reloads it, and exits if it is damaged or hostile."""
 
 import json
 import os
@@ -7,16 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
-from support.processes import PATH, ROOT, ask, free_port, running, wait_for
+from conftest import TINY, draw_photo, random_network
+from support.bad_inputs import encoded
+from support.processes import PATH, ROOT, free_port
 from test_checkpoint import DAMAGES, rewrite_manifest
 
-from model import Captioner
+from benchmarks.harness.client import Upload, get, post
+from benchmarks.harness.server import Service, serving
+from model import Captioner, ModelConfig, open_image
 from model.checkpoint import save_checkpoint
+from model.vocabulary import Vocabulary
 from service.app import CANNOT_START, create_app
 from service.config import ServiceConfig
 
@@ -84,25 +91,59 @@ def test_gunicorn_exits_on_damaged_checkpoint(checkpoint: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_sighup_reloads_the_checkpoint(checkpoint: Path, captioner: Captioner, tmp_path: Path) -> None:
-    port, log = free_port(), tmp_path / "log"
-    settings = {"CAPTION_CHECKPOINT": str(checkpoint), "CAPTION_BIND": f"127.0.0.1:{port}"}
-    with running(COMMAND, log, {**settings, "CAPTION_WORKERS": "1"}) as master:
-        wait_for(port, "/readyz", master, log)
-        assert served_name(port) == "tiny"
-        info = replace(captioner.info, name="replaced")
-        save_checkpoint(checkpoint, captioner.network, captioner.config, captioner.vocabulary, info)
-        master.send_signal(signal.SIGHUP)
-        wait_until(lambda: served_name(port) == "replaced")
-        (checkpoint / "manifest.json").write_text("damaged")
-        master.send_signal(signal.SIGHUP)
-        wait_until(lambda: "Reload failed" in log.read_text())
-        wait_until(lambda: ask(port, "/readyz").status == 200)
-        assert served_name(port) == "replaced"
+@pytest.fixture(scope="module")
+def served_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, config: ModelConfig, vocabulary: Vocabulary
+) -> Path:
+    """The checkpoint of the tiny captioner that ``service`` serves."""
+    folder = tmp_path_factory.mktemp("served") / "checkpoint"
+    save_checkpoint(folder, random_network(config), config, vocabulary, TINY)
+    return folder
 
 
-def served_name(port: int) -> str:
-    return str(json.loads(ask(port, "/v1/model").body)["name"])
+@pytest.fixture(scope="module")
+def service(served_checkpoint: Path) -> Iterator[Service]:
+    """Two processes, whose queues hold what the tests send."""
+    with serving({"workers": 2, "checkpoint": served_checkpoint, "queue": 8, "threads": 12}) as started:
+        yield started
+
+
+def test_concurrent_clients_get_their_own_captions(service: Service, checkpoint: Path) -> None:
+    """Eight clients at once send the same photos in different orders, so each process has several."""
+    captioner = Captioner.load(checkpoint)  # weights as they are saved, like those of the service
+    photos = [encoded(draw_photo(seed)) for seed in range(6)]
+    expected = [captioner.caption([open_image(photo).image])[0][0] for photo in photos]
+    assert len({caption.log_prob for caption in expected}) == len(expected)
+    uploads = [Upload.of(photo, overlays="none") for photo in photos]
+
+    def check(client: int) -> None:
+        for number in Random(client).sample(range(6), 6):
+            [caption] = json.loads(post(service.port, uploads[number]).body)["captions"]
+            assert caption["caption"] == expected[number].text
+            assert caption["log_prob"] == pytest.approx(expected[number].log_prob, abs=1e-3)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(check, range(8)))
+
+
+def test_sighup_reloads_the_checkpoint(
+    service: Service, served_checkpoint: Path, captioner: Captioner
+) -> None:
+    assert served_name(service) == TINY.name
+    info = replace(TINY, name="replaced")
+    save_checkpoint(served_checkpoint, captioner.network, captioner.config, captioner.vocabulary, info)
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: served_name(service) == "replaced")
+    wait_until(lambda: len(service.workers()) == 2)
+    (served_checkpoint / "manifest.json").write_text("damaged")
+    service.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "Reload failed" in service.log.read_text())
+    wait_until(lambda: get(service.port, "/readyz").status == 200)
+    assert served_name(service) == "replaced"
+
+
+def served_name(service: Service) -> str:
+    return str(json.loads(get(service.port, "/v1/model").body)["name"])
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

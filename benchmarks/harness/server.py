@@ -136,6 +136,7 @@ def serving(
                     service.stop()
                 except subprocess.TimeoutExpired:
                     process.kill()
+                    process.wait()
 
 
 def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
