@@ -1,19 +1,14 @@
 """Atomic writes, locks of output folders, digests."""
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
+import time
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
 from model import OutputFolderError
 from model.files import append_lines, locked, replacing, sha256_bytes, sha256_file, sha256_repr, write_whole
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
@@ -61,21 +56,26 @@ def test_folder_can_be_locked_again_once_released(tmp_path):
 
 
 def test_locked_folder_refuses_a_second_process_until_killed(tmp_path):
-    holder = (
-        "import sys, time; from pathlib import Path; from model.files import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", holder, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    fork = multiprocessing.get_context("fork")
+    is_held = fork.Event()
+
+    def hold() -> None:
+        with locked(tmp_path):
+            is_held.set()
+            time.sleep(60)
+
+    process = fork.Process(target=hold)
+    process.start()
+    try:
+        assert is_held.wait(60)
         with (
             pytest.raises(OutputFolderError, match="Another run is writing to .*; wait until it ends"),
             locked(tmp_path),
         ):
             pytest.fail("held twice")
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    finally:
+        process.kill()
+        process.join()
     with locked(tmp_path):
         pass
 

@@ -84,10 +84,10 @@ def test_every_image_format_is_captioned_and_drawn(shipped: Captioner, name: str
 @pytest.mark.skipif(not FLICKR8K.is_dir(), reason="Flickr8k is not here")
 def test_val_scores_are_near_published_scores(shipped: Captioner) -> None:
     all_photos = load_photos([(FLICKR8K / "captions.json", FLICKR8K / "images")])
-    val = [image for image in all_photos if image.split == "val"][:100]
+    val = [image for image in all_photos if image.split == "val"][:40]
     scores = Evaluation.of(shipped, val, DecodingOptions()).scores()
-    # A hundred photos: the interval of CIDEr is wide, and document frequencies differ from those of
+    # Forty photos: the interval of CIDEr is wide, and document frequencies differ from those of
     # a thousand. A broken preprocessing or vocabulary scores below 20.
     assert scores["cider"] > 45
     assert scores["bleu_1"] > 58
-    assert scores["distinct_captions"] > 70
+    assert scores["distinct_captions"] > 28
