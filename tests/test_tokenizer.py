@@ -28,6 +28,7 @@ from model.tokenizer import (
 )
 from model.vocabulary import Vocabulary
 
+ROOT = Path(__file__).parents[1]
 TEXTS = {
     "English": "Two dogs are playing with a ball, aren't they?",
     "Greek": "Ένας σκύλος τρέχει στο γρασίδι.",
@@ -106,12 +107,16 @@ def test_pieces_are_independent_of_caption_order() -> None:
 
 def test_pieces_are_deterministic_across_processes() -> None:
     program = (
-        "import sys; from model.vocabulary import Vocabulary; sys.stdout.reconfigure(encoding='utf-8');"
+        "import sys; from types import ModuleType; package = ModuleType('model');"
+        "package.__path__ = ['model']; sys.modules['model'] = package;"  # the real one imports torch
+        "from model.vocabulary import Vocabulary; sys.stdout.reconfigure(encoding='utf-8');"
         "Vocabulary.build([['a']], min_count=1, tokens='characters').encode(['a']);"
         "assert 'tokenizers' not in sys.modules;"
         f"print(Vocabulary.build({CAPTIONS!r}, min_count=2, tokens='pieces').tokens.as_record())"
     )
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, encoding="utf-8")
+    other = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, encoding="utf-8"
+    )
     assert other.stdout.strip() == Pieces.learn(CAPTIONS, min_count=2).as_record()
 
 
