@@ -111,13 +111,13 @@ def main() -> int:
     add("--rounds", type=int, default=5, help="rounds of each load (default: 5)")
     add("--seconds", type=float, default=5, help="measured per round (default: 5)")
     add("--clients", type=int, default=16, help="clients that send different photos (default: 16)")
-    add("--pictures", type=int, default=200, help="photos that each of them sends (default: 200)")
+    add("--photos", type=int, default=200, help="photos that each of them sends (default: 200)")
     add("--images", type=Path, metavar="DIR", help="folder of JPEG files (default: drawn shapes)")
     args = parser.parse_args()
     report = Report(workers=WORKERS, rounds=args.rounds, seconds=args.seconds)
     with serving({"workers": WORKERS}) as service:
         measure_overload(report, service, args.rounds, args.seconds)
-        check_captions(report, service, args.clients, different_photos(args.pictures, args.images))
+        check_captions(report, service, args.clients, different_photos(args.photos, args.images))
     return report.finish()
 
 

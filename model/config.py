@@ -33,7 +33,9 @@ class ModelConfig:
     tokens: str = option(
         "words", "kind of tokens; scripts without spaces need characters or pieces", choices=TOKENS
     )
-    language: str = option("en", "ISO 639 code of the captions; only English has word rules in decoding")
+    language: str = option(
+        "en", "ISO 639 code of the captions; en enables English-specific decoding constraints"
+    )
     caption_length: int = option(CAPTION_LENGTH, low=1, high=MAX_TOKENS)  # default maximum length in tokens
     encoder: str = option(
         "efficientnet_v2_b0",

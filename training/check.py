@@ -4,7 +4,7 @@
 
 prints how many photos and captions each split has, and lists the photos that are missing, corrupt, without
 captions, or leaked across splits (files with the same bytes in training and in val or test). To check several
-data sets together, repeat --captions and --images in pairs.
+datasets together, repeat --captions and --images in pairs.
 
 Exit status: 0 no problems, 1 problems found, 2 wrong usage or a captions file that cannot be read.
 """

@@ -1,4 +1,4 @@
-"""Score a captioner on one split of a data set.
+"""Score a captioner on one split of a dataset.
 
     python -m training.evaluate --checkpoint checkpoints/default --captions captions.json --images photos/
 

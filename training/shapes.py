@@ -1,4 +1,4 @@
-"""Write a synthetic data set of coloured shapes, to try training without downloading any data.
+"""Write a synthetic dataset of coloured shapes, to try training without downloading any data.
 
 python -m training.shapes --output world --photographs 1000
 """

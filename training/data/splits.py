@@ -1,4 +1,4 @@
-"""The splits of a data set, and how photos that come without one are split."""
+"""The splits of a dataset, and how photos that come without one are split."""
 
 from collections.abc import Collection
 

@@ -1,6 +1,6 @@
 """Measures what fine-tuning the shipped model on a few hundred captioned images gains.
 
-    python -m benchmarks.own_photographs
+    python -m benchmarks.fine_tuning
 
 draws images unlike any that the shipped model was trained on (coloured shapes with true captions, see
 training/shapes.py), writes their captions as CSV, with one caption per training image, fine-tunes
@@ -82,14 +82,12 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
 
 def main() -> int:
     """Run the command line; returns the exit status."""
-    parser = benchmark_parser("own_photographs", __doc__)
+    parser = benchmark_parser("fine_tuning", __doc__)
     parser.epilog = "Other options, such as --precision bf16, are passed on to training.fit."
-    parser.add_argument(
-        "--pictures", type=int, default=300, metavar="N", help="training images (default: 300)"
-    )
+    parser.add_argument("--photos", type=int, default=300, metavar="N", help="training images (default: 300)")
     parser.add_argument("--seed", type=int, default=1, help="random seed of the images (default: 1)")
     args, more = parser.parse_known_args()
-    print(json.dumps(measure(args.pictures, args.seed, more), indent=1))
+    print(json.dumps(measure(args.photos, args.seed, more), indent=1))
     return 0
 
 
