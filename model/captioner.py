@@ -174,13 +174,13 @@ class Captioner:
         """The captions of all images one after the other."""
         flat = [(owner, words) for owner, texts in enumerate(captions) for words in texts]
         encoded = [self.vocabulary.encode(words) for _, words in flat]
-        order = sorted(range(len(flat)), key=lambda place: -len(encoded[place]))  # longest first
-        ids = [torch.tensor(encoded[place], dtype=torch.long) for place in order]
+        order = sorted(range(len(flat)), key=lambda position: -len(encoded[position]))  # longest first
+        ids = [torch.tensor(encoded[position], dtype=torch.long) for position in order]
         lengths = torch.tensor([len(words) + 1 for words in ids])  # the end token counted
         start, end = torch.tensor([Vocabulary.start_id]), torch.tensor([Vocabulary.end_id])
         inputs = pad_sequence([torch.cat((start, words)) for words in ids], batch_first=True)  # (N, T)
         targets = pad_sequence([torch.cat((words, end)) for words in ids], batch_first=True)  # (N, T)
-        memory = self.network.encode(images).select(torch.tensor([flat[place][0] for place in order]))
+        memory = self.network.encode(images).select(torch.tensor([flat[position][0] for position in order]))
         forced = self.network.teacher_force(memory, inputs.to(self._device), lengths)
         check_finite(forced.logits)
         packed = pack_padded_sequence(targets, lengths, batch_first=True)

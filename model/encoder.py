@@ -66,9 +66,9 @@ class Encoder(nn.Module):
         """
         grid = images.contiguous(memory_format=torch.channels_last)
         fine = None
-        for place, layer in enumerate(self.trunk):
+        for index, layer in enumerate(self.trunk):
             grid = layer(grid)  # (B, F, rows, columns)
-            fine = grid if place == self._joined_at else fine
+            fine = grid if index == self._joined_at else fine
         if fine is not None:
             grid = torch.cat((grid, nn.functional.pixel_unshuffle(fine, 2)), dim=1)
         return grid.flatten(2).transpose(1, 2)
@@ -168,7 +168,7 @@ def _probe(trunk: nn.Sequential, name: str, image_size: int) -> list[tuple[int, 
 def _last_of_twice_the_size(shapes: Sequence[tuple[int, int, int]], name: str) -> int:
     """The layer whose grid can be joined to the last one."""
     _, rows, columns = shapes[-1]
-    twice = [place for place, shape in enumerate(shapes) if shape[1:] == (2 * rows, 2 * columns)]
+    twice = [index for index, shape in enumerate(shapes) if shape[1:] == (2 * rows, 2 * columns)]
     if not twice:
         raise CheckpointError(
             f"{name} has no grid of {2 * rows} x {2 * columns} cells to join to its last, of {rows} x "

@@ -54,9 +54,9 @@ class PhraseScorer:
     def __init__(self, head: PhraseHead) -> None:
         """``head``: trained; later changes to its table have no effect."""
         self._idf = head.idf.tolist()
-        self._places: dict[Ngram, int] = {
-            tuple(index for index in row if index != Vocabulary.pad_id): place
-            for place, row in enumerate(head.ids.tolist())
+        self._positions: dict[Ngram, int] = {
+            tuple(index for index in row if index != Vocabulary.pad_id): position
+            for position, row in enumerate(head.ids.tolist())
         }
         self._max_idf = max(self._idf, default=0.0)  # of phrases not in the table, which are rarer still
 
@@ -77,10 +77,10 @@ class PhraseScorer:
         """
         squares, products = [0.0] * MAX_NGRAM, [0.0] * MAX_NGRAM
         for ngram, count in count_ngrams(ids).items():
-            place = self._places.get(ngram)
-            weight = count * (self._max_idf if place is None else self._idf[place])
+            position = self._positions.get(ngram)
+            weight = count * (self._max_idf if position is None else self._idf[position])
             squares[len(ngram) - 1] += weight**2
-            if place is not None:
-                products[len(ngram) - 1] += weight * self._idf[place] * shares[place]
+            if position is not None:
+                products[len(ngram) - 1] += weight * self._idf[position] * shares[position]
         pairs = zip(products, squares, strict=True)
         return sum(product / math.sqrt(square) for product, square in pairs if square) / MAX_NGRAM

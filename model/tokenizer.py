@@ -229,7 +229,7 @@ def _characters(text: str) -> list[str]:
 
 
 def _is_unspaced(character: str) -> bool:
-    # Latin, Greek, Cyrillic, Arabic and the scripts of India are below, and need no look-up of names.
+    # Latin, Greek, Cyrillic, Arabic and the scripts of India are below, and need no lookup of names.
     return character >= "\u0e00" and unicodedata.name(character, "").startswith(_UNSPACED_NAMES)
 
 

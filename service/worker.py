@@ -162,7 +162,7 @@ class Worker:
                 [captions] = self.captioner.decode(encoded, options)
             if not captions:
                 raise NonFiniteError("The network's output has no finite hypothesis.")
-        except (ImageError, OptionsError):  # the fault of the request
+        except (ImageError, OptionsError):  # the request is at fault
             raise
         except Exception as error:
             self._has_failed = True

@@ -45,7 +45,7 @@ def _no_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw neither curves nor sample pages, which take longer than the training of a tiny network."""
     monkeypatch.setattr("training.reporting.reporter.write_curves", lambda *_: None)
     monkeypatch.setattr("training.reporting.reporter.write_samples", lambda *_: None)

@@ -20,7 +20,7 @@ Seen = tuple[Array | None, Array]  # weights (L,), context (D,)
 
 
 class Question:
-    """A query, its photo and the cells that may be looked at, as arrays."""
+    """A query, its photo and the cells that may be attended to, as arrays."""
 
     def __init__(self, row: int, query: str, annotations: torch.Tensor) -> None:
         asked = small.make_query(query)
@@ -122,11 +122,11 @@ def windowed(w: Weights, x: Question, centre: tuple[float, float]) -> Seen:
     for i in x.cells:
         weight = math.exp(x.q @ w["key_layer.weight"] @ x.a[i])
         is_inside = True
-        for place, middle, side in zip(divmod(i, COLUMNS), centre, (ROWS, COLUMNS), strict=True):
+        for position, middle, side in zip(divmod(i, COLUMNS), centre, (ROWS, COLUMNS), strict=True):
             reach = max(1, round(side / 4))
             sigma = reach / 2
-            weight *= math.exp(-((place - middle) ** 2) / (2 * sigma**2))
-            is_inside &= abs(place - middle) <= reach
+            weight *= math.exp(-((position - middle) ** 2) / (2 * sigma**2))
+            is_inside &= abs(position - middle) <= reach
         if is_inside:
             exponentials[i] = weight
     alpha = normalized(exponentials)

@@ -16,7 +16,7 @@ from model.attention.local import STOPS
 from model.errors import CheckpointError
 
 SWEEP = math.prod(STOPS)  # words in which local_m passes over the whole grid
-# Weights that belong to a place on the grid, whatever is there: the other cells cannot change places.
+# Weights that belong to a position on the grid, whatever is there: the other cells cannot change places.
 PLACE_AWARE = ("location", "local_m", "local_p")
 # No map at all, and always the same one.
 QUERY_INDEPENDENT = ("none", "uniform")
@@ -247,8 +247,8 @@ def centred_at(row_share: float, column_share: float) -> nn.Module:
 def cells_within(row: float, column: float) -> Tensor:
     """Which cells a window of a quarter of the side each way has, (L,)."""
     reach = max(1, round(ROWS / 4)), max(1, round(COLUMNS / 4))
-    places = [divmod(cell, COLUMNS) for cell in range(L)]
-    return torch.tensor([abs(r - row) <= reach[0] and abs(c - column) <= reach[1] for r, c in places])
+    cells = [divmod(cell, COLUMNS) for cell in range(L)]
+    return torch.tensor([abs(r - row) <= reach[0] and abs(c - column) <= reach[1] for r, c in cells])
 
 
 @pytest.mark.parametrize("shares", [(0.02, 0.03), (0.35, 0.9), (0.99, 0.98)])

@@ -43,8 +43,8 @@ def captioner_of(config: ModelConfig, kind: str) -> Captioner:
 def assert_same_words(read: Caption, said: Caption, *, skip: int = 0) -> None:
     """Word for word what was seen and how likely it was, but for the scores of the first ``skip``."""
     assert [word.word for word in read.words] == [word.word for word in said.words]
-    for place, (one, other) in enumerate(zip(read.words, said.words, strict=True)):
-        if place >= skip:
+    for index, (one, other) in enumerate(zip(read.words, said.words, strict=True)):
+        if index >= skip:
             assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
         for name in ("beta", "attention", "heads", "sentinel", "chosen"):
             found, expected = getattr(one, name), getattr(other, name)
@@ -165,14 +165,14 @@ def test_hard_attention_is_sampled_only_with_seed(config: ModelConfig) -> None:
             8
         )  # maps even enough for draws to differ
 
-    def places(seed: int | None, some: list[Image.Image]) -> list[list[tuple[int, int]]]:
+    def cells(seed: int | None, some: list[Image.Image]) -> list[list[tuple[int, int]]]:
         found = captioner.caption(some, DecodingOptions(draw_seed=seed))
         return [[word.chosen for word in captions[0].words] for captions in found]
 
-    assert places(None, photos) == places(None, photos)
-    assert places(5, photos) == places(5, photos)
-    assert places(5, photos) != places(6, photos) != places(None, photos)
-    assert places(5, photos[2:3]) == places(5, photos)[2:3]
+    assert cells(None, photos) == cells(None, photos)
+    assert cells(5, photos) == cells(5, photos)
+    assert cells(5, photos) != cells(6, photos) != cells(None, photos)
+    assert cells(5, photos[2:3]) == cells(5, photos)[2:3]
 
 
 @pytest.mark.parametrize("kind", ["none", "additive", "sentinel"])
@@ -235,7 +235,7 @@ def test_unknown_word_is_decoded_as_unk(captioner: Captioner) -> None:
     assert unknown.log_prob == pytest.approx(other.log_prob, abs=1e-5)
     assert unknown.words[2].log_prob != pytest.approx(known.words[2].log_prob, abs=1e-3)
     one, two = (torch.tensor([word.attention for word in caption.words]) for caption in (unknown, known))
-    # It looks for a word before it has read the word before that into its state.
+    # A word is attended for before the previous word has updated the state.
     torch.testing.assert_close(one[:3], two[:3])
     assert not torch.allclose(one[3], two[3], atol=1e-3)
 

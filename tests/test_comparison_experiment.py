@@ -18,7 +18,7 @@ from training.engine.config import RunOptions
 from training.errors import DivergedError
 from training.runs.run import Run
 
-pytestmark = pytest.mark.usefixtures("without_pictures")  # only the module's ``whole`` run has them
+pytestmark = pytest.mark.usefixtures("without_reports")  # only the module's ``whole`` run has them
 
 KINDS = ("none", "uniform", "additive")
 

@@ -1,4 +1,4 @@
-"""Captions files: every format gives the same photos, nothing is dropped, and errors name the place."""
+"""Captions files: every format gives the same photos, nothing is dropped, and errors name the location."""
 
 import csv
 import json
@@ -187,7 +187,7 @@ IMAGE = '{"id": 1, "file_name": "a.jpg"}'
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "location"),
     [
         ('{"images": [\n{"filename": ', "line 2"),
         ('{"images": []}\n{"images": []}', "line 2"),
@@ -224,8 +224,8 @@ IMAGE = '{"id": 1, "file_name": "a.jpg"}'
         ("image,split,caption\na.jpg,,one\n", "line 2 has the split ''"),
     ],
 )
-def test_malformed_file_error_names_the_place(text, place, listed):
-    assert place in error_of(listed, text)
+def test_malformed_file_error_names_the_location(text, location, listed):
+    assert location in error_of(listed, text)
 
 
 OUTSIDE = ("../a.jpg", "/etc/passwd", "b/../../a.jpg", "..", "b/..", "./../images/a.jpg")

@@ -58,9 +58,9 @@ def step_through(
     """Log-probabilities of ``ids`` one by one over what may be emitted, and what was seen at each."""
     state = DecoderState(torch.tensor([[float(image)]]), torch.zeros(1, 1), position=0)
     before, log_probs, maps = Vocabulary.start_id, [], []
-    for place, index in enumerate(ids):
+    for position, index in enumerate(ids):
         out = model.step(torch.tensor([before]), state, NOTHING)
-        banned = [*BANNED_IDS, END] if place == 0 else [*BANNED_IDS]
+        banned = [*BANNED_IDS, END] if position == 0 else [*BANNED_IDS]
         logits = out.logits.clone()
         logits[:, banned] = -math.inf
         log_probs.append(float(logits.log_softmax(1)[0, index]))
@@ -221,10 +221,10 @@ def test_scorer_reranks_hypotheses():
         for one in hypotheses:
             log_probs, _ = step_through(model, image, one.ids)
             assert one.log_probs == pytest.approx(log_probs, abs=1e-5)  # the scorer changes no probability
-    said = [sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(found)]
+    said = [sum(one.ids.count(WORDS[image]) for one in hypotheses) for image, hypotheses in enumerate(found)]
     plain = model.search(beam_size=3, num_captions=3, max_length=4)
     before = [
-        sum(one.ids.count(WORDS[place]) for one in hypotheses) for place, hypotheses in enumerate(plain)
+        sum(one.ids.count(WORDS[image]) for one in hypotheses) for image, hypotheses in enumerate(plain)
     ]
     assert sum(said) > sum(before)
     assert {len(ids) for _, ids in asked} >= {1, 2, 3, 4}  # beginnings too

@@ -47,7 +47,7 @@ def as_rows(attention: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
 def heat_seen(
     size: tuple[int, int], attention: NDArray[np.float64], box: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """How far every pixel of an even photo is from the look of no attention, (height, width)."""
+    """How far every pixel of an even photo is from its colour without attention, (height, width)."""
     rows, columns = attention.shape
     left, top, right, bottom = box
     grid = Grid(rows=rows, columns=columns, box=(left, top, right, bottom))
@@ -56,12 +56,12 @@ def heat_seen(
     return np.abs(drawn - cold).sum(axis=2)
 
 
-def caption_of(sentence: str, seed: int = 1, **looks: Any) -> Caption:
-    """A caption whose words look at random places of a 3 x 4 grid, or as ``looks`` says."""
+def caption_of(sentence: str, seed: int = 1, **changes: Any) -> Caption:
+    """A caption whose words attend to random cells of a 3 x 4 grid, or have the fields ``changes``."""
     rng = np.random.default_rng(seed)
     maps = [as_rows(rng.dirichlet(np.full(12, 0.2)).reshape(3, 4)) for _ in sentence.split()]
     words = tuple(
-        replace(Word(word=word, log_prob=-1.0, beta=0.5, attention=attention), **looks)
+        replace(Word(word=word, log_prob=-1.0, beta=0.5, attention=attention), **changes)
         for word, attention in zip(sentence.split(), maps, strict=True)
     )
     grid = Grid(rows=3, columns=4, box=WHOLE)
@@ -71,8 +71,8 @@ def caption_of(sentence: str, seed: int = 1, **looks: Any) -> Caption:
 def frames_of(gif: bytes) -> list[Image.Image]:
     with Image.open(BytesIO(gif)) as animation:
         frames = []
-        for place in range(getattr(animation, "n_frames", 1)):
-            animation.seek(place)
+        for index in range(getattr(animation, "n_frames", 1)):
+            animation.seek(index)
             frames.append(animation.convert("RGB"))
     return frames
 

@@ -106,7 +106,7 @@ def test_two_processes_train_as_one(world, whole, tmp_path, capfd):
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_reports")
 @pytest.mark.parametrize("parts", [2, 4])
 def test_gradient_accumulation_equals_one_step(world, whole, tmp_path, parts):
     assert fit.main(command(world, tmp_path / "run", "--accumulate", str(parts))) == 0

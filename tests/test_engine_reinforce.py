@@ -31,7 +31,7 @@ def without_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Toy:
-    """Two words about four cells: what the second looks at and says depends on where the first looked."""
+    """Two words about four cells: the second word and its map depend on the cell chosen for the first."""
 
     def __init__(self, rows: int) -> None:
         """``rows``: each gets its own copy of the same parameters, so that gradients stay apart."""
@@ -171,7 +171,7 @@ def make_maps(lengths: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor
 def of_row(row: int, lengths: list[int]) -> list[int]:
     """Where the words of a caption stand among the packed ones."""
     order = [(t, n) for t in range(lengths[0]) for n in range(len(lengths)) if t < lengths[n]]
-    return [place for place, (_, n) in enumerate(order) if n == row]
+    return [index for index, (_, n) in enumerate(order) if n == row]
 
 
 def test_reinforce_is_batch_invariant() -> None:
@@ -277,7 +277,7 @@ def hard_config(config: ModelConfig) -> ModelConfig:
 
 
 def make_network(config: ModelConfig) -> tuple[CaptionNetwork, Tensor]:
-    """A network with weights so large that it matters where it looks, and the features of a photo."""
+    """A network with weights so large that it matters where it attends, and the features of a photo."""
     torch.manual_seed(2)
     network = CaptionNetwork(config).train()
     with torch.no_grad():
@@ -400,21 +400,21 @@ def test_other_kinds_have_no_baseline(config: ModelConfig, tmp_path: Path) -> No
 def hidden_objects(count: int, seed: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Features of photos, in one cell of which is one of three things; the cells, and the things."""
     generator = torch.Generator().manual_seed(seed)
-    places, things = (torch.randint(0, high, (count,), generator=generator) for high in (CELLS, 3))
+    cells, things = (torch.randint(0, high, (count,), generator=generator) for high in (CELLS, 3))
     features = 0.2 * torch.randn(count, CELLS, width, generator=generator)
-    features[torch.arange(count), places, things] += 3.0
-    features[torch.arange(count), places, 3] += 3.0  # there is something, whatever it is
-    return features, places, things
+    features[torch.arange(count), cells, things] += 3.0
+    features[torch.arange(count), cells, 3] += 3.0  # there is something, whatever it is
+    return features, cells, things
 
 
 def names_and_finds(network: CaptionNetwork) -> tuple[float, float]:
-    """In how many of sixty new photos it names the thing, and looks at its cell."""
-    features, places, things = hidden_objects(60, 999, network.encoder.feature_dim)
+    """In how many of sixty new photos it names the thing, and attends to its cell."""
+    features, cells, things = hidden_objects(60, 999, network.encoder.feature_dim)
     with torch.no_grad():
         memory = network.eval().encode_features(features)
         start = torch.full((60,), Vocabulary.start_id)
         step = network.decoder.step(start, network.decoder.initial_state(memory), memory)
-    is_named, is_found = step.logits.argmax(1) == 4 + things, step.maps.chosen == places
+    is_named, is_found = step.logits.argmax(1) == 4 + things, step.maps.chosen == cells
     return float(is_named.float().mean()), float(is_found.float().mean())
 
 

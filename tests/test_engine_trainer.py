@@ -229,7 +229,7 @@ def test_ema_decay_is_used(config):
 
 @pytest.mark.parametrize(("kind", "stop"), [("additive", 1), ("additive", 5), ("hard", 1), ("hard", 3)])
 def test_resuming_is_bit_exact(config, tmp_path, kind, stop):
-    """Hard attention draws where it looks and has a baseline that moves, which must go on too."""
+    """Hard attention samples locations and keeps a moving baseline; both resume too."""
     config = config_of_kind(config, kind)
     batches = [make_batch(config, step) for step in range(7)]
     through = make_trainer(config)

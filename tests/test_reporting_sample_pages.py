@@ -128,10 +128,10 @@ def test_page_links_exist(folder, config, vocabulary, val, kind, count):
     for page in pages(folder):
         assert page.links
         for link in page.links:
-            file, _, place = link.partition("#")
+            file, _, anchor = link.partition("#")
             assert not re.match(r"[a-z]+:|/", link)
             assert (folder / file).is_file(), link
-            assert not place or place in anchors[file]
+            assert not anchor or anchor in anchors[file]
     linked = {link for page in pages(folder) for link in page.links}
     images = {path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg")}
     assert images <= linked

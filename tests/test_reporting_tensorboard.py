@@ -78,7 +78,7 @@ def test_missing_values_are_not_written(tmp_path):
 
 @pytest.mark.parametrize(("kept", "epochs"), [(0, 0), (3, 0), (4, 1), (5, 2), (6, 2)])
 def test_resumed_run_writes_every_point_once(tmp_path, kept, epochs):
-    """``kept`` steps and ``epochs`` are in the state that the run goes on from."""
+    """``kept`` steps and ``epochs`` are in the state that the run resumes from."""
     died = Scalars(tmp_path, step=0, epoch=0)
     for step in range(1, 7):
         died.step(step, {"cross_entropy": 1.0})

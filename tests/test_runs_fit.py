@@ -23,7 +23,7 @@ from training.data.shapes import write_world
 from training.engine.config import RunOptions, TrainConfig
 from training.engine.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("without_pictures")  # only the module's ``whole`` run has them
+pytestmark = pytest.mark.usefixtures("without_reports")  # only the module's ``whole`` run has them
 
 EPOCHS, STEPS = 2, 2  # 16 of the 20 photos are for training, 8 a batch
 TIMES = ("train_seconds", "val_seconds")

@@ -88,7 +88,7 @@ def save_kind(tmp_path, config, vocabulary):
     return write
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_reports")
 def test_finetuning_command(zoo, checkpoint, tmp_path):
     run = tmp_path / "run"
     more = ["--epochs", "12", "--frozen-epochs", "0", "--learning-rate", "0.02", "--dropout", "0"]

@@ -84,7 +84,7 @@ def test_repetition_does_not_raise_score(learnt):
 def test_phrase_weights_equal_cider_weights(learnt):
     table, _, references = learnt
     reward = CiderReward(references)
-    one, other = [place for place, phrase in enumerate(table.phrases) if len(phrase) == 1][:2]
+    one, other = [index for index, phrase in enumerate(table.phrases) if len(phrase) == 1][:2]
     [one_id], [other_id] = table.phrases[one], table.phrases[other]
     # Of two words, a person said the first: the cosine is the first's share of the caption's length.
     cosine = table.idf[one] / math.hypot(table.idf[one], table.idf[other])

@@ -30,7 +30,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 def files(*contents: bytes) -> list[tuple[io.BytesIO, str]]:
-    return [(io.BytesIO(content), f"{place}.jpg") for place, content in enumerate(contents)]
+    return [(io.BytesIO(content), f"{index}.jpg") for index, content in enumerate(contents)]
 
 
 # Several photos

@@ -64,12 +64,12 @@ def test_rotated_photo_is_captioned_upright(client: FlaskClient) -> None:
     record = post(client, image_file(exif=exif)).get_json()
     assert record["image"] == {"width": 32, "height": 48, "format": "JPEG"}
     assert record["captions"][0]["caption"] == "a red tall picture"
-    drawn = picture_at(record["captions"][0]["words"][0]["overlay"])
+    drawn = decode_image(record["captions"][0]["words"][0]["overlay"])
     assert drawn.size == (32, 48)
     assert not drawn.getexif()
 
 
-def picture_at(url: str) -> Image.Image:
+def decode_image(url: str) -> Image.Image:
     assert url.startswith("data:image/")
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
@@ -111,7 +111,7 @@ def test_decoding_options_reach_the_captioner(route: str, where: str) -> None:
 def test_sheet_is_returned_with_every_caption(client: FlaskClient) -> None:
     captions = post(client, image_file(), num_captions="2", overlays="sheet").get_json()["captions"]
     for caption in captions:
-        assert picture_at(caption["sheet"]).width > 48
+        assert decode_image(caption["sheet"]).width > 48
         assert "overlay" not in caption["words"][0]
 
 
@@ -128,7 +128,7 @@ def test_concurrent_requests_get_their_own_captions(app: Flask) -> None:
         assert [record["captions"][0]["words"][1]["word"] for record in records] == names
 
 
-# Images of where it looked
+# Overlays
 
 
 def drawn(client: FlaskClient, **fields: str) -> Image.Image:
@@ -151,8 +151,8 @@ def test_overlays_draws_one_word(client: FlaskClient) -> None:
 
 
 def test_overlays_returns_gif_of_words(client: FlaskClient) -> None:
-    walk = drawn(client, format="gif")
-    assert (walk.format, getattr(walk, "n_frames", 1)) == ("GIF", 5)
+    animation = drawn(client, format="gif")
+    assert (animation.format, getattr(animation, "n_frames", 1)) == ("GIF", 5)
 
 
 # What is refused

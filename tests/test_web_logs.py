@@ -60,9 +60,9 @@ def test_captioned_photo_is_one_log_line(client: FlaskClient) -> None:
 
 
 def test_every_photo_of_a_batch_is_logged(client: FlaskClient) -> None:
-    pictures = [(io.BytesIO(image_file(size=(side, 40))), "a.jpg") for side in (50, 60)]
+    images = [(io.BytesIO(image_file(size=(side, 40))), "a.jpg") for side in (50, 60)]
     with logged() as lines:
-        client.post("/v1/captions:batch", data={"image": pictures})
+        client.post("/v1/captions:batch", data={"image": images})
     assert [photo["width"] for photo in lines[0]["photographs"]] == [50, 60]
 
 

@@ -139,7 +139,7 @@ def waiting_and_in_flight(found: Mapping[str, float]) -> tuple[float, float]:
 
 
 class HeldCaptioner(FakeCaptioner):
-    """Goes on when it is let."""
+    """Waits until it may continue."""
 
     def __init__(self) -> None:
         self.may_continue = Event()

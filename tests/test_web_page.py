@@ -112,7 +112,7 @@ def test_form_works_without_javascript(open_page: Callable[..., Any]) -> None:
     page.locator("img").wait_for()  # the browser's own page around the image
 
 
-# Words show where they looked
+# Words show their attention maps
 
 
 def peak(page: Any) -> list[int]:
@@ -138,9 +138,9 @@ def test_hovered_word_shows_its_attention(open_page: Callable[..., Any]) -> None
     page = open_page(reduced_motion="reduce")  # no glide: what is drawn is drawn at once
     choose(page, photo(colour="grey"))
     assert page.locator("#heat.visible").count() == 0
-    for index, place in enumerate(["top left", "top", "top right", "on the left"]):
+    for index, position in enumerate(["top left", "top", "top right", "on the left"]):
         words(page).nth(index).hover()
-        assert f"attention {place if place.startswith('on') else f'at the {place}'}" in readout(page)
+        assert f"attention {position if position.startswith('on') else f'at the {position}'}" in readout(page)
         assert peak(page) == list(divmod(index, 3))
     page.mouse.move(1, 1)
     assert page.locator("#heat.visible").count() == 0

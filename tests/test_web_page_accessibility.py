@@ -89,7 +89,7 @@ def test_panorama_scrolls_to_attention_on_phones(
     box = page.locator("#photo").bounding_box()
     assert box["height"] > 100
     assert box["width"] / box["height"] == pytest.approx(8, rel=0.02)
-    words(page).nth(2).focus()  # looks at the top right
+    words(page).nth(2).focus()  # its map peaks at the top right
     assert page.evaluate("document.getElementById('frame').scrollLeft") > 500
     words(page).nth(0).focus()
     assert page.evaluate("document.getElementById('frame').scrollLeft") < 300

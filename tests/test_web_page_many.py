@@ -21,16 +21,16 @@ def row(page: Any, name: str) -> Any:
     return page.locator("#rows tr", has_text=name)
 
 
-def tallied(page: Any, tally: str) -> None:
+def wait_for_progress(page: Any, progress: str) -> None:
     """Wait until so many are captioned."""
-    page.get_by_text(tally, exact=True).wait_for()
+    page.get_by_text(progress, exact=True).wait_for()
 
 
 def three(page: Any) -> None:
     """Have a red, a blue and a grey photo captioned."""
     files = [photo(f"{colour}.jpg", colour) for colour in ("red", "blue", "grey")]
     choose(page, *files, until="many")
-    tallied(page, "3 of 3 captioned")
+    wait_for_progress(page, "3 of 3 captioned")
 
 
 def refuse(page: Any, times: int, status: int = 503) -> list[int]:
@@ -55,7 +55,7 @@ def refuse(page: Any, times: int, status: int = 503) -> list[int]:
 
 def test_failed_photo_does_not_stop_the_others(page: Any) -> None:
     choose(page, photo("red.jpg"), BAD, photo("blue.jpg", "blue"), until="many")
-    tallied(page, "2 of 3 captioned, 1 failed")
+    wait_for_progress(page, "2 of 3 captioned, 1 failed")
     assert page.locator("#rows tr").count() == 3
     for colour in ("red", "blue"):
         assert row(page, f"{colour}.jpg").locator("textarea").input_value() == f"A {colour} wide picture"
@@ -82,14 +82,14 @@ def test_photos_are_sent_one_at_a_time(open_page: Callable[..., Any]) -> None:
         assert [row(page, f"{i}.jpg").locator(".state").inner_text() for i in (1, 2, 3)] == ["waiting"] * 3
         assert sum(url.endswith("/v1/captions") for url in sent) == 1
         release.set()
-        tallied(page, "4 of 4 captioned")
+        wait_for_progress(page, "4 of 4 captioned")
 
 
 def test_busy_service_is_retried(page: Any) -> None:
     refused = refuse(page, times=2)
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     row(page, "a.jpg").get_by_text("server busy, retrying").wait_for()
-    tallied(page, "2 of 2 captioned")
+    wait_for_progress(page, "2 of 2 captioned")
     assert refused == [503, 503]
 
 
@@ -104,10 +104,10 @@ def test_failed_row_can_be_retried(page: Any) -> None:
     page.route("**/v1/captions", lambda route: route.abort())
     page.route("**/healthz", lambda route: route.abort())
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
-    tallied(page, "0 of 2 captioned, 2 failed")
+    wait_for_progress(page, "0 of 2 captioned, 2 failed")
     page.unroute("**/v1/captions")
     row(page, "b.jpg").get_by_role("button", name="Try again").press("Enter")
-    tallied(page, "1 of 2 captioned, 1 failed")
+    wait_for_progress(page, "1 of 2 captioned, 1 failed")
     assert focused(page) == "b.jpg"
 
 
@@ -148,7 +148,7 @@ def test_added_photo_opens_large_and_joins_the_list(page: Any) -> None:
 
 def test_saved_captions_include_edits(page: Any) -> None:
     choose(page, photo("red.jpg"), BAD, photo("blue.jpg", "blue"), until="many")
-    tallied(page, "2 of 3 captioned, 1 failed")
+    wait_for_progress(page, "2 of 3 captioned, 1 failed")
     row(page, "blue.jpg").locator("textarea").fill("The sea")
     with page.expect_download() as download:
         page.click("#save-all")
@@ -173,7 +173,7 @@ def test_row_in_progress_can_be_removed(page: Any) -> None:
     page.route("**/v1/captions", lambda route: None, times=1)  # never answers
     choose(page, photo("a.jpg"), photo("b.jpg"), until="many")
     row(page, "a.jpg").get_by_role("button", name="Remove").click()
-    tallied(page, "1 of 1 captioned")
+    wait_for_progress(page, "1 of 1 captioned")
 
 
 def test_starting_over_confirms_losing_edits(page: Any) -> None:

@@ -23,14 +23,14 @@ OUTSIDE = -1e4  # added to the scores outside the window: enough for a weight of
 class LocalAttention(GeneralAttention):
     """e_ti = q_t . W a_i - (r_i - p_r)^2 / 2 sigma_r^2 - (c_i - p_c)^2 / 2 sigma_c^2 within the window."""
 
-    places: Tensor  # (L, 2), row and column of every location
+    locations: Tensor  # (L, 2), row and column of every location
     reach: Tensor  # (2,), of the window up and down, left and right, in cells
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
         rows, columns = torch.arange(sizes.rows), torch.arange(sizes.columns)
         reach = torch.tensor([max(1.0, round(side / 4)) for side in (sizes.rows, sizes.columns)])  # (2,)
-        self.register_buffer("places", torch.cartesian_prod(rows, columns).float(), persistent=False)
+        self.register_buffer("locations", torch.cartesian_prod(rows, columns).float(), persistent=False)
         self.register_buffer("reach", reach, persistent=False)
 
     @abstractmethod
@@ -39,7 +39,7 @@ class LocalAttention(GeneralAttention):
 
     def weights(self, query: Query, memory: Memory) -> Tensor:
         """alpha_t, (N, L): 0 outside the window."""
-        distance = (self.places - self.centre(query).float().unsqueeze(1)) / self.reach  # (N, L, 2)
+        distance = (self.locations - self.centre(query).float().unsqueeze(1)) / self.reach  # (N, L, 2)
         gaussian = -2 * distance.square().sum(dim=2)  # sigma is half the reach
         outside = (distance.abs() > 1).any(dim=2) * OUTSIDE
         scores: Tensor = self.smooth(self.scores(query, memory))
@@ -54,7 +54,7 @@ class MonotonicLocalAttention(LocalAttention):
         """(1, 2): the middle of part t of the grid cut into ``STOPS`` equal parts; then it starts over."""
         down, across = STOPS
         row, column = divmod(query.position % (down * across), across)
-        sides = self.places[-1] + 1  # rows and columns
+        sides = self.locations[-1] + 1  # rows and columns
         share = sides.new_tensor([(row + 0.5) / down, (column + 0.5) / across])
         return (share * sides - 0.5).unsqueeze(0)
 
@@ -70,4 +70,4 @@ class PredictiveLocalAttention(LocalAttention):
         )
 
     def centre(self, query: Query) -> Tensor:
-        return torch.sigmoid(self.centre_layer(query.vector).float()) * self.places[-1]
+        return torch.sigmoid(self.centre_layer(query.vector).float()) * self.locations[-1]

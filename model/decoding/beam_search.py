@@ -147,7 +147,7 @@ def check_finite(logits: Tensor) -> None:
 def _candidates(totals: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The 2K best continuations of each image, best first: log-probability, parent beam, word; (B, 2K) each.
 
-    At most K of them end a caption, one per beam, so at least K go on.
+    At most K of them end a caption, one per beam, so at least K continue.
     """
     images, size = totals.shape
     vocabulary = log_probs.shape[1]
@@ -180,9 +180,9 @@ def _collect_finished(
     """Collect the hypotheses that end here; an end counts only if it is among the K best."""
     size = len(beams.ids) // len(found)
     is_end = (words[:, :size] == Vocabulary.end_id) & scores[:, :size].isfinite()
-    for image, place in is_end.nonzero().tolist():
+    for image, position in is_end.nonzero().tolist():
         if len(found[image]) < size:
-            at = image, place
+            at = image, position
             row, log_prob, score = int(rows[at]), float(sums[at]), float(scores[at])
             one = beams.hypothesis(row, maps, log_prob=log_prob, score=score, is_finished=True)
             found[image].append(one)

@@ -54,10 +54,10 @@ class NoRepeatedPair:
         self._linking = linking
 
     def __call__(self, log_probs: Tensor, history: Tensor) -> Tensor:
-        # The rows and places where the last word occurred before.
+        # The rows and positions where the last word occurred before.
         earlier = (history[:, :-1] == history[:, -1:]).nonzero().tolist()
         ids = history.tolist()
-        pairs = [(row, ids[row][place], ids[row][place + 1]) for row, place in earlier]
+        pairs = [(row, ids[row][position], ids[row][position + 1]) for row, position in earlier]
         banned = [(row, after) for row, word, after in pairs if not self._linking.issuperset((word, after))]
         if not banned:
             return log_probs

@@ -47,14 +47,14 @@ def sample(
             if row >= 0 and (length < max_length or word == Vocabulary.end_id):
                 captions[row].append(word)
         rows = [-1 if word == Vocabulary.end_id else row for row, word in zip(rows, words, strict=True)]
-        unfinished = [place for place, row in enumerate(rows) if row >= 0]
+        unfinished = [index for index, row in enumerate(rows) if row >= 0]
         if not unfinished:
             break
         state = out.state
         if len(unfinished) < MIN_UNFINISHED * len(rows):
             kept = torch.tensor(unfinished, device=ids.device)
             ids, state, memory = ids[kept], state.select(kept), memory.select(kept)
-            rows = [rows[place] for place in unfinished]
+            rows = [rows[index] for index in unfinished]
     return captions
 
 

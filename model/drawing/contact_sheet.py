@@ -57,8 +57,8 @@ def contact_sheet(image: Image.Image, caption: Caption) -> Image.Image:
     sheet = Image.new("RGB", (text_width + 2 * GAP, bottom), PAPER)
     text.draw(sheet, (GAP, GAP), [INK] * len(text.words))
     note.draw(sheet, (GAP, GAP + text.height), [SOFT_INK] * len(note.words))
-    for place, panel in enumerate(panels):
-        row, column = divmod(place, columns)
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
         sheet.paste(panel, (GAP + column * (width + GAP), top + row * height))
     return sheet
 
@@ -75,7 +75,7 @@ def animated_gif(image: Image.Image, caption: Caption) -> bytes:
     for word in caption.words:
         images.append(small if word.attention is None else canvas.draw_word(word))
     words = [word.word for word in caption.words]
-    frames = [_animation_frame(image, words, place) for place, image in enumerate(images)]
+    frames = [_animation_frame(image, words, shown) for shown, image in enumerate(images)]
     palette = _shared_palette(frames)
     first, *others = (frame.quantize(palette=palette) for frame in frames)
     durations = [ANIMATION_REST_MILLISECONDS, *[ANIMATION_MILLISECONDS] * len(words)]
@@ -101,7 +101,7 @@ def _note(words: Sequence[Word]) -> str:
 def _layout(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, int]]:
     """The number of columns, and the panel size, that make the panels of an image of ``size`` largest.
 
-    Ties are broken by the fewest empty places, then the most columns.
+    Ties are broken by the fewest empty panels, then the most columns.
     """
     area = PANEL_AREA if panels > 1 else LONE_AREA
 
@@ -115,13 +115,13 @@ def _layout(size: tuple[int, int], panels: int) -> tuple[int, tuple[int, int]]:
     return columns, (max(1, int(size[0] * scale(columns))), max(1, int(size[1] * scale(columns))))
 
 
-def _animation_frame(image: Image.Image, words: Sequence[str], place: int) -> Image.Image:
-    """The image above the caption: ``place`` words in ink, the last of them in the accent colour."""
+def _animation_frame(image: Image.Image, words: Sequence[str], shown: int) -> Image.Image:
+    """The image above the caption: ``shown`` words in ink, the last of them in the accent colour."""
     width = max(image.width, ANIMATION_MIN_WIDTH)
     text = Text(words, width - 2 * GAP, ANIMATION_TEXT_SIZE)
     frame = Image.new("RGB", (width, image.height + text.height + 2 * GAP), PAPER)
     frame.paste(image, ((width - image.width) // 2, 0))
-    inks = [INK if i < place - 1 else ACCENT_INK if i == place - 1 else FAINT_INK for i in range(len(words))]
+    inks = [INK if i < shown - 1 else ACCENT_INK if i == shown - 1 else FAINT_INK for i in range(len(words))]
     text.draw(frame, (GAP, image.height + GAP), inks)
     return frame
 
@@ -130,7 +130,7 @@ def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
     """One palette of 256 colours for all frames: with one each, the image would flicker."""
     width, height = (max(1, side // 3) for side in frames[0].size)  # a ninth of the pixels suffices
     strip = Image.new("RGB", (width, height * len(frames)))
-    for place, frame in enumerate(frames):
-        strip.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, place * height))
+    for index, frame in enumerate(frames):
+        strip.paste(frame.resize((width, height), Image.Resampling.NEAREST), (0, index * height))
     # By coverage, not by count: the heat and the image's own colours are few among many grey pixels.
     return strip.quantize(256, Image.Quantize.MAXCOVERAGE)

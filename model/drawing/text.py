@@ -45,20 +45,20 @@ class Text:
         self._font = ImageFont.load_default(size=size)
         self._line_height = round(size * 1.35)  # pixels
         self.words = [shortened(word, self._font, width) for word in words]
-        self._places: list[tuple[float, int]] = []  # left and line of every word
+        self._positions: list[tuple[float, int]] = []  # left and line of every word
         space, left, line = self._font.getlength(" "), 0.0, 0
         for word in self.words:
             length = self._font.getlength(word)
             if left and left + length > width:
                 left, line = 0.0, line + 1
-            self._places.append((left, line))
+            self._positions.append((left, line))
             left += length + space
         self.height = (line + 1) * self._line_height if words else 0
 
     def draw(self, image: Image.Image, corner: tuple[int, int], inks: Sequence[Colour]) -> None:
         """Draw the words with their top left at ``corner``, each in its ink."""
         pen = ImageDraw.Draw(image)
-        for word, (left, line), ink in zip(self.words, self._places, inks, strict=True):
+        for word, (left, line), ink in zip(self.words, self._positions, inks, strict=True):
             pen.text((corner[0] + left, corner[1] + line * self._line_height), word, ink, self._font)
 
 

@@ -50,7 +50,7 @@ def _discard_body(response: Response) -> None:
     """Read the rest of a rejected body: closing on unread bytes resets the connection, response and all."""
     if response.status_code < 400:
         return
-    stream = vars(request).get("stream") or get_input_stream(request.environ)  # a started one goes on
+    stream = vars(request).get("stream") or get_input_stream(request.environ)  # a started one continues
     deadline = time.monotonic() + DISCARD_SECONDS
     # The response stands, whatever is wrong with the body.
     with suppress(Exception), _short_timeout(request.environ):

@@ -12,7 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 from service.web.context import RequestContext
 
 _PROBES = ("/healthz", "/readyz", "/metrics")  # requested every few seconds; logged only if they fail
-# These messages of gunicorn go on with the address, the query or a header of the request.
+# These messages of gunicorn continue with the address, the query or a header of the request.
 _SENSITIVE_MESSAGES = ("Invalid request", "Error handling request")
 
 logger = logging.getLogger("service.access")

@@ -112,8 +112,8 @@ def watched(page: Any) -> dict[str, list[str]]:
 
 def _violations(message: Any) -> list[str]:
     # An image that is opened by itself is shown by the browser's own page, which styles itself.
-    is_picture = message.location.get("url", "").endswith("/v1/overlays")
-    return [message.text] if "Content Security Policy" in message.text and not is_picture else []
+    is_image = message.location.get("url", "").endswith("/v1/overlays")
+    return [message.text] if "Content Security Policy" in message.text and not is_image else []
 
 
 def assert_no_errors_or_requests(address: str, seen: dict[str, list[str]]) -> None:

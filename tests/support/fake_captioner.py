@@ -18,7 +18,7 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), 
 
 
 class FakeCaptioner:
-    """Says the photo's main colour and its shape; every word looks at a cell of its own."""
+    """Says the photo's main colour and its shape; every word attends to a cell of its own."""
 
     info = SimpleNamespace(
         name="fake", sha256="0" * 64, licence="CC0-1.0", scores={"bleu_4": 21.5}, trained_on="nothing"
@@ -30,7 +30,7 @@ class FakeCaptioner:
         self, images: Sequence[Image.Image], options: DecodingOptions | None = None
     ) -> list[list[Caption]]:
         count = (options or DecodingOptions()).num_captions
-        return [[_caption(image, place) for place in range(count)] for image in images]
+        return [[_caption(image, index) for index in range(count)] for image in images]
 
     def encode(self, images: Sequence[Image.Image]) -> Sequence[Image.Image]:
         return images
@@ -41,13 +41,13 @@ class FakeCaptioner:
         return self.caption(encoded, options)
 
 
-def _caption(image: Image.Image, place: int) -> Caption:
+def _caption(image: Image.Image, index: int) -> Caption:
     assert image.mode == "RGB"
     shape = "wide" if image.width > image.height else "tall" if image.height > image.width else "square"
-    texts = ("a", _nearest_colour(image), shape, "picture")[: 4 - place]
+    texts = ("a", _nearest_colour(image), shape, "picture")[: 4 - index]
     return Caption(
         text=" ".join(texts),
-        log_prob=-1.0 - place,
+        log_prob=-1.0 - index,
         words=tuple(
             Word(word=text, log_prob=-0.25, beta=0.5, attention=_one_hot_map(cell))
             for cell, text in enumerate(texts)

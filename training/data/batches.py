@@ -92,7 +92,7 @@ def as_batch(inputs: Tensor, captions: Sequence[tuple[int, Sequence[int]]]) -> B
 class Draw(NamedTuple):
     """Which photo to take, and the random seed of its augmentation."""
 
-    photo: int  # its place in the list of photos
+    photo: int  # its index in the list of photos
     seed: int
 
 

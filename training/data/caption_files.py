@@ -84,7 +84,7 @@ def parse_captions(file: Path, images: Path) -> list[CaptionedPhoto]:
 class _Row(NamedTuple):
     """A photo as a file lists it, with all of its captions or some of them."""
 
-    place: str  # in the file, for messages
+    location: str  # in the file, for messages
     name: str  # relative to the images folder
     captions: list[str]
     split: str | None = None
@@ -123,15 +123,17 @@ def _rows(content: _Content) -> Iterator[_Row]:
 def _checked_name(row: _Row) -> str:
     name = os.path.normpath(row.name)
     if not row.name or name == "." or _NOT_IN_FILE_NAMES.search(name):
-        raise DataError(f"{row.place} names no photo.")
+        raise DataError(f"{row.location} names no photo.")
     if os.path.isabs(name) or name.split(os.sep)[0] == "..":
-        raise DataError(f"{row.place} names {row.name!r}; the path must be inside the images folder.")
+        raise DataError(f"{row.location} names {row.name!r}; the path must be inside the images folder.")
     return name
 
 
 def _checked_split(row: _Row) -> str | None:
     if row.split not in (None, *SPLITS):
-        raise DataError(f"{row.place} has the split {row.split!r}; it must be train, restval, val or test.")
+        raise DataError(
+            f"{row.location} has the split {row.split!r}; it must be train, restval, val or test."
+        )
     return row.split
 
 
@@ -143,10 +145,10 @@ def _is_karpathy(content: _Content) -> bool:
 
 
 def _karpathy_rows(content: _Content) -> Iterator[_Row]:
-    for place, entry in _objects(content.json, "images"):
-        name = os.path.join(str(entry.get("filepath", "")), _text(entry, "filename", place))
-        captions = [_text(sentence, "raw", at) for at, sentence in _objects(entry, "sentences", place)]
-        yield _Row(place, name, captions, _text(entry, "split", place))
+    for location, entry in _objects(content.json, "images"):
+        name = os.path.join(str(entry.get("filepath", "")), _text(entry, "filename", location))
+        captions = [_text(sentence, "raw", at) for at, sentence in _objects(entry, "sentences", location)]
+        yield _Row(location, name, captions, _text(entry, "split", location))
 
 
 def _is_coco(content: _Content) -> bool:
@@ -155,38 +157,38 @@ def _is_coco(content: _Content) -> bool:
 
 def _coco_rows(content: _Content) -> Iterator[_Row]:
     rows: dict[int | str, _Row] = {}
-    for place, entry in _objects(content.json, "images"):
-        row = _Row(place, _text(entry, "file_name", place), [])
-        if rows.setdefault(_identifier(entry, "id", place), row) is not row:
-            raise DataError(f"{place} repeats the 'id' {entry['id']!r}.")
-    for place, entry in _objects(content.json, "annotations"):
-        identifier = _identifier(entry, "image_id", place)
+    for location, entry in _objects(content.json, "images"):
+        row = _Row(location, _text(entry, "file_name", location), [])
+        if rows.setdefault(_identifier(entry, "id", location), row) is not row:
+            raise DataError(f"{location} repeats the 'id' {entry['id']!r}.")
+    for location, entry in _objects(content.json, "annotations"):
+        identifier = _identifier(entry, "image_id", location)
         if identifier not in rows:
-            raise DataError(f"{place} has the 'image_id' {identifier!r}, which 'images' does not list.")
-        rows[identifier].captions.append(_text(entry, "caption", place))
+            raise DataError(f"{location} has the 'image_id' {identifier!r}, which 'images' does not list.")
+        rows[identifier].captions.append(_text(entry, "caption", location))
     yield from rows.values()
 
 
-def _objects(data: Mapping[str, Any], name: str, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def _objects(data: Mapping[str, Any], name: str, location: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     listed = data.get(name)
     if not isinstance(listed, list):
-        raise DataError(f"{place or 'the file'} has no list {name!r}.")
+        raise DataError(f"{location or 'the file'} has no list {name!r}.")
     for number, entry in enumerate(listed):
-        at = f"{place}.{name}[{number}]".lstrip(".")
+        at = f"{location}.{name}[{number}]".lstrip(".")
         if not isinstance(entry, dict):
             raise DataError(f"{at} is not an object.")
         yield at, entry
 
 
-def _text(entry: Mapping[str, Any], name: str, place: str) -> str:
+def _text(entry: Mapping[str, Any], name: str, location: str) -> str:
     if not isinstance(text := entry.get(name), str):
-        raise DataError(f"{place} has no text {name!r}.")
+        raise DataError(f"{location} has no text {name!r}.")
     return text
 
 
-def _identifier(entry: Mapping[str, Any], name: str, place: str) -> int | str:
+def _identifier(entry: Mapping[str, Any], name: str, location: str) -> int | str:
     if not isinstance(identifier := entry.get(name), int | str):
-        raise DataError(f"{place} has no number {name!r}.")
+        raise DataError(f"{location} has no number {name!r}.")
     return identifier
 
 
@@ -212,19 +214,19 @@ def _is_csv(content: _Content) -> bool:
 
 def _csv_rows(content: _Content) -> Iterator[_Row]:
     records = _csv_records(content.text)
-    place, header = next(records)
+    location, header = next(records)
     columns = _column_names(header)
     if repeated := [name for name in ("image", "caption", "split") if columns.count(name) > 1]:
-        raise DataError(f"{place} has two columns {repeated[0]!r}; every caption needs its own row.")
-    for place, fields in records:
+        raise DataError(f"{location} has two columns {repeated[0]!r}; every caption needs its own row.")
+    for location, fields in records:
         if len(fields) != len(columns):
             raise DataError(
-                f"{place} has {len(fields)} fields and the header {len(columns)}; "
+                f"{location} has {len(fields)} fields and the header {len(columns)}; "
                 "a caption with a comma must be in double quotes."
             )
         row = dict(zip(columns, fields, strict=True))
         split = row["split"].strip() if "split" in row else None
-        yield _Row(place, row["image"].strip(), [row["caption"]], split)
+        yield _Row(location, row["image"].strip(), [row["caption"]], split)
 
 
 def _column_names(fields: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A synthetic data set: coloured shapes at known places, with true captions and boxes.
+"""A synthetic dataset: coloured shapes at known positions, with true captions and boxes.
 
 It shows attention being learnt without downloading any data, and lets tests check that attention is on the
 object. docs/training.md shows how to train on it.
@@ -78,7 +78,7 @@ def draw_world(count: int, size: int = 64, seed: int = 0) -> list[Scene]:
 
 
 def write_world(folder: Path, count: int, size: int = 64, seed: int = 0) -> list[Scene]:
-    """Write the world of ``draw_world`` as a data set, and return its scenes.
+    """Write the world of ``draw_world`` as a dataset, and return its scenes.
 
     Writes ``images/*.png``, ``captions.json`` (Karpathy JSON) and ``instances.json`` (COCO instances).
 
@@ -127,7 +127,7 @@ def _canvas(size: int, colour: tuple[int, int, int], noisy: bool, rng: Random) -
 
 
 def _halves(size: int, relation: str) -> list[tuple[int, int, int, int]]:
-    """Left, top, right, bottom of the two places that make ``relation`` true."""
+    """Left, top, right, bottom of the two positions that make ``relation`` true."""
     half = size // 2
     if relation == "above":
         return [(0, 0, size, half), (0, half, size, size)]

@@ -162,10 +162,10 @@ def _words_with_maps(caption: Caption) -> Iterator[tuple[str, Floats | None]]:
     """The words of a caption, each with the mean map of its tokens, which may be characters or pieces."""
     maps = [token.attention for token in caption.words]
     # Words and tokens spell the same text, except for spaces: the token of each of its characters.
-    owners = [place for place, token in enumerate(caption.words) for _ in "".join(token.word.split())]
+    owners = [index for index, token in enumerate(caption.words) for _ in "".join(token.word.split())]
     start = 0
     for word in cut_for_scoring(caption.text).split():
-        own = [maps[place] for place in sorted({*owners[start : start + len(word)]})]
+        own = [maps[index] for index in sorted({*owners[start : start + len(word)]})]
         start += len(word)
         known = [np.array(attention) for attention in own if attention is not None]
         yield word, np.mean(known, axis=0) if known else None

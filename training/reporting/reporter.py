@@ -22,7 +22,7 @@ CURVES, SAMPLES = "curves.png", "samples"
 
 
 class Reporter:
-    """Writes everything that people look at. Only the log is essential: other failures are warnings."""
+    """Writes everything that people read. Only the log is essential: other failures are warnings."""
 
     def __init__(self, run: Path, val: Sequence[CaptionedPhoto], seed: int) -> None:
         """Report in the folder ``run``; ``seed`` chooses the photos of ``val`` for the sample pages."""

@@ -85,7 +85,7 @@ class Run:
                 f"{distributed.world_size()} processes x --accumulate {options.accumulate} split a step into "
                 f"{self._parts} batches; --batch-size and the training photos must be at least as many."
             )
-        # A run that an earlier version started has no such field, and goes on as it began.
+        # A run that an earlier version started has no such field, and resumes as it began.
         self._end_after_truncation: bool = (
             self._directory.read_origin().get("end_after_truncation", True)
             if options.resume
@@ -117,7 +117,7 @@ class Run:
         return EpochSampler(len(self._train), size, seed=seed, epoch=epoch, skip=skip, parts=self._parts)
 
     def _origin(self) -> dict[str, Any]:
-        """What must stay the same in a resumed run, as its weights and its place in the data depend on it."""
+        """What a resumed run must not change: its weights and its position in the data depend on it."""
         texts = [photo.captions for photo in self._train]
         val = [(photo.path.name, photo.captions) for photo in self._val]
         return {
