@@ -34,7 +34,7 @@ class ModelConfig:
         "words", "kind of tokens; scripts without spaces need characters or pieces", choices=TOKENS
     )
     language: str = option(
-        "en", "ISO 639 code of the captions; en enables English-specific decoding constraints"
+        "en", "ISO 639 code of the captions; the decoding constraints for English need en"
     )
     caption_length: int = option(CAPTION_LENGTH, low=1, high=MAX_TOKENS)  # default maximum length in tokens
     encoder: str = option(
