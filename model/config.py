@@ -33,9 +33,7 @@ class ModelConfig:
     tokens: str = option(
         "words", "kind of tokens; scripts without spaces need characters or pieces", choices=TOKENS
     )
-    language: str = option(
-        "en", "ISO 639 code of the captions; the decoding constraints for English need en"
-    )
+    language: str = option("en", "ISO 639 code of the captions; the decoding constraints for English need en")
     caption_length: int = option(CAPTION_LENGTH, low=1, high=MAX_TOKENS)  # default maximum length in tokens
     encoder: str = option(
         "efficientnet_v2_b0",
