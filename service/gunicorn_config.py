@@ -4,6 +4,7 @@ One process per core, each with one torch thread and with enough threads for hea
 while another one captions.
 """
 
+import atexit
 import logging
 import os
 import shutil
@@ -12,7 +13,28 @@ import sys
 import tempfile
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+
+@atexit.register  # on_exit of gunicorn is not called if the service cannot start
+def _remove_metrics() -> None:
+    """Remove the metrics, unless the folder was set by the user or this is a worker."""
+    folder = Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""))
+    if folder.name.startswith(f"sightline-{os.getpid()}-"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """End a service that is still loading, without an exception, which imports may swallow."""
+    _remove_metrics()
+    print("\nThe service was stopped before it was ready.", file=sys.stderr, flush=True)
+    os._exit(0)  # as later
+
+
+# Until gunicorn handles signals, which it does after loading; not after a reload, nor if they are ignored.
+for _signal in (signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(_signal) in (signal.SIG_DFL, signal.default_int_handler):
+        signal.signal(_signal, _stop)
 
 # Before torch is imported, by the imports below: it reads both once. Its threads spin; more of them than
 # cores stall one another. It needs a temporary folder; on a read-only disk there may be no other.
@@ -32,10 +54,10 @@ except ConfigError as error:
 
 # The processes share their metrics in files of this folder. Before prometheus_client is imported, which reads
 # it once.
-_METRICS_PREFIX = f"sightline-{os.getpid()}-"
 if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # set by the user, or before a reload
-    _metrics = tempfile.mkdtemp(prefix=_METRICS_PREFIX, dir=_memory if _has_memory else None)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(
+        prefix=f"sightline-{os.getpid()}-", dir=_memory if _has_memory else None
+    )
 
 bind = _service.bind
 workers = _service.processes
@@ -57,7 +79,7 @@ logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "service.web.logs.LineFormatter"}},
-    "filters": {"redact": {"()": "service.web.logs.RedactingFilter"}},
+    "filters": {"gunicorn": {"()": "service.web.logs.GunicornFilter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"level": "WARNING", "handlers": ["stderr"]},
     "loggers": {
@@ -65,7 +87,7 @@ logconfig_dict = {
         "gunicorn.error": {
             "level": "INFO",
             "handlers": ["stderr"],
-            "filters": ["redact"],
+            "filters": ["gunicorn"],
             "propagate": False,
         },
         "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
@@ -85,6 +107,8 @@ def on_reload(server: Any) -> None:
     except (Exception, SystemExit) as error:  # of create_app, which has printed why
         server.log.error("Reload failed (%r); the current checkpoint stays in service.", error)
         server.app.callable = current
+    else:
+        server.log.info("The checkpoint was loaded again.")
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # gunicorn has no types
@@ -118,10 +142,3 @@ def child_exit(server: Any, worker: Any) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(f"worker{worker.number}")  # type: ignore[no-untyped-call]
-
-
-def on_exit(server: Any) -> None:
-    """Remove the metrics, unless the folder was set by the user."""
-    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    if folder.name.startswith(_METRICS_PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)

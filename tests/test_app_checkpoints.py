@@ -135,6 +135,7 @@ def test_sighup_reloads_the_checkpoint(
     service.process.send_signal(signal.SIGHUP)
     wait_until(lambda: served_name(service) == "replaced")
     wait_until(lambda: len(service.workers()) == 2)
+    assert "The checkpoint was loaded again." in service.log.read_text()
     (served_checkpoint / "manifest.json").write_text("damaged")
     service.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "Reload failed" in service.log.read_text())

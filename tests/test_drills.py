@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from support.fake_captioner import image_file
-from support.processes import held
+from support.processes import PATH, ROOT, free_port, held
 
 from benchmarks.harness.client import BROKEN, Response, Upload, get, post
 from benchmarks.harness.load import load
@@ -59,11 +60,72 @@ def replace_worker(started: Service, worker: int, how: signal.Signals) -> None:
     wait_until(lambda: len(set(started.workers()) - {worker}) == 2)
 
 
+def metrics_folders(process: int) -> list[Path]:
+    pattern = f"sightline-{process}-*"
+    return [folder for parent in ("/dev/shm", "/tmp") for folder in Path(parent).glob(pattern)]
+
+
 def metrics_folder(started: Service) -> Path:
     """Where the processes add up."""
-    pattern = f"sightline-{started.process.pid}-*"
-    [folder] = [folder for parent in ("/dev/shm", "/tmp") for folder in Path(parent).glob(pattern)]
+    [folder] = metrics_folders(started.process.pid)
     return folder
+
+
+# A service that does not start
+
+# Takes long to load, and swallows exceptions as imports may; or loads at once.
+LOADING_APP = """
+import os, pathlib, time
+pathlib.Path(os.environ["STARTED"]).touch()
+try:
+    time.sleep(float(os.environ["SECONDS"]))
+except BaseException:
+    raise ImportError from None
+app = print
+"""
+
+
+@contextmanager
+def starting(folder: Path, port: int, seconds: int) -> Iterator[subprocess.Popen[str]]:
+    """A gunicorn that is loading ``LOADING_APP``, with its metrics in their folder."""
+    (folder / "loading.py").write_text(LOADING_APP)
+    started = folder / "started"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "-c", "service/gunicorn_config.py", "loading:app"],
+        cwd=ROOT,
+        env={
+            **{"PATH": PATH, "PYTHONPATH": str(folder), "CAPTION_BIND": f"127.0.0.1:{port}"},
+            **{"STARTED": str(started), "SECONDS": str(seconds)},
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: started.exists() or process.poll() is not None)
+        assert len(metrics_folders(process.pid)) == 1
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_stop_while_loading_is_one_line(how: signal.Signals, tmp_path: Path) -> None:
+    with starting(tmp_path, free_port(), seconds=TIMEOUT) as process:
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, errors) == (0, "\nThe service was stopped before it was ready.\n")
+    assert metrics_folders(process.pid) == []
+
+
+def test_port_in_use_names_the_setting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with starting(tmp_path, port, seconds=0) as process:
+            _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert "set CAPTION_BIND" in json.loads(errors.splitlines()[-1])["message"]
+    assert metrics_folders(process.pid) == []
 
 
 # A service that was stopped

@@ -35,14 +35,22 @@ class LineFormatter(JsonFormatter):
         return log_data
 
 
-class RedactingFilter(logging.Filter):
-    """Removes the client's data from what gunicorn logs of a request it could not parse or serve."""
+class GunicornFilter(logging.Filter):
+    """Improves what gunicorn logs.
+
+    Removes the client's data from a request it could not parse or serve, and says which setting to change if
+    it cannot listen.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep every record, without its sensitive part."""
+        """Keep every record."""
         for message in _SENSITIVE_MESSAGES:
             if str(record.msg).startswith(message):
                 record.msg, record.args = message, ()
+        if record.msg == "Can't connect to %s":
+            record.msg = (
+                "Cannot listen on %s; set CAPTION_BIND to a free port and an address of this computer."
+            )
         return True
 
 
