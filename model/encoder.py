@@ -90,7 +90,8 @@ class Encoder(nn.Module):
                 ``features`` alone; None: torchvision's published weights (downloaded if absent).
 
         Raises:
-            CheckpointError: no published weights, an unreadable file, or weights of another network.
+            CheckpointError: no published weights, a failed download, an unreadable file, or weights of
+                another network.
         """
         state = _published_state(self.name) if source is None else _read_state(source)
         network = _classifier(self.name)
@@ -244,7 +245,14 @@ def _published_state(name: str) -> Mapping[str, Tensor]:
         raise CheckpointError(f"torchvision publishes no weights for {name}; give a file of weights.")
     from torchvision.models import get_model_weights
 
-    state: Mapping[str, Tensor] = get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
+    try:
+        state: Mapping[str, Tensor] = get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: cut off, so that the hash is wrong
+        reason = getattr(error, "reason", error)  # a URLError puts it in angle brackets
+        raise CheckpointError(
+            f"The published weights of {name} cannot be downloaded ({reason}); download them elsewhere and "
+            "pass --encoder-weights FILE, or train without them: --encoder-weights none."
+        ) from None
     return state
 
 

@@ -72,8 +72,12 @@ def test_sets_are_loaded_in_order_each_from_its_folder(source, tmp_path):
     assert [photo.path for photo in photos] == [tmp_path / "photos" / "a.png", tmp_path / "a.png"]
 
 
-def test_files_and_folders_are_paired_in_order():
-    files = [Path("a"), Path("b")]
-    assert pair_sources(files, [Path("c"), Path("d")]) == [(Path("a"), Path("c")), (Path("b"), Path("d"))]
+def test_files_and_folders_are_paired_in_order(tmp_path):
+    files, folders = [Path("a"), Path("b")], [tmp_path / "c", tmp_path / "d"]
     with pytest.raises(OptionsError, match="2 --captions and 1 --images"):
-        pair_sources(files, [Path("c")])
+        pair_sources(files, folders[:1])
+    folders[0].mkdir()
+    with pytest.raises(OptionsError, match="d is not a folder"):
+        pair_sources(files, folders)
+    folders[1].mkdir()
+    assert pair_sources(files, folders) == list(zip(files, folders, strict=True))

@@ -1,6 +1,8 @@
 """Encoders: grids of features and pretrained weights."""
 
 from pathlib import Path
+from typing import NoReturn
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -85,6 +87,16 @@ def test_published_weights_come_from_torchvision(monkeypatch: pytest.MonkeyPatch
     encoder.load_pretrained(None)
     assert "mobilenet_v3_small" in asked[0]
     assert torch.equal(next(encoder.parameters()), next(network.parameters()))
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("invalid hash value")])
+def test_failed_download_offers_alternatives(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def failing(url: str, **_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", failing)
+    with pytest.raises(CheckpointError, match="mobilenet_v3_small cannot be downloaded .*--encoder-weights"):
+        Encoder("mobilenet_v3_small", 64).load_pretrained(None)
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

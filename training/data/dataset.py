@@ -19,13 +19,15 @@ def pair_sources(captions: Sequence[Path], images: Sequence[Path]) -> list[Sourc
     """Captions files with the folders of their photos.
 
     Raises:
-        OptionsError: there are not as many folders as files.
+        OptionsError: there are not as many folders as files, or a folder does not exist.
     """
     if len(captions) != len(images):
         raise OptionsError(
             f"There are {len(captions)} --captions and {len(images)} --images; "
             "every captions file needs the folder of its photos."
         )
+    if missing := [folder for folder in images if not folder.is_dir()]:
+        raise OptionsError(f"{missing[0]} is not a folder; --images must be the folder of the photos.")
     return list(zip(captions, images, strict=True))
 
 
