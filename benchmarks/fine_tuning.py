@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.harness.report import benchmark_parser
 from model import Captioner, DecodingOptions
+from model.command import run_command
 from training import fit
 from training.data.dataset import load_photos
 from training.data.shapes import draw_world
@@ -58,10 +59,8 @@ def measure(training: int, seed: int, more: list[str]) -> dict[str, Any]:
         captions = write_images(folder, training, seed)
         arguments = ["--captions", str(captions), "--images", str(folder), "--start-from", str(SHIPPED)]
         start = time.monotonic()
-        status = fit.main([*arguments, "--output", str(folder / "run"), *more])
+        fit.train(fit.parser().parse_args([*arguments, "--output", str(folder / "run"), *more]))
         seconds = time.monotonic() - start
-        if status:
-            sys.exit(status)
         held_out = load_photos([(captions, folder)], splits=("test",))
         before, after = (
             Evaluation.of(Captioner.load(checkpoint), held_out, DecodingOptions())
@@ -92,4 +91,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("benchmarks.fine_tuning", main))

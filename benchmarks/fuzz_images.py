@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from benchmarks.harness.client import Upload
 from benchmarks.harness.report import benchmark_parser
+from model.command import run_command
 from service.app import create_app
 from training.data.shapes import draw_world
 
@@ -213,4 +214,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("benchmarks.fuzz_images", main))

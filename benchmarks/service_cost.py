@@ -18,14 +18,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
-import torch
-
 from benchmarks.harness.client import Upload, post
 from benchmarks.harness.load import WARM_UP, load
 from benchmarks.harness.photos import examples
 from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import ROOT, Service, serving
 from model import Captioner, DecodingOptions, open_image
+from model.command import run_command
 from service.web.responses import caption_response
 from service.worker import Captioned
 
@@ -36,6 +35,8 @@ CLIENTS = 16
 @cache
 def load_captioner() -> Captioner:
     """The shipped captioner, loaded once in a process, on one torch thread."""
+    import torch
+
     torch.set_num_threads(1)
     return Captioner.load(ROOT / "checkpoints" / "default")
 
@@ -140,4 +141,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("benchmarks.service_cost", main))

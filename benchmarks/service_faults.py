@@ -26,6 +26,7 @@ from benchmarks.harness.load import load
 from benchmarks.harness.photos import examples
 from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import BROKEN_DISKS, NotReadyError, Service, serving
+from model.command import run_command
 
 WORKERS = 2
 CLIENTS = 16
@@ -150,4 +151,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("benchmarks.service_faults", main))

@@ -25,6 +25,7 @@ from benchmarks.harness.photos import different_photos, examples
 from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import ROOT, Service, serving
 from model import Captioner, open_image
+from model.command import run_command
 
 WORKERS = 2
 LOADS = {"few": (2 * WORKERS, True), "back_off": (64, True), "retry_at_once": (64, False)}
@@ -122,4 +123,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("benchmarks.service_load", main))

@@ -22,6 +22,7 @@ from benchmarks.harness.client import Response, Upload, get, post_with_retries
 from benchmarks.harness.photos import examples, large_photo
 from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import Service, serving
+from model.command import run_command
 
 WORKERS = 2
 CLIENTS = 4
@@ -108,4 +109,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("benchmarks.service_memory", main))

@@ -21,6 +21,7 @@ from benchmarks.harness.load import Load, measure_load, summary
 from benchmarks.harness.photos import examples
 from benchmarks.harness.report import Report, benchmark_parser
 from benchmarks.harness.server import Service, serving
+from model.command import run_command
 
 CLIENTS = (1, 4, 16)
 DEFAULT = "2 x 1 thread, gthread"
@@ -91,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("benchmarks.service_process_model", main))

@@ -54,7 +54,7 @@ def _exit(number: int, frame: object) -> NoReturn:
 
 # Not where the model is used as a library, nor where SIGINT is ignored.
 if (
-    _main_module().startswith(("training.", "service."))
+    _main_module().startswith(("training.", "service.", "benchmarks."))
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):
     signal.signal(signal.SIGINT, _exit)

@@ -22,7 +22,7 @@ example:
 
   captions/captions.jsonl              one record per photo: {"image": "beach/a.jpg", "captions": [...]}
   captions/overlays/beach/a.jpg.png    attention map of every word
-  captions/errors.jsonl                photos that failed, and why
+  captions/errors.jsonl                if photos failed: which, and why
 
 Re-run the same command to resume: photos that have a record are skipped, photos that failed are
 tried again. Another checkpoint or other options need another --output.

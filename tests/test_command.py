@@ -1,6 +1,7 @@
 """How every command turns errors and Ctrl-C into a line and an exit status."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 from support.processes import PATH, ROOT, START_SECONDS
-from test_boundaries import COMMANDS
+from test_boundaries import COMMANDS, MODULES
 
 from model.command import run_command
 from model.errors import CheckpointError
@@ -53,6 +54,8 @@ def test_programming_errors_are_not_hidden() -> None:
         run_command("fit", lambda: 1 // 0)
 
 
+BENCHMARKS = {name for name, path in MODULES.items() if path.parent.name == "benchmarks"}
+
 # In place of torch: an import that takes long, and turns Ctrl-C into another error as those in C may.
 SLOW_TORCH = """
 import os, pathlib, time
@@ -64,7 +67,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("module", sorted(COMMANDS))
+@pytest.mark.parametrize("module", sorted(COMMANDS | BENCHMARKS))
 def test_ctrl_c_during_imports_is_one_line_and_130(module: str, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(SLOW_TORCH)
     started = tmp_path / "started"
@@ -86,3 +89,16 @@ def test_ctrl_c_during_imports_is_one_line_and_130(module: str, tmp_path: Path) 
     finally:
         process.kill()
     assert (process.returncode, errors) == (130, f"\n{module.removeprefix('training.')}: stopped\n")
+
+
+@pytest.mark.parametrize("step", ["training.data.shapes.draw_world", "training.fit.pair_sources"])
+def test_ctrl_c_in_a_benchmark_offers_no_resume(
+    step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In fine-tuning, whose run lies in a temporary folder."""
+    monkeypatch.setattr("sys.argv", ["fine_tuning"])
+    monkeypatch.setattr("training.data.shapes.draw_world", lambda *_: [])
+    monkeypatch.setattr(step, lambda *_: _raise(KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("benchmarks.fine_tuning", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().err) == (130, "\nbenchmarks.fine_tuning: stopped\n")

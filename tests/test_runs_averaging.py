@@ -50,8 +50,10 @@ def test_weights_are_the_mean(pair, shares, first):
         torch.testing.assert_close(value, expected.to(value.dtype), rtol=1e-3, atol=1e-3)
 
 
-def test_average_of_equal_captioners_is_unchanged(pair):
-    one, again = load_checkpoint(pair[0]), load_checkpoint(mean_of(pair[0], pair[0]))
+def test_average_of_equal_captioners_is_unchanged(pair, capsys):
+    folder = mean_of(pair[0], pair[0])
+    assert capsys.readouterr().out == f"{folder} is written\n"
+    one, again = load_checkpoint(pair[0]), load_checkpoint(folder)
     assert again.info.sha256 == one.info.sha256
 
 

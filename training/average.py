@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shares = chosen.shares or [1.0] * len(chosen.checkpoints)
     return run_command(
         "average",
-        lambda: average(chosen.checkpoints, shares, chosen.output),
+        lambda: print(f"{average(chosen.checkpoints, shares, chosen.output)} is written"),
         interrupted=lambda: "stopped; nothing was written",
     )
 

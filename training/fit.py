@@ -32,16 +32,21 @@ from training.runs.run_directory import STATE, RunDirectory
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    chosen = _parser().parse_args(arguments)
+    chosen = parser().parse_args(arguments)
 
     def interrupted() -> str:
         is_saved = (chosen.output / STATE).exists()
         return f"stopped; {'re-run with --resume to continue' if is_saved else 'nothing was saved yet'}"
 
-    return run_command("fit", lambda: _fit(chosen), interrupted=interrupted)
+    return run_command("fit", lambda: train(chosen), interrupted=interrupted)
 
 
-def _fit(chosen: argparse.Namespace) -> None:
+def train(chosen: argparse.Namespace) -> None:
+    """Train as the arguments of ``parser`` say.
+
+    Raises:
+        CaptioningError: the options, the photos or the output folder cannot be used, or the loss diverged.
+    """
     features = chosen.output / "features.npy" if chosen.cache_features else None
     options = cli.chosen_run_options(chosen, features=features)
     recipe = cli.chosen_recipe(chosen, **(FINE_TUNING if options.start_from else {}))
@@ -58,17 +63,18 @@ def _fit(chosen: argparse.Namespace) -> None:
             Run(options, recipe, initialization, photos).start()
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     defaults = ", ".join(f"{flag(name)} {value}" for name, value in FINE_TUNING.items())
-    parser = cli.command_parser(
+    made = cli.command_parser(
         "training.fit", __doc__, epilog=f"With --start-from the defaults are {defaults}."
     )
-    cli.add_data_options(parser)
-    cli.add_run_options(parser)
-    cli.add_network_options(parser)
-    cli.add_recipe_options(parser)
-    cli.add_hardware_options(parser)
-    return parser
+    cli.add_data_options(made)
+    cli.add_run_options(made)
+    cli.add_network_options(made)
+    cli.add_recipe_options(made)
+    cli.add_hardware_options(made)
+    return made
 
 
 if __name__ == "__main__":

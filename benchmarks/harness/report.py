@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from service.config import usable_cores
 from training.cli import command_parser
 
@@ -50,6 +48,8 @@ def benchmark_parser(name: str, description: str | None) -> argparse.ArgumentPar
 
 
 def _machine() -> dict[str, Any]:
+    import torch  # takes seconds; not before Ctrl-C is handled
+
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
