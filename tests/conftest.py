@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,15 @@ TINY = CheckpointInfo(name="tiny", licence="none", trained_on="nothing")
 
 
 def pytest_configure() -> None:
-    """One torch thread here and in what tests start: tensors are tiny, and two processes share the cores."""
+    """Settings here and in what tests start.
+
+    One torch thread: tensors are tiny, and two processes share the cores. Ctrl-C is not ignored, as it is in
+    what a shell starts in the background.
+    """
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def draw_photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
