@@ -12,7 +12,7 @@ from model import Caption, Captioner, DecodingOptions, Grid, Word
 from model.tokenizer import tokenize
 from training import evaluate
 from training.data.dataset import load_photos
-from training.data.shapes import draw_world, write_world
+from training.data.shapes import SHAPES, draw_world, write_world
 from training.evaluation.evaluator import Evaluation
 from training.evaluation.metrics import CorpusScores
 
@@ -173,6 +173,8 @@ def test_default_max_length_is_that_of_the_checkpoint(world, checkpoint, capsys)
         (["--write-captions", "nowhere/said.jsonl", "--captions", "none.json"], "nowhere/said.jsonl"),
         (["--write-captions", ".", "--captions", "none.json"], "--write-captions is .;"),
         (["--checkpoint", "nowhere", "--captions", "none.json"], "nowhere"),  # weights before photos
+        (["--synonyms", __file__, "--checkpoint", "nowhere"], "--synonyms needs --instances"),
+        (["--instances", "nowhere.json"], "nowhere.json"),
     ],
 )
 def test_user_error_exits_2_with_one_line(world, checkpoint, capsys, more, named):
@@ -214,6 +216,23 @@ def test_breakdown_is_optional_and_covers_all_photos(world, checkpoint, capsys):
     for groups in (found.pop("by_length"), found.pop("by_category")):
         assert sum(group["photographs"] for group in groups.values()) == found["images"]
     assert found == plain
+
+
+def test_chair_is_added_with_instances(world, checkpoint, capsys, monkeypatch, tmp_path):
+    grid = Grid(rows=1, columns=2, box=(0.0, 0.0, 1.0, 1.0))
+    circle = Caption(text="a round circle", log_prob=-9.0, words=(), grid=grid, is_finished=True)
+    monkeypatch.setattr(Captioner, "caption", lambda self, images, options: [[circle] for _ in images])
+    shown = [{shape.name for shape in scene.shapes} for scene in draw_world(40, size=32)[9::10]]
+    absent = sum("circle" not in names for names in shown)
+    synonyms = tmp_path / "synonyms.txt"
+    synonyms.write_text(
+        "\n".join(f"{name}, {name} shape" for name in SHAPES).replace("circle,", "circle, round,")
+    )
+    more = ["--split", "test", "--instances", str(world / "instances.json")]
+    for words, options in ((4, ()), (8, ("--synonyms", str(synonyms)))):
+        assert evaluate.main(command(world, checkpoint, *more, *options)) == 0
+        found = json.loads(capsys.readouterr().out)["chair"]
+        assert (found["photographs"], found["words"], found["absent"]) == (4, words, absent * words // 4)
 
 
 def test_java_failure_keeps_other_scores(world, checkpoint, capsys, without_java):

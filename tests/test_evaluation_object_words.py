@@ -1,11 +1,14 @@
 """CategoryWords: which words and phrases of a caption name an object category."""
 
+from pathlib import Path
+
 import pytest
 from conftest import SHARED_DATA
 
 from model.tokenizer import tokenize
 from training.data.instances import read_instances
-from training.evaluation.object_words import SYNONYMS, CategoryWords, plurals
+from training.errors import DataError
+from training.evaluation.object_words import SYNONYMS, CategoryWords, plurals, read_synonyms
 
 COCO = (
     "person",
@@ -142,6 +145,37 @@ def test_synonyms_are_unique_and_tokenized():
 )
 def test_english_plurals(word, plural):
     assert plurals(word) == (plural,)
+
+
+@pytest.fixture
+def synonyms(tmp_path: Path) -> dict[str, str]:
+    """Some lines of the published list, read from a file."""
+    file = tmp_path / "synonyms.txt"
+    lines = ("person, man, child,  passenger", "dog, puppy", "toilet", "chair, seat", "tie, bow", "train")
+    file.write_text("\n".join((*lines, "elephant", "hot dog", "dining table, desk")))
+    return read_synonyms(file)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("two puppies at a desk", ["dog", "dining table"]),
+        ("a hot dog", ["hot dog"]),
+        ("a toilet seat beside a seat", ["toilet", "chair"]),
+        ("a baby elephant and a child", ["elephant", "person"]),
+        ("a passenger train beside passengers", ["train", "person"]),
+        ("a train track", []),
+        ("a bow tie", []),  # not listed
+    ],
+)
+def test_listed_synonyms_follow_published_rules(synonyms, caption, expected):
+    words = CategoryWords(synonyms, synonyms)
+    assert [mention.category for mention in words.find(caption.split())] == expected
+
+
+def test_synonyms_must_list_every_category(synonyms):
+    with pytest.raises(DataError, match="no line for bus"):
+        CategoryWords(("dog", "bus"), synonyms)
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "coco_dev").is_dir(), reason="needs ../shared/data/coco_dev")

@@ -3,7 +3,8 @@
     python -m training.evaluate --checkpoint checkpoints/default --captions captions.json --images photos/
 
 captions every photo of the split and prints one JSON object: BLEU-1 to 4, ROUGE-L and CIDEr (all x 100) with
-95% bootstrap intervals, and METEOR and SPICE if Java is installed.
+95% bootstrap intervals, and METEOR and SPICE if Java is installed. --instances adds CHAIR (x 100): how often
+captions name objects that are not in the photo.
 """
 
 import argparse
@@ -17,12 +18,15 @@ from model.checkpoint import write_scores
 from model.command import run_command
 from model.files import write_whole
 from training.cli import add_captioner_options, command_parser
-from training.data.caption_files import FORMAT_NAMES
+from training.data.caption_files import FORMAT_NAMES, CaptionedPhoto
 from training.data.dataset import load_photos
+from training.data.instances import read_instances
 from training.data.splits import SPLITS
 from training.errors import DataError, JavaError
+from training.evaluation.chair import ChairScorer
 from training.evaluation.evaluator import Evaluation
 from training.evaluation.java_metrics import JAVA_METRICS
+from training.evaluation.object_words import read_synonyms
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,14 +40,19 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     output: Path | None = chosen.write_captions
     if output and (output.is_dir() or not output.parent.is_dir()):
         raise OptionsError(f"--write-captions is {output}; it must be a file in an existing folder.")
+    if chosen.synonyms and not chosen.instances:
+        raise OptionsError("--synonyms needs --instances.")
     captioner = Captioner.load(chosen.checkpoint, chosen.device)
     photos = load_photos([(chosen.captions, chosen.images)], splits=(chosen.split,))
     if not photos:
         raise DataError(f"{chosen.captions} lists no photos of the split {chosen.split!r}.")
+    chair = _chair_scorer(chosen, photos) if chosen.instances else None
     evaluation = Evaluation.of(captioner, photos, options)
     scores = {"split": chosen.split, "checkpoint_sha256": captioner.info.sha256, **evaluation.scores()}
     if chosen.breakdown:
         scores |= evaluation.breakdown()
+    if chair:
+        scores["chair"] = chair.score([caption.text for caption in evaluation.captions])
     # Scores are saved before Java starts, and printed whatever happens to Java or to a file.
     try:
         if chosen.save:
@@ -61,6 +70,11 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         print(json.dumps(scores, indent=1))
 
 
+def _chair_scorer(chosen: argparse.Namespace, photos: Sequence[CaptionedPhoto]) -> ChairScorer:
+    synonyms = read_synonyms(chosen.synonyms) if chosen.synonyms else None
+    return ChairScorer(photos, read_instances(chosen.instances, chosen.images), synonyms)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("training.evaluate", __doc__)
     add_captioner_options(parser)
@@ -70,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", choices=SPLITS, default="val", help="default val; use test only for final results")
     add("--save", action="store_true", help="save the scores in the checkpoint's scores.json")
     add("--breakdown", action="store_true", help="add scores by caption length and by photo content")
+    add(
+        "--instances",
+        type=Path,
+        metavar="FILE",
+        help="COCO instances JSON with boxes of the photos: add CHAIR",
+    )
+    add(
+        "--synonyms",
+        type=Path,
+        metavar="FILE",
+        help="words of each category for CHAIR, a category a line, instead of the built-in ones",
+    )
     add(
         "--write-captions",
         type=Path,

@@ -1,1 +1,1 @@
-"""How good captions are: metrics, breakdown, grounding."""
+"""How good captions are: metrics, breakdown, grounding, CHAIR."""

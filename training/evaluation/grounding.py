@@ -17,7 +17,7 @@ from model.captioner import BATCH_SIZE
 from model.tokenizer import cut_for_scoring
 from training.data.instances import AnnotatedPhoto, Box, Instances
 from training.evaluation.evaluator import caption_photos
-from training.evaluation.metrics import RESAMPLES, Floats
+from training.evaluation.metrics import Floats, bootstrap_draws
 from training.evaluation.object_words import CategoryWords
 
 CENTRE_SIGMA = 0.25  # of the photo's sides: the width of the centre prior
@@ -185,8 +185,7 @@ def _intervals(measures: Floats, owners: Sequence[int]) -> dict[str, list[float]
     _, rows = np.unique(owners, return_inverse=True)
     sums = np.zeros((rows.max() + 1, 1 + len(MEASURES)))  # of a photo: words, measures
     np.add.at(sums, rows, np.insert(measures, 0, 1, axis=1))
-    draws = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    samples = np.stack([sums[draw].sum(axis=0) for draw in draws])
+    samples = np.stack([sums[draw].sum(axis=0) for draw in bootstrap_draws(len(sums))])
     edges = np.percentile(samples[:, 1:] / samples[:, :1], (2.5, 97.5), axis=0)
     return {name: [*map(_rounded, pair)] for name, pair in zip(MEASURES, edges.T, strict=True)}
 

@@ -70,7 +70,7 @@ class CorpusScores(NamedTuple):
         """
         return {
             **{name: percent(value) for name, value in self.fractions().items()},
-            "intervals": {name: _interval(values) for name, values in self._resampled().items()},
+            "intervals": {name: interval(values) for name, values in self._resampled().items()},
         }
 
     def differences(self, other: Self) -> dict[str, Any]:
@@ -85,15 +85,14 @@ class CorpusScores(NamedTuple):
         return {
             name: {
                 "difference": round(mine[name] - others[name], 2),
-                "interval": _interval(resampled[name] - of_other[name]),
+                "interval": interval(resampled[name] - of_other[name]),
             }
             for name in resampled
         }
 
     def _resampled(self) -> dict[str, Floats]:
         """Every score of every bootstrap sample, (RESAMPLES,); CIDEr's document frequencies stay fixed."""
-        photos = len(self.bleu)
-        draws = np.random.default_rng(0).integers(photos, size=(RESAMPLES, photos))
+        draws = bootstrap_draws(len(self.bleu))
         bleu = _bleu(np.stack([self.bleu[draw].sum(axis=0) for draw in draws])).T  # (4, RESAMPLES)
         samples = {f"bleu_{n + 1}": values for n, values in enumerate(bleu)}
         return samples | {
@@ -107,7 +106,12 @@ def percent(value: float) -> float:
     return round(100 * float(value), 2)
 
 
-def _interval(values: Floats) -> list[float]:
+def bootstrap_draws(photos: int) -> NDArray[np.int64]:
+    """The photos of every bootstrap sample, (RESAMPLES, photos), the same in every call."""
+    return np.random.default_rng(0).integers(photos, size=(RESAMPLES, photos))
+
+
+def interval(values: Floats) -> list[float]:
     """The 95% interval [low, high] of a score, x 100, from its values in bootstrap samples."""
     return [percent(edge) for edge in np.percentile(values, (2.5, 97.5))]
 

@@ -11,12 +11,17 @@ The name of a category and its plural always match. The 80 categories of COCO al
   ``OTHER_THINGS`` are phrases in which the word of a category means something else.
 
 The lists cannot tell words used as adjectives ("orange shirt", "dog toy") or verbs ("men tie a rope").
+
+The list of synonyms published with CHAIR can be used instead, by the rules of its published code.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from model.tokenizer import cut_for_scoring, tokenize
+from training.data.json_files import read_text
+from training.errors import DataError
 
 SYNONYMS: Mapping[str, str] = {  # in the singular, separated by commas
     "person": (
@@ -91,6 +96,19 @@ OTHER_THINGS = (
     "toilet paper, mickey mouse, mouse pad, phone booth, pay phone, remote controlled"
 )
 
+# The rules that the code of CHAIR has beside its list (LisaAnne/Hallucination, utils/chair.py): words that
+# belong together, and words that only describe the next one.
+PUBLISHED_PHRASES = (
+    "motor bike, motor cycle, air plane, traffic light, street light, traffic signal, stop light, "
+    "fire hydrant, stop sign, parking meter, suit case, sports ball, baseball bat, baseball glove, "
+    "tennis racket, wine glass, hot dog, cell phone, mobile phone, teddy bear, hair drier, potted plant, "
+    "bow tie, laptop computer, stove top oven, home plate, train track"
+)
+PUBLISHED_MODIFIERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("baby", "adult"), (*ANIMALS, "animal", "cub")),
+    "passenger": ("jet", "train"),
+}
+
 IRREGULAR: Mapping[str, tuple[str, ...]] = {
     "person": ("people", "persons"),
     "man": ("men",),
@@ -112,6 +130,7 @@ IRREGULAR: Mapping[str, tuple[str, ...]] = {
 }
 
 Phrase = tuple[str, ...]
+Meanings = dict[Phrase, str | None]  # the category that a phrase names; None: something else
 
 
 class Mention(NamedTuple):
@@ -124,20 +143,18 @@ class Mention(NamedTuple):
 class CategoryWords:
     """Finds the words that name the categories of one instances file."""
 
-    def __init__(self, categories: Iterable[str]) -> None:
-        """``categories``: their names in the file."""
+    def __init__(self, categories: Iterable[str], synonyms: Mapping[str, str] | None = None) -> None:
+        """Collect the words of each category.
+
+        Args:
+            categories: their names in the file.
+            synonyms: a list to use by the rules of CHAIR, see ``read_synonyms``; None: ``SYNONYMS``.
+
+        Raises:
+            DataError: the list lacks a category.
+        """
         own = {name: _cut(name.replace("_", " ")) for name in categories}
-        known = {" ".join(phrase): name for name, phrase in own.items()}
-        self._meanings: dict[Phrase, str | None] = dict.fromkeys(_forms_of_list(OTHER_THINGS))
-        for animal in ANIMALS:
-            kinds = [*_forms((animal,)), *_forms_of_list(SYNONYMS.get(animal, ""))]
-            self._meanings |= {(age, *kind): known.get(animal) for age in AGES for kind in kinds}
-        for name, listed in SYNONYMS.items():
-            if name in known:
-                self._meanings |= dict.fromkeys(_forms_of_list(listed), known[name])
-        # Last, because a file with the categories "woman" and "person" means the former by "woman".
-        for name, phrase in own.items():
-            self._meanings |= dict.fromkeys(_forms(phrase), name)
+        self._meanings = _meanings(own) if synonyms is None else _published_meanings(own, synonyms)
         self._longest = max(map(len, self._meanings))
 
     def find(self, words: Sequence[str]) -> list[Mention]:
@@ -157,6 +174,48 @@ class CategoryWords:
         ends = range(min(start + self._longest, len(words)), start, -1)
         phrases = (tuple(words[start:end]) for end in ends)
         return next((phrase for phrase in phrases if phrase in self._meanings), (words[start],))
+
+
+def read_synonyms(file: Path) -> dict[str, str]:
+    """A list of synonyms: for each category its name and its synonyms in the form of ``SYNONYMS``.
+
+    ``file``: a category a line, its name first, separated by commas.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    lines = read_text(file, "synonyms").splitlines()
+    lists = [[" ".join(tokenize(word)) for word in line.split(",")] for line in lines]
+    return {listed[0]: ", ".join(filter(None, listed)) for listed in lists}
+
+
+def _meanings(own: Mapping[str, Phrase]) -> Meanings:
+    """The phrases of ``SYNONYMS`` for the categories ``own``, names with their words."""
+    known = {" ".join(phrase): name for name, phrase in own.items()}
+    meanings: Meanings = dict.fromkeys(_forms_of_list(OTHER_THINGS))
+    for animal in ANIMALS:
+        kinds = [*_forms((animal,)), *_forms_of_list(SYNONYMS.get(animal, ""))]
+        meanings |= {(age, *kind): known.get(animal) for age in AGES for kind in kinds}
+    for name, listed in SYNONYMS.items():
+        if name in known:
+            meanings |= dict.fromkeys(_forms_of_list(listed), known[name])
+    # Last, because a file with the categories "woman" and "person" means the former by "woman".
+    for name, phrase in own.items():
+        meanings |= dict.fromkeys(_forms(phrase), name)
+    return meanings
+
+
+def _published_meanings(own: Mapping[str, Phrase], synonyms: Mapping[str, str]) -> Meanings:
+    """The phrases of a list of synonyms, read by the published rules."""
+    if lacking := [name for name, phrase in own.items() if " ".join(phrase) not in synonyms]:
+        raise DataError(f"The list of synonyms has no line for {', '.join(lacking)}.")
+    meanings: Meanings = dict.fromkeys(_forms_of_list(PUBLISHED_PHRASES))
+    for name, phrase in own.items():
+        meanings |= dict.fromkeys(_forms_of_list(synonyms[" ".join(phrase)]), name)
+    for modifier, nouns in PUBLISHED_MODIFIERS.items():
+        forms = _forms_of_list(", ".join(nouns))
+        meanings |= {(modifier, *form): meanings.get(form) for form in forms}
+    return meanings | {(toilet, "seat"): meanings.get((toilet,)) for toilet in ("toilet", "toilets")}
 
 
 def plurals(word: str) -> tuple[str, ...]:
