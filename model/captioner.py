@@ -20,6 +20,7 @@ from model.config import ModelConfig
 from model.decoding.beam_search import Hypothesis, Scorer, beam_search, check_finite
 from model.decoding.constraints import build_constraints
 from model.decoding.options import DecodingOptions
+from model.endings import Endings
 from model.errors import OptionsError
 from model.network import CaptionNetwork
 from model.phrases import PhraseScorer
@@ -54,6 +55,7 @@ class Captioner:
         self._preprocess = Preprocess(config)
         self._grid = self._preprocess.grid(network.encoder.rows, network.encoder.columns)
         self._phrases = PhraseScorer(network.phrases) if network.phrases else None
+        self._endings = Endings(network.endings.as_dict()) if network.endings else None
         self._device = next(network.parameters()).device
 
     @classmethod
@@ -118,7 +120,7 @@ class Captioner:
             memory,
             images,
             options,
-            constraints=build_constraints(self.vocabulary, self.config.language, options),
+            constraints=build_constraints(self.vocabulary, self.config.language, options, self._endings),
             scorer=self._scorer(encoded.features, options.phrase_weight),
         )
         return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]

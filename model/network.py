@@ -9,6 +9,7 @@ from model.attention import AttentionMaps, Memory
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
+from model.endings import EndingTable
 from model.phrases import PhraseHead
 
 # Finished captions leave the batch in multiples of so many rows: a CPU prepares each new size of a matrix
@@ -39,6 +40,7 @@ class CaptionNetwork(nn.Module):
         self.phrases: PhraseHead | None = None
         if config.phrases:
             self.phrases = PhraseHead(self.encoder.feature_shape[1], config.phrases, config.phrase_dim)
+        self.endings = EndingTable(config.endings) if config.endings else None
 
     def encode(self, images: Tensor) -> Memory:
         """Images (B, 3, S, S) as the decoder's memory, one row an image."""

@@ -15,7 +15,17 @@ PACKAGES = ("model", "training", "service", "benchmarks")
 # The rooms of model, modules or packages: each may import those before it.
 MODEL = (
     *("errors", "files", "options", "english", "config", "caption", "tokenizer", "vocabulary", "preprocess"),
-    *("encoder", "attention", "decoder", "phrases", "network", "checkpoint", "decoding", "captioner"),
+    *(
+        "encoder",
+        "attention",
+        "decoder",
+        "phrases",
+        "endings",
+        "network",
+        "checkpoint",
+        "decoding",
+        "captioner",
+    ),
 )
 TRAINING_BASIS = {"model", "training.errors"}
 SERVICE_BASIS = {"model", "service.errors"}

@@ -9,12 +9,12 @@ import pytest
 from model import Captioner
 from model.files import locked
 from training import compare
-from training.comparison.results import ends_after_truncation
+from training.comparison.results import earlier_options
 from training.comparison.table import as_markdown
 from training.comparison.table import compare as compare_results
 from training.data.dataset import load_photos
 from training.data.shapes import write_world
-from training.engine.config import RunOptions
+from training.engine.config import EARLIER_RUNS, RunOptions
 from training.errors import DivergedError
 from training.runs.run import Run
 
@@ -369,8 +369,7 @@ def test_grounding_interval_needs_a_single_run(world):
     assert several["words"] == several["reference"]["words"] == 3
 
 
-def test_older_experiments_also_end_truncated_captions(tmp_path):
-    assert not ends_after_truncation(tmp_path / "new")
-    for record, ends in (({}, True), ({"end_after_truncation": False}, False)):
-        (tmp_path / "settings.json").write_text(json.dumps(record))
-        assert ends_after_truncation(tmp_path) is ends
+def test_older_experiments_continue_as_they_began(tmp_path):
+    assert earlier_options(tmp_path / "new") == dict.fromkeys(EARLIER_RUNS, False)
+    (tmp_path / "settings.json").write_text(json.dumps({"end_after_truncation": False}))
+    assert earlier_options(tmp_path) == {"end_after_truncation": False, "without_endings": True}

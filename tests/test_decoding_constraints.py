@@ -10,6 +10,7 @@ from conftest import draw_photo
 
 from model import Captioner, DecodingOptions
 from model.decoding.constraints import NoDanglingEnd, NoRepeatedPair, build_constraints
+from model.endings import Endings, EndingTable
 from model.english import LINKING_WORDS, NEVER_LAST
 from model.vocabulary import Vocabulary
 
@@ -36,33 +37,48 @@ def test_only_linking_words_may_repeat():
     assert NoRepeatedPair(frozenset({4}))(before, history)[0].isinf().sum() == 1
 
 
-def test_end_is_impossible_after_dangling_word():
+DANGLING = Endings({(4,): True, (5, 4): False, (5,): True})
+
+
+@pytest.mark.parametrize(
+    ("max_length", "banned"),
+    [(9, [[0, END], [2, END]]), (2, [[0, END], [0, 4], [0, 5], [1, 4], [1, 5], [2, END], [2, 5]])],
+)
+def test_dangling_words_are_not_last(max_length, banned):
+    """The last word of the longest caption is followed by none either."""
     before = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
-    after = NoDanglingEnd(frozenset({5, 4}))(before, torch.tensor([[1, 4], [1, 7], [1, 5]]))
-    assert after.isinf().nonzero().tolist() == [[0, END], [2, END]]
+    after = NoDanglingEnd(DANGLING, max_length)(before, torch.tensor([[1, 4], [1, 7], [1, 5]]))
+    assert after.isinf().nonzero().tolist() == banned
     kept = after.isfinite()
     assert torch.equal(after[kept], before[kept])
 
 
-@pytest.mark.parametrize("constraint", [NoRepeatedPair(frozenset()), NoDanglingEnd(frozenset({4}))])
+def test_dangling_caption_is_better_than_none():
+    before = torch.full((1, 6), -torch.inf)
+    before[:, 4:] = 0.0
+    assert torch.equal(NoDanglingEnd(Endings({(4,): True, (5,): True}), 1)(before, torch.ones(1, 1)), before)
+
+
+@pytest.mark.parametrize("constraint", [NoRepeatedPair(frozenset()), NoDanglingEnd(DANGLING, 9)])
 def test_first_word_is_unconstrained(constraint):
     before = torch.zeros(2, 6)
     assert torch.equal(constraint(before, torch.ones(2, 1, dtype=torch.long)), before)
 
 
 @pytest.mark.parametrize(
-    ("language", "tokens", "allow_repeats", "expected"),
+    ("language", "tokens", "allow_repeats", "endings", "expected"),
     [
-        ("en", "words", False, {NoDanglingEnd, NoRepeatedPair}),
-        ("en", "words", True, {NoDanglingEnd}),
-        ("de", "words", False, set()),
-        ("en", "characters", False, set()),
+        ("en", "words", False, None, {NoDanglingEnd, NoRepeatedPair}),
+        ("en", "words", True, None, {NoDanglingEnd}),
+        ("de", "words", False, None, set()),
+        ("de", "words", False, DANGLING, {NoDanglingEnd}),
+        ("en", "characters", False, DANGLING, set()),
     ],
 )
-def test_constraints_concern_english_words_alone(language, tokens, allow_repeats, expected):
+def test_constraints_depend_on_language_and_tokens(language, tokens, allow_repeats, endings, expected):
     vocabulary = Vocabulary.build([["a", "dog"]], min_count=1, tokens=tokens)
-    built = build_constraints(vocabulary, language, DecodingOptions(allow_repeats=allow_repeats))
-    assert {type(one) for one in built} == expected
+    options = DecodingOptions(allow_repeats=allow_repeats, max_length=5)
+    assert {type(one) for one in build_constraints(vocabulary, language, options, endings)} == expected
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
@@ -75,16 +91,25 @@ def test_captions_do_not_repeat(captioner, beam_size):
             assert repeated(caption.text.split()) == []
 
 
-def test_captions_do_not_end_on_dangling_words(captioner):
+@pytest.mark.parametrize("max_length", [1, 3, 6])
+@pytest.mark.parametrize("is_learnt", [False, True])
+def test_no_alternative_ends_on_dangling_words(captioner, config, is_learnt, max_length):
+    """Whether finished or cut off, and whatever its place."""
+    vocabulary, network = captioner.vocabulary, captioner.network
     with torch.no_grad():  # untrained, it stops after "a" wherever it can
-        captioner.network.decoder.output.bias[captioner.vocabulary.encode(["a"])] += 3
-        captioner.network.decoder.output.bias[END] += 3
+        network.decoder.output.bias[vocabulary.encode(["a"])] += 3
+        network.decoder.output.bias[END] += 3
+    table = {tuple(vocabulary.encode([word])): True for word in ("a", "on")}
+    if is_learnt:
+        network.endings = EndingTable(len(table))
+        network.endings.fill(table)
+    options = DecodingOptions(max_length=max_length, beam_size=4, num_captions=4)
 
-    def ends(captioner):
-        found = captioner.caption(PHOTOS, DecodingOptions(max_length=6))
-        return {caption.text.split()[-1] for [caption] in found if caption.is_finished}
+    def ends(language):
+        one = Captioner(network, replace(config, language=language), vocabulary, captioner.info)
+        found = one.caption(PHOTOS, options)
+        assert all(len(captions) == 4 for captions in found)
+        return {caption.text.split()[-1] for captions in found for caption in captions}
 
-    assert ends(captioner)
-    assert not NEVER_LAST & ends(captioner)
-    german = replace(captioner.config, language="de")
-    assert NEVER_LAST & ends(Captioner(captioner.network, german, captioner.vocabulary, captioner.info))
+    assert not ends("en") & ({"a", "on"} if is_learnt else NEVER_LAST)
+    assert bool(ends("de") & {"a", "on"}) is not is_learnt

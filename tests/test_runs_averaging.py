@@ -94,6 +94,17 @@ def test_different_grids_cannot_be_averaged(save, config, tmp_path, capsys):
     assert "location of the grid" in refusal(capsys, *parts, "--output", tmp_path / "out")
 
 
+def test_different_endings_cannot_be_averaged(save, config, capsys):
+    with_table = replace(config, endings=2)
+    one, other = random_network(with_table), random_network(with_table)
+    for network, dangles in ((one, True), (other, False)):
+        network.endings.fill({(4,): True, (5, 4): dangles})
+    folders = save("one", one, with_table), save("other", other, with_table)
+    assert "endings" in refusal(capsys, *folders, "--output", folders[0].parent / "none")
+    mean = load_checkpoint(mean_of(folders[0], save("again", one, with_table)))
+    assert mean.network.endings.as_dict() == one.endings.as_dict()
+
+
 def test_different_phrases_cannot_be_averaged(save, config, capsys):
     with_head = replace(config, phrases=5, phrase_dim=3)
     one, other = random_network(with_head), random_network(with_head)

@@ -454,6 +454,18 @@ def test_run_from_before_a_config_field_resumes(world, whole, tmp_path):
     assert fit.main(command(world, run, "--resume", "--score-blur", "1")) == 2
 
 
+def test_run_from_before_endings_resumes_without(world, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("training.runs.initialization.learn_endings", lambda captions: {})
+        assert fit.main(command(world, run, "--epochs", "1", "--frozen-epochs", "0")) == 0
+    origin = json.loads((run / "origin.json").read_text())
+    del origin["without_endings"], origin["endings"]
+    (run / "origin.json").write_text(json.dumps(origin))
+    assert fit.main(command(world, run, "--resume", "--frozen-epochs", "0")) == 0
+    assert Captioner.load(run / "last").config.endings == 0
+
+
 @pytest.mark.parametrize("is_old", [False, True])
 def test_truncated_captions_are_taught_as_the_run_began(world, whole, tmp_path, monkeypatch, is_old):
     run, taught = tmp_path / "run", []

@@ -3,13 +3,14 @@
 ``build_constraints`` is the one place that knows them all: add a constraint here, and beam search applies it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from model.decoding.options import DecodingOptions
+from model.endings import Endings
 from model.english import LINKING_WORDS, NEVER_LAST
 from model.tokenizer import Words
 from model.vocabulary import Vocabulary
@@ -29,12 +30,26 @@ class Constraint(Protocol):
         """
 
 
-def build_constraints(vocabulary: Vocabulary, language: str, options: DecodingOptions) -> list[Constraint]:
-    """The constraints on captions in ``language``, an ISO 639 code; they concern English words alone."""
-    if language != "en" or vocabulary.tokens.kind != Words.kind:
+def build_constraints(
+    vocabulary: Vocabulary, language: str, options: DecodingOptions, endings: Endings | None = None
+) -> list[Constraint]:
+    """The constraints on captions made of words; characters and pieces have none.
+
+    Args:
+        vocabulary: of the captions.
+        language: an ISO 639 code; the lists of words concern English alone.
+        options: ``max_length`` must be set.
+        endings: learnt, in any language; None: the list ``NEVER_LAST``.
+    """
+    if vocabulary.tokens.kind != Words.kind:
         return []
-    constraints: list[Constraint] = [NoDanglingEnd(_ids(vocabulary, NEVER_LAST))]
-    if not options.allow_repeats:
+    if endings is None and language == "en":
+        endings = Endings({(index,): True for index in _ids(vocabulary, NEVER_LAST)})
+    constraints: list[Constraint] = []
+    if endings is not None:
+        assert options.max_length is not None  # set by Captioner.resolve
+        constraints.append(NoDanglingEnd(endings, options.max_length))
+    if language == "en" and not options.allow_repeats:
         constraints.append(NoRepeatedPair(_ids(vocabulary, LINKING_WORDS)))
     return constraints
 
@@ -58,27 +73,44 @@ class NoRepeatedPair:
         earlier = (history[:, :-1] == history[:, -1:]).nonzero().tolist()
         ids = history.tolist()
         pairs = [(row, ids[row][place], ids[row][place + 1]) for row, place in earlier]
-        banned = [(row, after) for row, word, after in pairs if not self._linking.issuperset((word, after))]
-        if not banned:
-            return log_probs
-        rows, words = (torch.tensor(part, device=log_probs.device) for part in zip(*banned, strict=True))
-        return log_probs.index_put((rows, words), log_probs.new_tensor(-torch.inf))
+        return _without(
+            log_probs,
+            [(row, after) for row, word, after in pairs if not self._linking.issuperset((word, after))],
+        )
 
 
 class NoDanglingEnd:
-    """No caption ends on a word that another must follow, such as "a"."""
+    """No caption ends on a word that another must follow, such as "a", nor is cut off after one."""
 
-    def __init__(self, dangling: frozenset[int]) -> None:
-        """``dangling``: ids that no caption ends on."""
-        self._dangling = sorted(dangling)
+    def __init__(self, endings: Endings, max_length: int) -> None:
+        """``max_length``: words of the longest caption."""
+        self._endings = endings
+        self._max_length = max_length
 
     def __call__(self, log_probs: Tensor, history: Tensor) -> Tensor:
-        dangling = torch.tensor(self._dangling, dtype=history.dtype, device=history.device)
-        is_banned = torch.zeros_like(log_probs, dtype=torch.bool)
-        is_banned[:, Vocabulary.end_id] = torch.isin(history[:, -1], dangling)
-        return log_probs.masked_fill(is_banned, -torch.inf)
+        captions = history[:, 1:].tolist()
+        is_last = history.shape[1] == self._max_length  # the start token is one of them
+        banned = [
+            (row, word)
+            for row, ids in enumerate(captions)
+            for word in (
+                *[Vocabulary.end_id] * self._endings.dangles(ids),
+                *(self._endings.dangling_after(ids) if is_last else ()),
+            )
+        ]
+        allowed = _without(log_probs, banned)
+        # Where nothing else could follow, a dangling caption is better than none.
+        return torch.where(allowed.isneginf().all(dim=1, keepdim=True), log_probs, allowed)
 
 
 def _ids(vocabulary: Vocabulary, words: Collection[str]) -> frozenset[int]:
     """The ids of those words that the vocabulary has."""
     return frozenset(vocabulary.encode(sorted(words))) - {vocabulary.unk_id}
+
+
+def _without(log_probs: Tensor, banned: Sequence[tuple[int, int]]) -> Tensor:
+    """Log-probabilities with -inf for each banned word of a row."""
+    if not banned:
+        return log_probs
+    rows, words = (torch.tensor(part, device=log_probs.device) for part in zip(*banned, strict=True))
+    return log_probs.index_put((rows, words), log_probs.new_tensor(-torch.inf))

@@ -13,7 +13,7 @@ from model import Captioner, DecodingOptions, ModelConfig, NonFiniteError, Optio
 from model.checkpoint import MANIFEST
 from model.decoder import Decoder
 from model.files import locked, sha256_file, sha256_repr, write_whole
-from training.comparison.results import RESULT, RUNS, ends_after_truncation, keep_settings, read_results
+from training.comparison.results import RESULT, RUNS, earlier_options, keep_settings, read_results
 from training.comparison.table import COMPARISON, as_markdown, compare
 from training.data.caption_files import CaptionedPhoto
 from training.data.dataset import load_photos, pair_sources
@@ -133,7 +133,7 @@ class Experiment:
             "precision": run.precision,
             "photographs": [photo.path.name for photo in self._photos],
             "min_count": run.min_count,
-            "end_after_truncation": ends_after_truncation(self._folder),
+            **earlier_options(self._folder),
             "training_captions_sha256": _captions_sha256(trained_on),
             "captions_sha256": _captions_sha256(self._photos),
             "instances_sha256": sha256_file(options.instances) if options.instances else None,
@@ -167,8 +167,8 @@ class Experiment:
             resume=(folder / STATE).exists(),
             features=self._folder / FEATURES,
             validate_every=self._recipe.epochs,
-            end_after_truncation=ends_after_truncation(self._folder),
             name=f"{kind} attention, seed {seed}",
+            **earlier_options(self._folder),
         )
 
     def _score(self, kind: str, seed: int) -> dict[str, Any]:

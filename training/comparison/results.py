@@ -7,7 +7,7 @@ from typing import Any
 
 from model import DecodingOptions, OptionsError
 from model.files import write_whole
-from training.engine.config import REMOVED_OPTIONS, TrainConfig, network_defaults
+from training.engine.config import EARLIER_RUNS, REMOVED_OPTIONS, TrainConfig, network_defaults
 from training.errors import DataError
 
 RESULT, SETTINGS = "result.json", "settings.json"
@@ -43,7 +43,7 @@ def _with_defaults(before: dict[str, Any], settings: dict[str, Any]) -> dict[str
         "recipe": {name: recipe[name] for name in settings["recipe"]},
         "decoding": asdict(DecodingOptions()),
     }
-    filled: dict[str, Any] = {"end_after_truncation": True} | before
+    filled: dict[str, Any] = EARLIER_RUNS | before
     for name, values in defaults.items():
         record = before.get(name)
         known = record.items() if isinstance(record, dict) else ()
@@ -53,16 +53,17 @@ def _with_defaults(before: dict[str, Any], settings: dict[str, Any]) -> dict[str
     return filled
 
 
-def ends_after_truncation(folder: Path) -> bool:
-    """``RunOptions.end_after_truncation`` of every run in the folder; of a new experiment False.
+def earlier_options(folder: Path) -> dict[str, Any]:
+    """The fields in ``EARLIER_RUNS`` of every run in the folder; of a new experiment none of them applies.
 
     Raises:
         DataError: the settings in the folder are damaged.
     """
     path = folder / SETTINGS
-    return path.exists() and bool(
-        read_record(path, "choose another --output").get("end_after_truncation", True)
-    )
+    if not path.exists():
+        return dict.fromkeys(EARLIER_RUNS, False)
+    settings = read_record(path, "choose another --output")
+    return {name: bool(settings.get(name, value)) for name, value in EARLIER_RUNS.items()}
 
 
 def read_results(folder: Path, photos: int) -> list[dict[str, Any]]:

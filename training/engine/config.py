@@ -18,6 +18,9 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 # Removed options, each with the value that is now the only behaviour.
 REMOVED_OPTIONS = {"doubly_stochastic_target": "1", "self_critical_encoder_learning_rate": 0.0}
 
+# What runs of earlier versions had, by the field of RunOptions.
+EARLIER_RUNS = {"end_after_truncation": True, "without_endings": True}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -69,6 +72,7 @@ class RunOptions:
     output: Path  # folder to write
     features: Path | None = None  # cache of the frozen encoder's features; None: no cache
     end_after_truncation: bool = False  # as in runs of earlier versions, see ``encode_captions``
+    without_endings: bool = False  # as in runs of earlier versions, see ``learn_endings``
     skip_problems: bool = option(
         False, "train without the photos that python -m training.check reports, instead of stopping"
     )

@@ -16,6 +16,13 @@ from model.tokenizer import Pieces
 from training.runs.initialization import FREE
 from training.runs.run_directory import RunDirectory
 
+# What cannot be averaged and must be equal, by its name in the network.
+TABLES = {
+    "phrases.ids": "phrases; average first and train phrases afterwards",
+    "endings.phrases": "endings, which were learnt from other captions",
+    "endings.dangling": "endings, which were learnt from other captions",
+}
+
 
 def average(folders: Sequence[Path], shares: Sequence[float], output: Path) -> None:
     """Write the weighted average of the checkpoints in ``folders``.
@@ -45,7 +52,7 @@ def average(folders: Sequence[Path], shares: Sequence[float], output: Path) -> N
     total = sum(shares)
     with torch.no_grad():
         for name, value in states[0].items():
-            if value.is_floating_point():  # the others are counters and the ids of phrases
+            if value.is_floating_point():  # the others are counters, and tables that are equal
                 columns = zip(states, shares, strict=True)
                 value.copy_(sum(state[name] * (share / total) for state, share in columns))
     info = replace(
@@ -65,8 +72,12 @@ def _differences(first: Checkpoint, other: Checkpoint) -> str:
     known, weights = first.network.state_dict(), other.network.state_dict()
     if not names and any(known[name].shape != value.shape for name, value in weights.items()):
         names.append("image_size, with weights for each location of the grid")
-    if not names and "phrases.ids" in known and not torch.equal(known["phrases.ids"], weights["phrases.ids"]):
-        names.append("phrases; average first and train phrases afterwards")
+    if not names:
+        names += [
+            advice
+            for name, advice in TABLES.items()
+            if name in known and not torch.equal(known[name], weights[name])
+        ]
     return ", ".join(names)
 
 

@@ -14,11 +14,12 @@ from model.captioner import check_device
 from model.checkpoint import Checkpoint, load_checkpoint
 from model.network import CaptionNetwork
 from model.options import flag
-from model.tokenizer import advise_tokens
+from model.tokenizer import Words, advise_tokens
 from model.vocabulary import SPECIALS, Vocabulary
 from training.engine import distributed
 from training.engine.config import RunOptions
 from training.errors import DataError
+from training.runs.endings import learn_endings
 
 # Fields that may differ between captioners whose weights mean the same.
 FREE = ("language", "dropout", "score_blur", "image_size")
@@ -63,8 +64,11 @@ class Initialization:
             encoder.load_pretrained(None if source == "published" else Path(source))
             self._pretrained = encoder.state_dict()
 
-    def build(self, captions: Captions, seed: int) -> InitialModel:
+    def build(self, captions: Captions, seed: int, *, without_endings: bool = False) -> InitialModel:
         """Build the network for the vocabulary of ``captions``; ``seed`` draws its new weights.
+
+        With a new vocabulary of words, the phrases that captions end on are learnt, unless
+        ``without_endings``.
 
         Raises:
             DataError: no word is frequent enough.
@@ -72,16 +76,24 @@ class Initialization:
         is_advised = self._config.tokens == "words" and distributed.is_main_process()
         if is_advised and (advice := advise_tokens(captions)):
             print(advice, file=sys.stderr)
-        return self._fine_tuned(self._start, captions, seed) if self._start else self._new(captions, seed)
+        if self._start:
+            return self._fine_tuned(self._start, captions, seed)
+        return self._new(captions, seed, without_endings)
 
-    def _new(self, captions: Captions, seed: int) -> InitialModel:
+    def _new(self, captions: Captions, seed: int, without_endings: bool) -> InitialModel:
         vocabulary = Vocabulary.build(captions, min_count=self._min_count, tokens=self._config.tokens)
         if not vocabulary.words:
             raise DataError(f"No word occurs {self._min_count} times; choose a smaller --min-count.")
         longest = vocabulary.caption_length(captions)
-        config = replace(self._config, vocabulary_size=len(vocabulary), caption_length=longest)
+        has_endings = isinstance(vocabulary.tokens, Words) and not without_endings
+        endings = learn_endings([vocabulary.encode(words) for words in captions]) if has_endings else {}
+        config = replace(
+            self._config, vocabulary_size=len(vocabulary), caption_length=longest, endings=len(endings)
+        )
         torch.manual_seed(seed)
         network = CaptionNetwork(config)
+        if network.endings:
+            network.endings.fill(endings)
         if self._pretrained:
             network.encoder.load_state_dict(self._pretrained)
         with torch.no_grad():

@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -29,7 +30,7 @@ from training.data.caption_files import CaptionedPhoto
 from training.data.features import FeatureDataset, cached_features
 from training.engine import distributed
 from training.engine.cider_reward import CiderReward
-from training.engine.config import RunOptions, TrainConfig
+from training.engine.config import EARLIER_RUNS, RunOptions, TrainConfig
 from training.engine.objective import Phase
 from training.engine.trainer import StepMetrics, Trainer, interrupts_deferred
 from training.errors import DataError, DivergedError, TrainingError
@@ -69,7 +70,6 @@ class Run:
         Raises:
             DataError, OptionsError: the photos or an option cannot be used.
         """
-        self._options = options
         self._recipe = recipe
         self._directory = RunDirectory(options.output)
         self._train = [photo for photo in photos if photo.split in ("train", "restval")]
@@ -85,14 +85,15 @@ class Run:
                 f"{distributed.world_size()} processes x --accumulate {options.accumulate} split a step into "
                 f"{self._parts} batches; --batch-size and the training photos must be at least as many."
             )
-        # A run that an earlier version started has no such field, and goes on as it began.
-        self._end_after_truncation: bool = (
-            self._directory.read_origin().get("end_after_truncation", True)
-            if options.resume
-            else options.end_after_truncation
-        )
+        # A run that an earlier version started has no such fields, and goes on as it began.
+        if options.resume:
+            begun = EARLIER_RUNS | self._directory.read_origin()
+            options = replace(options, **{name: begun[name] for name in EARLIER_RUNS})
+        self._options = options
         texts = [words for photo in self._train for words in photo.captions]
-        network, self._config, self._vocabulary = initialization.build(texts, recipe.seed)
+        network, self._config, self._vocabulary = initialization.build(
+            texts, recipe.seed, without_endings=options.without_endings
+        )
         self._trainer = Trainer(
             network.to(options.device),
             recipe,
@@ -109,7 +110,10 @@ class Run:
     def _references(self) -> Iterator[list[list[int]]]:
         for photo in self._train:
             yield encode_captions(
-                photo, self._vocabulary, is_mirrored=False, end_after_truncation=self._end_after_truncation
+                photo,
+                self._vocabulary,
+                is_mirrored=False,
+                end_after_truncation=self._options.end_after_truncation,
             )
 
     def _sampler(self, *, epoch: int, skip: int = 0) -> EpochSampler:
@@ -126,7 +130,7 @@ class Run:
             "seed": self._recipe.seed,
             "photographs": len(self._train),
             "steps_per_epoch": len(self._sampler(epoch=0)),  # depends on the number of processes
-            "end_after_truncation": self._end_after_truncation,
+            **{name: getattr(self._options, name) for name in EARLIER_RUNS},
             "captions_sha256": sha256_repr((texts, self._vocabulary.words)),
             "val_sha256": sha256_repr(val),
         }
@@ -246,7 +250,10 @@ class Run:
         # Not in the self-critical phase, which overfits without augmentation.
         if self._options.features is None or phase is not Phase.FROZEN:
             return PhotoDataset(
-                self._train, self._vocabulary, self._config, end_after_truncation=self._end_after_truncation
+                self._train,
+                self._vocabulary,
+                self._config,
+                end_after_truncation=self._options.end_after_truncation,
             )
         encoder = self._trainer.network.encoder
         with self._trainer.autocast():
@@ -255,7 +262,7 @@ class Run:
             distributed.barrier()
             features = cached_features(self._options.features, encoder, self._config, self._train)
         return FeatureDataset(
-            self._train, self._vocabulary, features, end_after_truncation=self._end_after_truncation
+            self._train, self._vocabulary, features, end_after_truncation=self._options.end_after_truncation
         )
 
     def _captioner(self) -> Captioner:

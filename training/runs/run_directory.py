@@ -9,7 +9,7 @@ from typing import Any
 from model.checkpoint import MANIFEST
 from model.errors import OutputFolderError
 from model.files import locked, write_whole
-from training.engine.config import network_defaults
+from training.engine.config import EARLIER_RUNS, network_defaults
 from training.engine.distributed import is_main_process
 from training.errors import TrainingError
 from training.reporting.epoch_log import LOG, read_log
@@ -81,7 +81,7 @@ class RunDirectory:
             TrainingError: there is no run, or it was started with something else.
         """
         # Fields that are newer than the run had these values.
-        before = network_defaults(origin) | {"end_after_truncation": True} | self.read_origin()
+        before = network_defaults(origin) | EARLIER_RUNS | self.read_origin()
         changed = [name for name, value in origin.items() if before.get(name) != value]
         if changed:
             raise TrainingError(
