@@ -25,6 +25,7 @@ from torch import nn
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.errors import CheckpointError
+from model.evidence import WordDetector
 from model.files import replacing, sha256_bytes, sha256_file, temporary_path, write_temporary
 from model.network import CaptionNetwork, GridLayers
 from model.phrases import PhraseHead
@@ -223,6 +224,8 @@ def _check_size(folder: Path, config: ModelConfig) -> None:
             parts.append(GridLayers(config, rows=1, columns=1))
         if config.phrases:
             parts.append(PhraseHead(1, config.phrases, config.phrase_dim))
+        if config.evidence:
+            parts.append(WordDetector(1, config.evidence, config.evidence_dim))
     needed = sum(2 * value.numel() for part in parts for value in part.parameters())  # bytes, half precision
     stored = (folder / WEIGHTS).stat().st_size
     if needed > stored:

@@ -66,6 +66,8 @@ class ModelConfig:
     )
     phrases: int = option(0, low=0, high=MAX_SIZE)  # P, of the phrase head training.phrases adds; 0: none
     phrase_dim: int = option(512, low=1, high=MAX_SIZE)  # hidden dimension of the phrase head
+    evidence: int = option(0, low=0, high=MAX_SIZE)  # W, of the detector training.evidence adds; 0: none
+    evidence_dim: int = option(256, low=1, high=MAX_SIZE)  # width of its hidden layers
     endings: int = option(0, low=0, high=MAX_SIZE)  # rows of the table learnt with the vocabulary; 0: none
     dropout: float = option(0.4, "dropout on the word embedding and the deep output", low=0, below=1)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from model.attention import AttentionMaps, Memory, Query, Sizes, build_attention
 from model.config import ModelConfig
+from model.evidence import Evidence, EvidenceGate
 
 States = tuple[Tensor, Tensor]  # hidden and cell, (N, H) each
 
@@ -125,11 +126,19 @@ class Decoder(nn.Module):
         self.state_to_output = nn.Linear(h, e)
         self.context_to_output = nn.Linear(d, e, bias=False)
         self.output = nn.Linear(e, config.vocabulary_size)
+        self.evidence_gate = EvidenceGate(h, d) if config.evidence else None
         self.dropout = nn.Dropout(config.dropout)
 
-    def prepare(self, annotations: Tensor) -> Memory:
-        """Annotations (N, L, D) with what the attention computes from them once, for all words."""
-        return Memory(annotations, self.attention.prepare(annotations), draw_seed=None)
+    def prepare(self, annotations: Tensor, *, evidence: Tensor | None = None) -> Memory:
+        """Annotations (N, L, D) with what the attention computes from them once, for all words.
+
+        ``evidence``: (N, V), of every word; None: of a network without.
+        """
+        memory = Memory(annotations, self.attention.prepare(annotations), draw_seed=None)
+        if self.evidence_gate is None or evidence is None:
+            return memory
+        image = self.evidence_gate.image(annotations.mean(dim=1))
+        return memory._replace(evidence=Evidence(evidence, image))
 
     def initial_state(self, memory: Memory) -> DecoderState:
         """The state before the first word, from the mean annotation (section 3.1.2)."""
@@ -142,7 +151,7 @@ class Decoder(nn.Module):
         Attention (eqs. 4 and 5) and gate (section 4.2.1) use the state before the word, h_(t-1), attention
         the word too if ``query`` says so; the recurrent cell (eqs. 1 to 3) then reads the word and the
         gated context; the deep output (eq. 7) sums word, state and context, with a tanh before the last
-        layer as in the authors' code.
+        layer as in the authors' code. The image's evidence of words is added to the logits.
         """
         word = self.dropout(self.embedding(words))  # (N, E)
         vector = torch.cat((state.hidden, word), dim=1) if self.word_in_query else state.hidden
@@ -152,6 +161,8 @@ class Decoder(nn.Module):
         hidden, cell = self.recurrent(torch.cat((word, context), dim=1), (state.hidden, state.cell))
         joined = word + self.state_to_output(hidden) + self.context_to_output(context)  # (N, E)
         logits = self.output(self.dropout(torch.tanh(joined)))  # (N, V)
+        if self.evidence_gate is not None and memory.evidence is not None:
+            logits = logits + self.evidence_gate(hidden, memory.evidence)
         return StepOutput(logits, maps._replace(beta=beta), DecoderState(hidden, cell, state.position + 1))
 
     def _gated(self, context: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -10,6 +10,7 @@ from model.config import ModelConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
 from model.endings import EndingTable
+from model.evidence import WordDetector
 from model.phrases import PhraseHead
 
 # Finished captions leave the batch in multiples of so many rows: a CPU prepares each new size of a matrix
@@ -40,6 +41,9 @@ class CaptionNetwork(nn.Module):
         self.phrases: PhraseHead | None = None
         if config.phrases:
             self.phrases = PhraseHead(self.encoder.feature_shape[1], config.phrases, config.phrase_dim)
+        self.evidence: WordDetector | None = None
+        if config.evidence:
+            self.evidence = WordDetector(self.encoder.feature_shape[1], config.evidence, config.evidence_dim)
         self.endings = EndingTable(config.endings) if config.endings else None
 
     def encode(self, images: Tensor) -> Memory:
@@ -48,7 +52,10 @@ class CaptionNetwork(nn.Module):
 
     def encode_features(self, features: Tensor) -> Memory:
         """The encoder's features of B images as the decoder's memory, one row an image."""
-        return self.decoder.prepare(self.grid_layers(self.project(features)))
+        annotations = self.grid_layers(self.project(features))
+        words = self.decoder.output.out_features
+        evidence = self.evidence.evidence(features, words) if self.evidence else None
+        return self.decoder.prepare(annotations, evidence=evidence)
 
     def teacher_force(self, memory: Memory, captions: Tensor, lengths: Tensor) -> TeacherForced:
         """Teacher forcing: each step is fed the true previous word, whatever the network predicted.

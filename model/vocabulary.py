@@ -107,9 +107,9 @@ class Vocabulary:
         return min(lengths[(99 * len(lengths) - 1) // 100], MAX_TOKENS)
 
 
-def count_ngrams(ids: Sequence[int]) -> Counter[Ngram]:
-    """The number of occurrences of each n-gram in a caption, for n from 1 to ``MAX_NGRAM``."""
-    return Counter(tuple(ids[at : at + n]) for n in range(1, MAX_NGRAM + 1) for at in range(len(ids) - n + 1))
+def count_ngrams(ids: Sequence[int], longest: int = MAX_NGRAM) -> Counter[Ngram]:
+    """The number of occurrences of each n-gram in a caption, for n from 1 to ``longest``."""
+    return Counter(tuple(ids[at : at + n]) for n in range(1, longest + 1) for at in range(len(ids) - n + 1))
 
 
 def _frequent(captions: Iterable[Sequence[str]], min_count: int) -> list[str]:

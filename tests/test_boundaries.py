@@ -15,17 +15,8 @@ PACKAGES = ("model", "training", "service", "benchmarks")
 # The rooms of model, modules or packages: each may import those before it.
 MODEL = (
     *("errors", "files", "options", "english", "config", "caption", "tokenizer", "vocabulary", "preprocess"),
-    *(
-        "encoder",
-        "attention",
-        "decoder",
-        "phrases",
-        "endings",
-        "network",
-        "checkpoint",
-        "decoding",
-        "captioner",
-    ),
+    *("encoder", "evidence", "attention", "decoder", "phrases", "endings", "network", "checkpoint"),
+    *("decoding", "captioner"),
 )
 TRAINING_BASIS = {"model", "training.errors"}
 SERVICE_BASIS = {"model", "service.errors"}
@@ -49,8 +40,8 @@ MAY_IMPORT = {
     "benchmarks": set(PACKAGES),
 }
 COMMANDS = {
-    *(f"training.{name}" for name in ("fit", "evaluate", "grounding", "compare", "phrases", "average")),
-    *("training.check", "training.shapes", "service.batch", "service.doctor"),
+    *(f"training.{name}" for name in ("fit", "evaluate", "grounding", "compare", "phrases", "evidence")),
+    *("training.average", "training.check", "training.shapes", "service.batch", "service.doctor"),
 }
 # Libraries that only these modules import.
 ONLY_IN = {

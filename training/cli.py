@@ -1,16 +1,21 @@
 """Groups of command-line options that several commands share, made from the fields of the configurations."""
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from model import DecodingOptions, ModelConfig
 from model.attention import ATTENTION_KINDS
+from model.checkpoint import MANIFEST
+from model.command import run_command
 from model.encoder import encoder_names
 from model.options import add_arguments, flag, given
 from training.data.caption_files import FORMAT_NAMES
 from training.engine.config import FINE_TUNING_MIN_COUNT, REMOVED_OPTIONS, RunOptions, TrainConfig
+from training.runs.heads import HeadOptions
+
+Head = TypeVar("Head", bound=HeadOptions)
 
 DATA = ("skip_problems", "min_count", "encoder_weights")
 RUN = ("start_from", "resume", "save_minutes", "validate_every", "name", "licence", "trained_on")
@@ -114,6 +119,37 @@ def chosen_recipe(chosen: argparse.Namespace, **defaults: Any) -> TrainConfig:
 def add_hardware_options(parser: argparse.ArgumentParser) -> None:
     """What the training runs on."""
     add_arguments(parser.add_argument_group("hardware"), RunOptions, HARDWARE)
+
+
+def add_head_options(parser: argparse.ArgumentParser, kind: type[HeadOptions]) -> None:
+    """Data, captioner and output of a command that trains a head, and the other options of ``kind``."""
+    add_set_options(parser.add_argument_group("data"))
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, metavar="DIR", help="captioner to add it to")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    add_arguments(parser, kind)
+
+
+def run_head_command(
+    prog: str, chosen: argparse.Namespace, kind: type[Head], add_head: Callable[[Head], None]
+) -> int:
+    """Run a command with ``add_head_options``, whose body is ``add_head``; the exit status."""
+
+    def body() -> None:
+        options = kind(
+            checkpoint=chosen.checkpoint,
+            captions=tuple(chosen.captions),
+            images=tuple(chosen.images),
+            output=chosen.output,
+            **given(kind, vars(chosen)),
+        )
+        add_head(options)
+
+    def interrupted() -> str:
+        is_written = (chosen.output / MANIFEST).exists()
+        return f"stopped; {f'{chosen.output} is written' if is_written else 'nothing was written'}"
+
+    return run_command(prog, body, interrupted=interrupted)
 
 
 def add_captioner_options(parser: argparse.ArgumentParser) -> None:

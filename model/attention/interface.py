@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from model.evidence import Evidence
+
 
 class Sizes(NamedTuple):
     """The sizes a mechanism is built for."""
@@ -44,12 +46,14 @@ class Memory(NamedTuple):
     annotations: Tensor  # (N, L, D)
     prepared: tuple[Tensor, ...]  # what the mechanism computed from them once; (N, ...) each
     draw_seed: int | None  # seed for hard attention to sample its locations; None: the most likely ones
+    evidence: Evidence | None = None  # of words, which no mechanism uses; None: the network has none
 
     def select(self, rows: Tensor | slice) -> Self:
         """The memory of some of the rows; an index may repeat, as for five captions of an image."""
         return self._replace(
             annotations=self.annotations[rows],
             prepared=tuple(tensor[rows] for tensor in self.prepared),
+            evidence=None if self.evidence is None else self.evidence.select(rows),
         )
 
 

@@ -83,6 +83,8 @@ class Trainer:
         self._frozen_steps = config.frozen_epochs * steps_per_epoch
         self._total_steps = config.epochs * steps_per_epoch
         self._self_critical_start = (config.epochs - config.self_critical_epochs) * steps_per_epoch
+        if network.evidence:
+            network.evidence.requires_grad_(False)  # captions do not train it, see WordDetector.evidence
         decoder = [value for name, value in network.named_parameters() if not name.startswith("encoder.")]
         groups: list[dict[str, Any]] = [{"params": decoder}, {"params": network.encoder.parameters()}]
         self._optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay)

@@ -19,6 +19,7 @@ from training.runs.run_directory import RunDirectory
 # What cannot be averaged and must be equal, by its name in the network.
 TABLES = {
     "phrases.ids": "phrases; average first and train phrases afterwards",
+    "evidence.ids": "words with evidence; average first and run training.evidence afterwards",
     "endings.phrases": "endings, which were learnt from other captions",
     "endings.dangling": "endings, which were learnt from other captions",
 }

@@ -4,51 +4,45 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from model import Captioner, DecodingOptions, ModelConfig
-from model.captioner import check_device
-from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from model.checkpoint import Checkpoint, save_checkpoint
 from model.network import CaptionNetwork
-from model.options import check_options, option
+from model.options import option
 from model.phrases import PhraseHead
 from model.preprocess import Preprocess
-from model.vocabulary import Ngram, Vocabulary, count_ngrams
+from model.vocabulary import MAX_NGRAM, Ngram, Vocabulary, count_ngrams
 from training.data.batches import encode_captions
 from training.data.caption_files import CaptionedPhoto
-from training.data.dataset import load_photos, pair_sources
 from training.data.features import encoded_pairs
-from training.engine.config import MAX_SEED
 from training.errors import DataError
 from training.evaluation.evaluator import Evaluation
+from training.runs.heads import (
+    BATCH_SIZE,
+    FEATURE_DROPOUT,
+    HIDDEN_DROPOUT,
+    MIN_STD,
+    MIN_STEPS,
+    HeadOptions,
+    fold_normalization,
+    gather,
+    load_head_photos,
+    load_start,
+    mean_share,
+    minimize,
+)
 from training.runs.initialization import checked, take_weights
-from training.runs.run_directory import RunDirectory
-
-BATCH_SIZE = 128  # photos
-LEARNING_RATE = 1e-3  # peak, of AdamW
-WEIGHT_DECAY = 0.05
-FEATURE_DROPOUT, HIDDEN_DROPOUT = 0.3, 0.2
-MIN_STEPS = 300  # however few the photos are
-MIN_STD = 1e-3  # of a feature over photos, so that constant features are not amplified
 
 References = Sequence[Sequence[int]]  # captions of a photo, as ids
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhraseOptions:
-    """Which captioner gets a phrase head, from which data, how, and where it is written."""
+class PhraseOptions(HeadOptions):
+    """How a phrase head is trained."""
 
-    checkpoint: Path
-    captions: tuple[Path, ...]  # files in any format of training/data/caption_files.py
-    images: tuple[Path, ...]  # for each, the folder of its photos
-    output: Path
-    skip_problems: bool = option(
-        False, "leave out the photos that python -m training.check reports, instead of stopping"
-    )
     min_count: int = option(
         20,
         "phrases in the captions of fewer training photos are left out; choose less for a small set",
@@ -64,27 +58,23 @@ class PhraseOptions:
         "may be better (Touvron et al. 2019, arXiv 1906.06423)",
         kind=int,
     )
-    seed: int = option(0, "random seed", low=0, high=MAX_SEED)
-    precision: str = option("fp32", "precision of the encoder", choices=("fp32", "bf16"))
-    device: str = option("cpu", "torch device")
-
-    def __post_init__(self) -> None:
-        """Raise OptionsError, naming the option, for a value outside its limits."""
-        check_options(self, flags=True)
 
 
 class PhraseTable:
-    """The phrases that the head predicts."""
+    """The phrases that a head predicts."""
 
-    def __init__(self, captions: Sequence[References], *, min_count: int) -> None:
+    def __init__(self, captions: Sequence[References], *, min_count: int, max_words: int = MAX_NGRAM) -> None:
         """Collect the phrases in the ``captions`` (see ``encode_captions``) of at least ``min_count`` photos.
+
+        ``max_words``: of a phrase.
 
         Raises:
             DataError: there is no such phrase.
         """
+        self._max_words = max_words
         used: Counter[Ngram] = Counter()
         for references in captions:
-            used.update({ngram for ids in references for ngram in _known_ngrams(ids)})
+            used.update({ngram for ids in references for ngram in self._ngrams(ids)})
         self.phrases = [ngram for ngram, count in used.most_common() if count >= min_count]
         if not self.phrases:
             raise DataError(
@@ -96,7 +86,7 @@ class PhraseTable:
     def shares(self, references: References) -> Tensor:
         """Share of a photo's captions that contain each phrase, a sparse vector (P,)."""
         used = Counter(
-            self._index[ngram] for ids in references for ngram in _known_ngrams(ids) if ngram in self._index
+            self._index[ngram] for ids in references for ngram in self._ngrams(ids) if ngram in self._index
         )
         indices = torch.tensor([list(used)], dtype=torch.long)
         values = torch.tensor(list(used.values()), dtype=torch.float32) / len(references)
@@ -108,10 +98,10 @@ class PhraseTable:
             row[: len(ngram)] = torch.tensor(ngram)
         head.idf.copy_(torch.tensor(self.idf))
 
-
-def _known_ngrams(ids: Sequence[int]) -> Iterator[Ngram]:
-    """The distinct n-grams of a caption without unknown words."""
-    return (ngram for ngram in count_ngrams(ids) if Vocabulary.unk_id not in ngram)
+    def _ngrams(self, ids: Sequence[int]) -> Iterator[Ngram]:
+        """The distinct n-grams of a caption without unknown words."""
+        ngrams = count_ngrams(ids, self._max_words)
+        return (ngram for ngram in ngrams if Vocabulary.unk_id not in ngram)
 
 
 def train_phrase_head(
@@ -135,8 +125,7 @@ def train_phrase_head(
     shares = [
         (table.shares(plain), table.shares(mirrored)) for plain, mirrored in zip(*captions, strict=True)
     ]
-    device_type = torch.device(options.device).type
-    with torch.autocast(device_type, torch.bfloat16, enabled=options.precision == "bf16"):
+    with options.autocast():
         pairs = encoded_pairs(network.encoder, Preprocess(config), photos)
         pooled = torch.cat([features.float().mean(dim=2) for features in pairs])  # (N, 2, F)
     _fit_head(network.phrases, pooled, shares, options.epochs)
@@ -173,38 +162,19 @@ def _fit_head(head: PhraseHead, pooled: Tensor, shares: Sequence[tuple[Tensor, T
     device = head.idf.device
     mean = pooled.mean(dim=(0, 1))
     std = pooled.std(dim=(0, 1)).clamp_min(MIN_STD)
-    _initialize_to_mean(head, shares)
-    epochs = max(epochs, math.ceil(MIN_STEPS / math.ceil(len(pooled) / BATCH_SIZE)))
-    batches = [batch for _ in range(epochs) for batch in torch.split(torch.randperm(len(pooled)), BATCH_SIZE)]
-    optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=len(batches) + 1, pct_start=0.1
-    )
-    for batch in tqdm(batches, desc="training phrase head", unit="step"):
-        mirrored = torch.randint(2, (len(batch),))
+    with torch.no_grad():  # from the mean shares, so that they need not be learned
+        head.output.bias.copy_(torch.logit(mean_share(shares), eps=1e-5))
+        head.output.weight *= 0.3
+
+    def loss_of(batch: Tensor, mirrored: Tensor) -> Tensor:
         features = ((pooled[batch, mirrored] - mean) / std).to(device)
-        pairs = zip(batch.tolist(), mirrored.tolist(), strict=True)
-        targets = torch.stack([shares[one][side] for one, side in pairs]).to_dense().to(device)
+        targets = gather(shares, batch, mirrored).to(device)
         logits = head.logits(nn.functional.dropout(features, FEATURE_DROPOUT), HIDDEN_DROPOUT)
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        loss = (losses * head.idf**2).sum(dim=1).mean()  # as PhraseScorer weighs what is predicted
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        head.hidden.weight.div_(std.to(device))
-        head.hidden.bias.sub_(head.hidden.weight @ mean.to(device))
+        return (losses * head.idf**2).sum(dim=1).mean()  # as PhraseScorer weighs what is predicted
 
-
-def _initialize_to_mean(head: PhraseHead, shares: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Start from the mean shares over all photos, so that they need not be learned."""
-    total = torch.zeros(len(head.idf))
-    for plain, _ in shares:
-        total += plain
-    with torch.no_grad():
-        head.output.bias.copy_(torch.logit(total / len(shares), eps=1e-5))
-        head.output.weight *= 0.3
+    minimize(loss_of, head.parameters(), len(pooled), epochs, desc="training phrase head")
+    fold_normalization(head.hidden, mean, std)
 
 
 def add_phrases(options: PhraseOptions) -> None:
@@ -213,16 +183,9 @@ def add_phrases(options: PhraseOptions) -> None:
     Raises:
         CaptioningError: an option, the checkpoint or the data cannot be used.
     """
-    check_device(options.device)
-    RunDirectory(options.output).check(resume=False)
-    sources = pair_sources(options.captions, options.images)
-    start = load_checkpoint(options.checkpoint)
+    start = load_start(options)
     _with_head(start, 1, options)  # refuses an impossible network before the photos are read
-    photos = load_photos(sources, check="decode", skip_problems=options.skip_problems)
-    train = [photo for photo in photos if photo.split in ("train", "restval")]
-    val = [photo for photo in photos if photo.split == "val"]
-    if not train:
-        raise DataError("The split train has no captioned photos; training needs some.")
+    train, val = load_head_photos(options)
     trained = train_phrase_head(start, train, options)
     save_checkpoint(options.output, trained.network, trained.config, trained.vocabulary, trained.info)
     print(f"{options.output}: {trained.config.phrases} phrases, from {len(train)} training photos")
