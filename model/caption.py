@@ -6,6 +6,7 @@ from typing import Any
 # Five decimals of a weight are finer than a level of an 8-bit overlay, and half the bytes of all decimals.
 ATTENTION_DECIMALS = 5
 LOG_PROB_DECIMALS = 4
+SUPPORT_DECIMALS = 2
 
 Map = tuple[tuple[float, ...], ...]  # rows x columns of weights, never negative, summing to 1
 
@@ -31,6 +32,7 @@ class Word:
     log_prob: float  # natural logarithm of p(word | image, previous words), <= 0
     beta: float | None  # gate on the context, in (0, 1): how much the word depends on the image
     attention: Map | None
+    support: float | None = None  # evidence of the word in the image: change of its log-odds, in nats
     heads: tuple[Map, ...] | None = None  # of multi-head attention; ``attention`` is their mean
     sentinel: float | None = None  # share of the attention on the visual sentinel, not the image, 0 to 1
     chosen: tuple[int, int] | None = None  # of hard attention: row and column of the one cell used
@@ -41,6 +43,7 @@ class Word:
             "word": self.word,
             "log_prob": round(self.log_prob, LOG_PROB_DECIMALS),
             "beta": None if self.beta is None else round(self.beta, LOG_PROB_DECIMALS),
+            "support": None if self.support is None else round(self.support, SUPPORT_DECIMALS),
         }
         if self.sentinel is not None:
             record["sentinel"] = round(self.sentinel, LOG_PROB_DECIMALS)

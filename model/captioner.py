@@ -56,6 +56,7 @@ class Captioner:
         self._grid = self._preprocess.grid(network.encoder.rows, network.encoder.columns)
         self._phrases = PhraseScorer(network.phrases) if network.phrases else None
         self._endings = Endings(network.endings.as_dict()) if network.endings else None
+        self._detected = frozenset(network.evidence.ids.tolist()) if network.evidence else frozenset[int]()
         self._device = next(network.parameters()).device
 
     @classmethod
@@ -123,7 +124,10 @@ class Captioner:
             constraints=build_constraints(self.vocabulary, self.config.language, options, self._endings),
             scorer=self._scorer(encoded.features, options.phrase_weight),
         )
-        return [[self._as_caption(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        return [
+            [self._as_caption(hypothesis, encoded.memory, image) for hypothesis in hypotheses]
+            for image, hypotheses in enumerate(found)
+        ]
 
     def resolve(self, options: DecodingOptions) -> DecodingOptions:
         """The options, with the model's own maximum length where they set none."""
@@ -193,7 +197,9 @@ class Captioner:
             words = flat[order[row]][1]
             tokens = self.vocabulary.cut(words)
             maps = forced.maps.select(row)  # (T, ...)
-            steps = zip(tokens, log_probs[row].tolist(), map(maps.select, range(len(tokens))), strict=False)
+            support = self._support(encoded[order[row]], memory, row)
+            of_words = log_probs[row, : len(tokens)].tolist()
+            steps = zip(tokens, of_words, map(maps.select, range(len(tokens))), support, strict=True)
             yield Caption(
                 text=detokenize(words),
                 log_prob=float(log_probs[row].sum()),
@@ -202,9 +208,18 @@ class Captioner:
                 is_finished=True,
             )
 
-    def _as_caption(self, hypothesis: Hypothesis) -> Caption:
+    def _support(self, ids: Sequence[int], memory: Memory, row: int) -> list[float | None]:
+        """The evidence of each word in the image of a row, None for words without."""
+        if memory.evidence is None:
+            return [None] * len(ids)
+        found = memory.evidence.words[row, [*ids]].tolist()
+        return [value if index in self._detected else None for index, value in zip(ids, found, strict=True)]
+
+    def _as_caption(self, hypothesis: Hypothesis, memory: Memory, image: int) -> Caption:
+        """A hypothesis with its words; ``image``: its row of the memory."""
         tokens = self.vocabulary.decode(hypothesis.ids)
-        steps = zip(tokens, hypothesis.log_probs, hypothesis.maps, strict=True)
+        support = self._support(hypothesis.ids, memory, image)
+        steps = zip(tokens, hypothesis.log_probs, hypothesis.maps, support, strict=True)
         return Caption(
             text=self.vocabulary.text(hypothesis.ids),
             log_prob=hypothesis.log_prob,
@@ -226,12 +241,13 @@ def check_device(name: str) -> None:
         raise OptionsError(f"There is no device {name!r} here; 'cpu' always works.") from None
 
 
-def _as_word(word: str, log_prob: float, maps: AttentionMaps, grid: Grid) -> Word:
+def _as_word(word: str, log_prob: float, maps: AttentionMaps, support: float | None, grid: Grid) -> Word:
     """A word with the maps of its step, of one row."""
     return Word(
         word=word,
         log_prob=log_prob,
         beta=None if maps.beta is None else float(maps.beta),
+        support=support,
         attention=None if maps.alpha is None else _on_grid(maps.alpha, grid),
         heads=None if maps.heads is None else tuple(_on_grid(head, grid) for head in maps.heads),
         sentinel=None if maps.sentinel is None else float(maps.sentinel),

@@ -90,6 +90,29 @@ def test_training_and_search_use_the_same_evidence(detecting):
         assert one.log_prob != pytest.approx(other.log_prob, abs=1e-4)
 
 
+def test_words_have_their_evidence_as_support(detecting):
+    options = DecodingOptions(beam_size=3, num_captions=3, max_length=6)
+    evidence = detecting.encode(PHOTOS).memory.evidence.words
+    found = detecting.caption(PHOTOS, options)
+    forced = detecting.force_decode(PHOTOS, [[tokenize(one.text) for one in captions] for captions in found])
+    detected = 0
+    for row, captions in enumerate(zip(found, forced, strict=True)):
+        for caption in (one for kind in captions for one in kind):
+            ids = detecting.vocabulary.encode([word.word for word in caption.words])
+            expected = [evidence[row, index].item() if index in (4, 6, 9) else None for index in ids]
+            assert [word.support for word in caption.words] == pytest.approx(expected, abs=1e-4)
+            detected += len(ids) - expected.count(None)
+            record = caption.as_record(attention=False)
+            rounded = [None if value is None else round(value, 2) for value in expected]
+            assert [word["support"] for word in record["words"]] == pytest.approx(rounded, abs=0.01)
+    assert detected
+
+
+def test_network_without_evidence_gives_no_support(captioner):
+    [[caption], *_] = captioner.caption(PHOTOS)
+    assert {word.support for word in caption.words} == {None}
+
+
 def test_captions_with_evidence_are_batch_invariant(detecting):
     together = [best.text for [best] in detecting.caption(PHOTOS)]
     assert together == [detecting.caption([photo])[0][0].text for photo in PHOTOS]

@@ -116,8 +116,8 @@ def test_record_names_photo_and_captions(captioner, photos, output):
                 "caption": "red 40",
                 "log_prob": -1.25,
                 "words": [
-                    {"word": "red", "log_prob": -0.5, "beta": 0.5},
-                    {"word": "40", "log_prob": -0.5, "beta": 0.5},
+                    {"word": "red", "log_prob": -0.5, "beta": 0.5, "support": None},
+                    {"word": "40", "log_prob": -0.5, "beta": 0.5, "support": None},
                 ],
                 "grid": {"rows": 2, "columns": 2, "box": [0.0, 0.0, 1.0, 1.0]},
             }

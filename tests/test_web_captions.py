@@ -47,7 +47,7 @@ def test_caption_response_has_documented_fields(client: FlaskClient) -> None:
     assert (caption["caption"], caption["log_prob"]) == ("a blue wide picture", -1.0)
     assert caption["grid"] == {"rows": 3, "columns": 3, "box": [0.0, 0.0, 1.0, 1.0]}
     for word in caption["words"]:
-        assert set(word) == {"word", "log_prob", "beta", "attention", "overlay"}
+        assert set(word) == {"word", "log_prob", "beta", "support", "attention", "overlay"}
         assert sum(map(sum, word["attention"])) == pytest.approx(1)
 
 

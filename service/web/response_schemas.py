@@ -43,6 +43,11 @@ class WordRecord(Schema):
     word = _text("one output token of the model", required=True)
     log_prob = _number("natural logarithm of its probability", required=True)
     beta = _number("gate: how much the word depends on the photo, 0 to 1", required=True, allow_none=True)
+    support = _number(
+        "evidence of the word in the photo: change of its log-odds in nats, below 0 against it",
+        required=True,
+        allow_none=True,
+    )
     attention = _list(_ROW, "attention weights, rows x columns, summing to 1", required=True, allow_none=True)
     overlay = _text("the photo with the heat map of the word, a data: URL", allow_none=True)
     sentinel = _number("share of attention given to the visual sentinel, 0 to 1")
