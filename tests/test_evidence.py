@@ -21,7 +21,7 @@ def detecting(config, vocabulary) -> Captioner:
     network = random_network(config)
     network.evidence.ids.copy_(torch.tensor([4, 6, 9]))
     with torch.no_grad():
-        network.evidence.output.weight.mul_(20)
+        network.evidence.output.weight.mul_(4)
         network.decoder.evidence_gate.state.weight.normal_()
     return Captioner(network, config, vocabulary, CheckpointInfo(name="t", licence="-", trained_on="-"))
 
@@ -93,6 +93,7 @@ def test_training_and_search_use_the_same_evidence(detecting):
 def test_words_have_their_evidence_as_support(detecting):
     options = DecodingOptions(beam_size=3, num_captions=3, max_length=6)
     evidence = detecting.encode(PHOTOS).memory.evidence.words
+    assert len(evidence[:, 4].unique()) == len(PHOTOS)
     found = detecting.caption(PHOTOS, options)
     forced = detecting.force_decode(PHOTOS, [[tokenize(one.text) for one in captions] for captions in found])
     detected = 0

@@ -11,6 +11,8 @@ from conftest import draw_photo, random_network
 from model import Captioner, CheckpointInfo
 from model.checkpoint import load_checkpoint, save_checkpoint
 from training import average, evidence, fit
+from training.engine.config import TrainConfig
+from training.engine.trainer import Trainer
 from training.runs import evidence_training, heads
 from training.runs.evidence_training import _fit_detector
 from training.runs.initialization import continued_config, grown_network
@@ -84,6 +86,14 @@ def test_retraining_replaces_detector(lawns, checkpoint, tmp_path, monkeypatch):
     for start, output in ((checkpoint, first), (first, second)):
         assert evidence.main(["--checkpoint", str(start), *lawns, "--output", str(output), *RECIPE]) == 0
     assert load_checkpoint(first).info.sha256 == load_checkpoint(second).info.sha256
+
+
+def test_trainer_freezes_the_detector(detecting):
+    """Distributed training would wait for its gradients, which never come."""
+    network = load_checkpoint(detecting).network
+    Trainer(network, TrainConfig(), steps_per_epoch=1)
+    frozen = {name.split(".")[0] for name, value in network.named_parameters() if not value.requires_grad}
+    assert frozen == {"evidence"}
 
 
 def test_finetuning_trains_the_gate_alone(lawns, detecting, tmp_path):
