@@ -30,27 +30,29 @@ class Instances:
     photos: tuple[AnnotatedPhoto, ...]  # those with boxes, in the order of the file
 
 
-def read_instances(instances: Path, images: Path, captions: Path | None = None) -> Instances:
+def read_instances(instances: Path, images: Path | None, captions: Path | None = None) -> Instances:
     """The boxes of a COCO instances file, crowds included, and the references, if there are any.
 
     Args:
         instances: the file. Its ``captions`` (objects with ``image_id`` and ``caption``), if it has that
             list, are the references.
-        images: the folder of its photos.
+        images: the folder of its photos; None: only their names matter, and they need not exist.
         captions: a captions file whose captions of photos with the same file name are the references instead.
 
     Raises:
         DataError: a file cannot be read or is malformed, an entry refers to an unknown photo or category, a
             box has no area, or a photo does not exist.
     """
-    found = _parse(instances, images)
+    found = _parse(instances, images or Path())
     if not found.photos:
         raise DataError(f"{instances} has no boxes.")
-    if missing := [photo.path for photo in found.photos if not photo.path.is_file()]:
+    if images and (missing := [photo.path for photo in found.photos if not photo.path.is_file()]):
         raise DataError(f"{len(missing)} photos of {instances} do not exist, {missing[0]} first.")
     if captions is None:
         return found
-    references = {one.path.name: one.captions for one in load_photos([(captions, images)], check="none")}
+    references = {
+        one.path.name: one.captions for one in load_photos([(captions, images or Path())], check="none")
+    }
     described = tuple(replace(one, captions=references.get(one.path.name, ())) for one in found.photos)
     if not any(photo.captions for photo in described):
         raise DataError(f"{captions} has no captions of the photos with boxes in {instances}.")

@@ -23,6 +23,18 @@ from model.tokenizer import cut_for_scoring, tokenize
 from training.data.json_files import read_text
 from training.errors import DataError
 
+_COCO = (
+    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, "
+    "fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, "
+    "bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, "
+    "sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket, bottle, "
+    "wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, "
+    "hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, "
+    "mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, "
+    "vase, scissors, teddy bear, hair drier, toothbrush"
+)
+COCO_CATEGORIES = tuple(_COCO.split(", "))
+
 SYNONYMS: Mapping[str, str] = {  # in the singular, separated by commas
     "person": (
         "man, woman, boy, girl, child, kid, baby, infant, toddler, lady, guy, gentleman, adult, teenager, "
@@ -156,6 +168,10 @@ class CategoryWords:
         own = {name: _cut(name.replace("_", " ")) for name in categories}
         self._meanings = _meanings(own) if synonyms is None else _published_meanings(own, synonyms)
         self._longest = max(map(len, self._meanings))
+
+    def phrases(self) -> Meanings:
+        """The known phrases, and the category that each names; None: something else."""
+        return dict(self._meanings)
 
     def find(self, words: Sequence[str]) -> list[Mention]:
         """The mentions in the words of a caption, from left to right; of overlapping phrases, the longest."""
