@@ -7,6 +7,7 @@ from typing import Any
 ATTENTION_DECIMALS = 5
 LOG_PROB_DECIMALS = 4
 SUPPORT_DECIMALS = 2
+CONFIDENCE_DECIMALS = 3
 
 Map = tuple[tuple[float, ...], ...]  # rows x columns of weights, never negative, summing to 1
 
@@ -69,12 +70,14 @@ class Caption:
     words: tuple[Word, ...]
     grid: Grid
     is_finished: bool  # False if it was cut off at the maximum length
+    confidence: float | None = None  # calibrated probability that it is right; None: not known
 
     def as_record(self, *, attention: bool) -> dict[str, Any]:
         """The caption as plain data; ``attention`` includes the weights of every word."""
         return {
             "caption": self.text,
             "log_prob": round(self.log_prob, LOG_PROB_DECIMALS),
+            "confidence": None if self.confidence is None else round(self.confidence, CONFIDENCE_DECIMALS),
             "words": [word.as_record(attention=attention) for word in self.words],
             "grid": self.grid.as_record(),
         }

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 from model.attention import AttentionMaps, Memory
 from model.caption import Caption, Grid, Map, Word
 from model.checkpoint import CheckpointInfo, load_checkpoint
+from model.confidence import ConfidenceScorer
 from model.config import ModelConfig
 from model.decoding.beam_search import Hypothesis, Scorer, beam_search, check_finite
 from model.decoding.constraints import build_constraints
@@ -56,6 +57,9 @@ class Captioner:
         self._grid = self._preprocess.grid(network.encoder.rows, network.encoder.columns)
         self._phrases = PhraseScorer(network.phrases) if network.phrases else None
         self._endings = Endings(network.endings.as_dict()) if network.endings else None
+        self._confidence = None
+        if network.confidence:
+            self._confidence = ConfidenceScorer(network.confidence, network.phrases, network.evidence)
         self._detected = frozenset(network.evidence.ids.tolist()) if network.evidence else frozenset[int]()
         self._device = next(network.parameters()).device
 
@@ -110,12 +114,33 @@ class Captioner:
         Raises:
             NonFiniteError: the network's output is not finite.
         """
-        options = self.resolve(options or DecodingOptions())
+        found = self.search(encoded, options or DecodingOptions())
+        model = self.network.confidence
+        confidences: list[list[float] | list[None]] = [[None] * len(hypotheses) for hypotheses in found]
+        if model is not None:
+            of_images = self.confidence_features(encoded, found)
+            confidences = [model(features.to(self._device)).tolist() for features in of_images]
+        return [
+            [
+                self._as_caption(hypothesis, encoded.memory, image, confidence)
+                for hypothesis, confidence in zip(hypotheses, confidences[image], strict=True)
+            ]
+            for image, hypotheses in enumerate(found)
+        ]
+
+    @torch.inference_mode()
+    def search(self, encoded: EncodedImages, options: DecodingOptions) -> list[list[Hypothesis]]:
+        """The captions that ``decode`` returns, as ids.
+
+        Raises:
+            NonFiniteError: the network's output is not finite.
+        """
+        options = self.resolve(options)
         images = len(encoded.features)
         rows = torch.arange(images, device=self._device).repeat_interleave(options.beam_size)
         memory = encoded.memory._replace(draw_seed=options.draw_seed).select(rows)  # (B * K, L, D)
         decoder = self.network.decoder
-        found = beam_search(
+        return beam_search(
             decoder.step,
             decoder.initial_state(memory),
             memory,
@@ -124,10 +149,20 @@ class Captioner:
             constraints=build_constraints(self.vocabulary, self.config.language, options, self._endings),
             scorer=self._scorer(encoded.features, options.phrase_weight),
         )
-        return [
-            [self._as_caption(hypothesis, encoded.memory, image) for hypothesis in hypotheses]
-            for image, hypotheses in enumerate(found)
-        ]
+
+    @torch.inference_mode()
+    def confidence_features(
+        self, encoded: EncodedImages, found: Sequence[Sequence[Hypothesis]]
+    ) -> list[Tensor]:
+        """What the confidence of captions is computed from, see ``ConfidenceScorer.features``.
+
+        The network must have a confidence model; only its table of names matters.
+        """
+        assert self._confidence is not None
+        head = self.network.phrases
+        shares = None if head is None else head(encoded.features)
+        captions = [[(one.ids, one.log_prob) for one in hypotheses] for hypotheses in found]
+        return self._confidence.features(captions, shares, encoded.memory.evidence)
 
     def resolve(self, options: DecodingOptions) -> DecodingOptions:
         """The options, with the model's own maximum length where they set none."""
@@ -215,7 +250,9 @@ class Captioner:
         found = memory.evidence.words[row, [*ids]].tolist()
         return [value if index in self._detected else None for index, value in zip(ids, found, strict=True)]
 
-    def _as_caption(self, hypothesis: Hypothesis, memory: Memory, image: int) -> Caption:
+    def _as_caption(
+        self, hypothesis: Hypothesis, memory: Memory, image: int, confidence: float | None
+    ) -> Caption:
         """A hypothesis with its words; ``image``: its row of the memory."""
         tokens = self.vocabulary.decode(hypothesis.ids)
         support = self._support(hypothesis.ids, memory, image)
@@ -226,6 +263,7 @@ class Captioner:
             words=tuple(_as_word(*step, self._grid) for step in steps),
             grid=self._grid,
             is_finished=hypothesis.is_finished,
+            confidence=confidence,
         )
 
 

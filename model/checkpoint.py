@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from model.confidence import FEATURES
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.errors import CheckpointError
@@ -218,6 +219,11 @@ def _load_network(folder: Path, config: ModelConfig) -> CaptionNetwork:
 
 def _check_size(folder: Path, config: ModelConfig) -> None:
     """Check, before anything is allocated, that the file of weights can hold the network's parameters."""
+    if config.confidence not in (0, len(FEATURES)):
+        raise CheckpointError(
+            f"The confidence in {folder} is computed from {config.confidence} features, this program has "
+            f"{len(FEATURES)}; run training.confidence on the captioner it was added to."
+        )
     with torch.device("meta"):
         parts: list[nn.Module] = [Decoder(config, rows=1, columns=1)]
         if config.grid_layers:

@@ -69,6 +69,8 @@ class ModelConfig:
     evidence: int = option(0, low=0, high=MAX_SIZE)  # W, of the detector training.evidence adds; 0: none
     evidence_dim: int = option(256, low=1, high=MAX_SIZE)  # width of its hidden layers
     endings: int = option(0, low=0, high=MAX_SIZE)  # rows of the table learnt with the vocabulary; 0: none
+    confidence: int = option(0, low=0, high=MAX_SIZE)  # features of the probability that a caption is right
+    object_names: int = option(0, low=0, high=MAX_SIZE)  # rows of its table of the names of objects
     dropout: float = option(0.4, "dropout on the word embedding and the deep output", low=0, below=1)
 
     def as_record(self) -> dict[str, Any]:

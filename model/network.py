@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import AttentionMaps, Memory
+from model.confidence import ConfidenceModel
 from model.config import ModelConfig
 from model.decoder import Decoder
 from model.encoder import Encoder
@@ -45,6 +46,9 @@ class CaptionNetwork(nn.Module):
         if config.evidence:
             self.evidence = WordDetector(self.encoder.feature_shape[1], config.evidence, config.evidence_dim)
         self.endings = EndingTable(config.endings) if config.endings else None
+        self.confidence: ConfidenceModel | None = None
+        if config.confidence:
+            self.confidence = ConfidenceModel(config.confidence, config.object_names)
 
     def encode(self, images: Tensor) -> Memory:
         """Images (B, 3, S, S) as the decoder's memory, one row an image."""

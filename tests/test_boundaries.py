@@ -15,8 +15,8 @@ PACKAGES = ("model", "training", "service", "benchmarks")
 # The rooms of model, modules or packages: each may import those before it.
 MODEL = (
     *("errors", "files", "options", "english", "config", "caption", "tokenizer", "vocabulary", "preprocess"),
-    *("encoder", "evidence", "attention", "decoder", "phrases", "endings", "network", "checkpoint"),
-    *("decoding", "captioner"),
+    *("encoder", "evidence", "attention", "decoder", "phrases", "endings", "confidence", "network"),
+    *("checkpoint", "decoding", "captioner"),
 )
 TRAINING_BASIS = {"model", "training.errors"}
 SERVICE_BASIS = {"model", "service.errors"}
@@ -41,7 +41,14 @@ MAY_IMPORT = {
 }
 COMMANDS = {
     *(f"training.{name}" for name in ("fit", "evaluate", "grounding", "compare", "phrases", "evidence")),
-    *("training.average", "training.check", "training.shapes", "service.batch", "service.doctor"),
+    *(
+        "training.average",
+        "training.confidence",
+        "training.check",
+        "training.shapes",
+        "service.batch",
+        "service.doctor",
+    ),
 }
 # Libraries that only these modules import.
 ONLY_IN = {

@@ -115,6 +115,7 @@ def test_record_names_photo_and_captions(captioner, photos, output):
             {
                 "caption": "red 40",
                 "log_prob": -1.25,
+                "confidence": None,
                 "words": [
                     {"word": "red", "log_prob": -0.5, "beta": 0.5, "support": None},
                     {"word": "40", "log_prob": -0.5, "beta": 0.5, "support": None},

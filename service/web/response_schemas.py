@@ -72,6 +72,7 @@ class CaptionRecord(Schema):
 
     caption = _text("its text", required=True)
     log_prob = _number("natural logarithm of its probability, end token included", required=True)
+    confidence = _number("calibrated probability that it is right, 0 to 1", required=True, allow_none=True)
     words = fields.List(fields.Nested(WordRecord), required=True)
     grid = fields.Nested(GridRecord, required=True)
     sheet = _text("contact sheet, a data: URL")

@@ -13,7 +13,7 @@ import torch
 from model import OptionsError
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.tokenizer import Pieces
-from training.runs.initialization import FREE
+from training.runs.initialization import FREE, without_confidence
 from training.runs.run_directory import RunDirectory
 
 # What cannot be averaged and must be equal, by its name in the network.
@@ -44,7 +44,7 @@ def average(folders: Sequence[Path], shares: Sequence[float], output: Path) -> N
         raise OptionsError(
             f"--shares must be {len(folders)} numbers, one for each checkpoint, at least 0 and not all 0."
         )
-    parts = [load_checkpoint(folder) for folder in folders]
+    parts = [without_confidence(load_checkpoint(folder)) for folder in folders]
     first = parts[0]
     for folder, part in zip(folders, parts, strict=True):
         if differing := _differences(first, part):

@@ -32,7 +32,7 @@ from training.runs.heads import (
     mean_share,
     minimize,
 )
-from training.runs.initialization import checked, take_weights
+from training.runs.initialization import checked, take_weights, without_confidence
 from training.runs.phrase_training import PhraseTable
 
 CELL_DROPOUT = 0.2  # of features, the same in all cells
@@ -157,7 +157,7 @@ def add_evidence(options: EvidenceOptions) -> None:
     Raises:
         CaptioningError: an option, the checkpoint or the data cannot be used.
     """
-    start = load_start(options)
+    start = without_confidence(load_start(options))
     _with_detector(start, 1, options)  # refuses an impossible network before the photos are read
     train, val = load_head_photos(options)
     trained = train_word_detector(start, train, options)

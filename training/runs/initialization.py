@@ -51,7 +51,7 @@ class Initialization:
         self._start: Checkpoint | None = None
         self._pretrained: Weights | None = None
         if options.start_from:
-            self._start = load_checkpoint(options.start_from)
+            self._start = without_confidence(load_checkpoint(options.start_from))
             self._config = checked(continued_config(self._start.config, network))
             take_weights(
                 CaptionNetwork(self._config), self._start.network.state_dict(), self._config.image_size
@@ -114,6 +114,20 @@ def checked(config: ModelConfig) -> ModelConfig:
         CheckpointError: no network can have it; the message names the field.
     """
     return ModelConfig.from_record(config.as_record())
+
+
+def without_confidence(start: Checkpoint) -> Checkpoint:
+    """A captioner without its confidence, which holds only for its own weights; says so on stderr."""
+    if start.network.confidence is None:
+        return start
+    if distributed.is_main_process():
+        print(
+            "The confidence is left out, because it does not hold for other weights; "
+            "run training.confidence on the result.",
+            file=sys.stderr,
+        )
+    start.network.confidence = None
+    return replace(start, config=replace(start.config, confidence=0, object_names=0))
 
 
 def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig:

@@ -34,7 +34,7 @@ from training.runs.heads import (
     mean_share,
     minimize,
 )
-from training.runs.initialization import checked, take_weights
+from training.runs.initialization import checked, take_weights, without_confidence
 
 References = Sequence[Sequence[int]]  # captions of a photo, as ids
 
@@ -183,7 +183,7 @@ def add_phrases(options: PhraseOptions) -> None:
     Raises:
         CaptioningError: an option, the checkpoint or the data cannot be used.
     """
-    start = load_start(options)
+    start = without_confidence(load_start(options))
     _with_head(start, 1, options)  # refuses an impossible network before the photos are read
     train, val = load_head_photos(options)
     trained = train_phrase_head(start, train, options)
