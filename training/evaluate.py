@@ -4,7 +4,8 @@
 
 captions every photo of the split and prints one JSON object: BLEU-1 to 4, ROUGE-L and CIDEr (all x 100) with
 95% bootstrap intervals, and METEOR and SPICE if Java is installed. --instances adds CHAIR (x 100): how often
-captions name objects that are not in the photo.
+captions name objects that are not in the photo. Of a captioner with confidence, it says how well that agrees
+with whether captions are right.
 """
 
 import argparse
@@ -20,13 +21,16 @@ from model.files import write_whole
 from training.cli import add_captioner_options, command_parser
 from training.data.caption_files import FORMAT_NAMES, CaptionedPhoto
 from training.data.dataset import load_photos
-from training.data.instances import read_instances
+from training.data.instances import Instances, read_instances
 from training.data.splits import SPLITS
 from training.errors import DataError, JavaError
+from training.evaluation.calibration import describe_confidence
 from training.evaluation.chair import ChairScorer
+from training.evaluation.correctness import Correctness, ObjectNames
 from training.evaluation.evaluator import Evaluation
 from training.evaluation.java_metrics import JAVA_METRICS
 from training.evaluation.object_words import read_synonyms
+from training.reporting.reliability import write_reliability
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,25 +42,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _evaluate(chosen: argparse.Namespace) -> None:
     options = DecodingOptions.from_values(vars(chosen))
     output: Path | None = chosen.write_captions
-    if output and (output.is_dir() or not output.parent.is_dir()):
-        raise OptionsError(f"--write-captions is {output}; it must be a file in an existing folder.")
+    for name, path in (("--write-captions", output), ("--reliability", chosen.reliability)):
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            raise OptionsError(f"{name} is {path}; it must be a file in an existing folder.")
     if chosen.synonyms and not chosen.instances:
         raise OptionsError("--synonyms needs --instances.")
     captioner = Captioner.load(chosen.checkpoint, chosen.device)
+    if chosen.reliability and not captioner.config.confidence:
+        raise OptionsError(
+            f"--reliability needs a captioner with confidence; add it to {chosen.checkpoint} with "
+            "training.confidence."
+        )
     photos = load_photos([(chosen.captions, chosen.images)], splits=(chosen.split,))
     if not photos:
         raise DataError(f"{chosen.captions} lists no photos of the split {chosen.split!r}.")
-    chair = _chair_scorer(chosen, photos) if chosen.instances else None
+    instances = read_instances(chosen.instances, chosen.images) if chosen.instances else None
+    chair = _chair_scorer(chosen, photos, instances) if instances else None
     evaluation = Evaluation.of(captioner, photos, options)
     scores = {"split": chosen.split, "checkpoint_sha256": captioner.info.sha256, **evaluation.scores()}
     if chosen.breakdown:
         scores |= evaluation.breakdown()
+    texts = [caption.text for caption in evaluation.captions]
     if chair:
-        scores["chair"] = chair.score([caption.text for caption in evaluation.captions])
+        scores["chair"] = chair.score(texts)
+    confidence = evaluation.confidence()
+    if confidence is not None:
+        correctness = Correctness.of(texts, photos, ObjectNames(captioner.config.language, instances))
+        scores["confidence"] = describe_confidence(confidence, correctness)
     # Scores are saved before Java starts, and printed whatever happens to Java or to a file.
     try:
         if chosen.save:
             write_scores(chosen.checkpoint, scores)
+        if chosen.reliability and confidence is not None:
+            write_reliability(chosen.reliability, confidence, correctness)
         if output:
             write_whole(output, "".join(f"{json.dumps(one)}\n" for one in evaluation.records(chosen.images)))
         for name in JAVA_METRICS:
@@ -70,9 +88,11 @@ def _evaluate(chosen: argparse.Namespace) -> None:
         print(json.dumps(scores, indent=1))
 
 
-def _chair_scorer(chosen: argparse.Namespace, photos: Sequence[CaptionedPhoto]) -> ChairScorer:
+def _chair_scorer(
+    chosen: argparse.Namespace, photos: Sequence[CaptionedPhoto], instances: Instances
+) -> ChairScorer:
     synonyms = read_synonyms(chosen.synonyms) if chosen.synonyms else None
-    return ChairScorer(photos, read_instances(chosen.instances, chosen.images), synonyms)
+    return ChairScorer(photos, instances, synonyms)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="words of each category for CHAIR, a category a line, instead of the built-in ones",
+    )
+    add(
+        "--reliability",
+        type=Path,
+        metavar="FILE",
+        help="draw the reliability diagram of the confidence, and its risk by coverage, as a PNG",
     )
     add(
         "--write-captions",

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
 
+import numpy as np
 from tqdm import tqdm
 
 from model import Caption, Captioner, DecodingOptions, open_image
@@ -20,7 +21,7 @@ from training.data.caption_files import CaptionedPhoto
 from training.evaluation.attention_stats import describe_attention
 from training.evaluation.breakdown import by_category, by_length, count_faults
 from training.evaluation.java_metrics import java_score
-from training.evaluation.metrics import CorpusScores, percent
+from training.evaluation.metrics import CorpusScores, Floats, percent
 
 
 def caption_photos(
@@ -77,6 +78,11 @@ class Evaluation:
             "faults": count_faults(self.captions),
             "attention": describe_attention(self.captions),
         }
+
+    def confidence(self) -> Floats | None:
+        """The confidence of every caption, (photos,); None if the captioner has none."""
+        known = [caption.confidence for caption in self.captions if caption.confidence is not None]
+        return np.array(known) if len(known) == len(self.captions) else None
 
     def java_score(self, name: str) -> float:
         """One of ``JAVA_METRICS``, x 100.
