@@ -3,7 +3,7 @@
 import { Editor } from "./editor.js";
 import { HeadSelector } from "./head_selector.js";
 import { HeatMap } from "./heatmap.js";
-import { describeWord, percent } from "./labels.js";
+import { confidenceLabel, describeWord, percent } from "./labels.js";
 import { Words } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -100,7 +100,18 @@ export class View {
     this.#words.show(record);
     this.#editor.show(this.#photo, this.#announce);
     byId("image").alt = record.caption;
-    this.#announce(`Caption: ${record.caption}.`);
+    const label = this.#showConfidence(record.confidence);
+    this.#announce(`Caption: ${record.caption}.${label && ` Confidence: ${label}.`}`);
+  }
+
+  // Shows the confidence of the caption in words; returns them.
+  #showConfidence(confidence) {
+    const label = confidenceLabel(confidence);
+    byId("confidence").hidden = !label;
+    byId("confidence-label").textContent = label;
+    byId("confidence-percent").textContent = label && `(${percent(confidence)} likely to be right)`;
+    byId("confidence").title = label && `${percent(confidence)} likely to be right`;
+    return label;
   }
 
   #alternative(index) {
