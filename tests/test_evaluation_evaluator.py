@@ -10,7 +10,7 @@ import pytest
 
 from model import Caption, Captioner, DecodingOptions, Grid, Word
 from model.tokenizer import tokenize
-from training import evaluate
+from training import confidence, evaluate
 from training.data.dataset import load_photos
 from training.data.shapes import SHAPES, draw_world, write_world
 from training.evaluation.evaluator import Evaluation
@@ -175,6 +175,8 @@ def test_default_max_length_is_that_of_the_checkpoint(world, checkpoint, capsys)
         (["--checkpoint", "nowhere", "--captions", "none.json"], "nowhere"),  # weights before photos
         (["--synonyms", __file__, "--checkpoint", "nowhere"], "--synonyms needs --instances"),
         (["--instances", "nowhere.json"], "nowhere.json"),
+        (["--reliability", "nowhere/a.png", "--captions", "none.json"], "nowhere/a.png"),
+        (["--reliability", "a.png", "--captions", "none.json"], "needs a captioner with confidence"),
     ],
 )
 def test_user_error_exits_2_with_one_line(world, checkpoint, capsys, more, named):
@@ -233,6 +235,23 @@ def test_chair_is_added_with_instances(world, checkpoint, capsys, monkeypatch, t
         assert evaluate.main(command(world, checkpoint, *more, *options)) == 0
         found = json.loads(capsys.readouterr().out)["chair"]
         assert (found["photographs"], found["words"], found["absent"]) == (4, words, absent * words // 4)
+
+
+def test_confidence_is_scored_where_there_is_one(world, checkpoint, capsys, monkeypatch, tmp_path):
+    plot = tmp_path / "reliability.png"
+    assert evaluate.main(command(world, checkpoint, "--split", "test")) == 0
+    assert "confidence" not in json.loads(capsys.readouterr().out)
+    confident = tmp_path / "confident"
+    data = command(world, checkpoint, "--split", "train", "--output", str(confident))
+    assert confidence.main(data) == 0
+    capsys.readouterr()
+    more = ["--instances", str(world / "instances.json"), "--reliability", str(plot)]
+    assert evaluate.main(command(world, confident, "--split", "train", *more)) == 0
+    scores = json.loads(capsys.readouterr().out)
+    found = scores["confidence"]
+    assert (found["photographs"], list(found["risk_coverage"])) == (32, ["100", "90", "80", "70", "60", "50"])
+    assert found["risk_coverage"]["100"]["chair_i"] == scores["chair"]["chair_i"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_java_failure_keeps_other_scores(world, checkpoint, capsys, without_java):

@@ -42,6 +42,29 @@ def test_model_without_attention_shows_no_maps(open_page: Callable[..., Any]) ->
 
 
 @pytest.mark.parametrize(
+    ("confidence", "label"),
+    [(0.75, "sure"), (0.749, "fairly sure"), (0.5, "fairly sure"), (0.1, "not sure: please check")],
+)
+def test_confidence_is_shown_in_words(open_page: Callable[..., Any], confidence: float, label: str) -> None:
+    with served(OtherCaptioner(lambda caption: replace(caption, confidence=confidence))) as address:
+        page = open_page(address=address)
+        choose(page, photo())
+        assert page.locator("#confidence-label").inner_text() == label
+        title = page.locator("#confidence").get_attribute("title")
+        assert title == f"{round(100 * confidence)}% likely to be right"
+        page.locator("#announcement", has_text=f"Confidence: {label}.").wait_for(state="attached")
+        choose(page, photo("b.jpg"), photo("c.jpg"), until="many")
+        page.locator("#rows .state", has_text=label).nth(1).wait_for()
+
+
+def test_confidence_is_hidden_where_there_is_none(open_page: Callable[..., Any]) -> None:
+    with served(FakeCaptioner()) as address:
+        page = open_page(address=address)
+        choose(page, photo())
+        assert not page.locator("#confidence").is_visible()
+
+
+@pytest.mark.parametrize(
     "tokens",
     [list("a red fox"), ["a", "red", "fo", "x"], ["a ", "re", "d fox"], [" ", "a", " ", "red", " ", "fox"]],
 )
