@@ -45,10 +45,25 @@ def _draw_reliability(axes: Axes, confidence: Floats, correctness: Correctness) 
     means, shares, counts = zip(*found, strict=True)
     error = describe_confidence(confidence, correctness)["ece"]
     axes.plot((0, 1), (0, 1), color=SOFT_INK, linewidth=1, linestyle="--", label="calibrated")
-    axes.plot(means, shares, color=BLUE, linewidth=1.8, marker="o", markersize=4.5, label=f"ECE {error:.3f}")
+    axes.plot(
+        means,
+        shares,
+        color=BLUE,
+        linewidth=1.8,
+        marker="o",
+        markersize=4.5,
+        clip_on=False,
+        label=f"ECE {error:.3f}",
+    )
     for mean, share, count in zip(means, shares, counts, strict=True):
         axes.annotate(
-            str(count), (mean, share), (4, -10), textcoords="offset points", color=SOFT_INK, fontsize=7
+            str(count),
+            (mean, share),
+            (-3, 5),
+            textcoords="offset points",
+            horizontalalignment="right",
+            color=SOFT_INK,
+            fontsize=7,
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
