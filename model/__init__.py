@@ -7,7 +7,7 @@ captioner = Captioner.load("checkpoints/default")
 from model import command as command
 
 # isort: split
-from model.caption import Caption, Grid, Word
+from model.caption import Caption, Grid, Label, Word
 from model.captioner import Captioner, EncodedImages
 from model.checkpoint import CheckpointInfo
 from model.config import MAX_TOKENS, ModelConfig
@@ -41,6 +41,7 @@ __all__ = [
     "ImageError",
     "ImageLimitError",
     "ImageLimits",
+    "Label",
     "MAX_BEAM_SIZE",
     "MAX_TOKENS",
     "ModelConfig",

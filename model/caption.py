@@ -7,7 +7,7 @@ from typing import Any
 ATTENTION_DECIMALS = 5
 LOG_PROB_DECIMALS = 4
 SUPPORT_DECIMALS = 2
-CONFIDENCE_DECIMALS = 3
+PROBABILITY_DECIMALS = 3  # of confidence and labels
 
 Map = tuple[tuple[float, ...], ...]  # rows x columns of weights, never negative, summing to 1
 
@@ -62,6 +62,18 @@ def _rounded(weights: Map) -> list[list[float]]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Label:
+    """A thing that the photo shows."""
+
+    name: str
+    probability: float  # as the classifier that the labels were learnt from would give it
+
+    def as_record(self) -> dict[str, Any]:
+        """The label as plain data, ready for JSON."""
+        return {"label": self.name, "probability": round(self.probability, PROBABILITY_DECIMALS)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Caption:
     """A caption with its words; ``log_prob`` includes the end token."""
 
@@ -71,13 +83,14 @@ class Caption:
     grid: Grid
     is_finished: bool  # False if it was cut off at the maximum length
     confidence: float | None = None  # calibrated probability that it is right; None: not known
+    labels: tuple[Label, ...] | None = None  # of the photo, most probable first; None: not known
 
     def as_record(self, *, attention: bool) -> dict[str, Any]:
         """The caption as plain data; ``attention`` includes the weights of every word."""
         return {
             "caption": self.text,
             "log_prob": round(self.log_prob, LOG_PROB_DECIMALS),
-            "confidence": None if self.confidence is None else round(self.confidence, CONFIDENCE_DECIMALS),
+            "confidence": None if self.confidence is None else round(self.confidence, PROBABILITY_DECIMALS),
             "words": [word.as_record(attention=attention) for word in self.words],
             "grid": self.grid.as_record(),
         }

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from model.attention import AttentionMaps, Memory
-from model.caption import Caption, Grid, Map, Word
+from model.caption import Caption, Grid, Label, Map, Word
 from model.checkpoint import CheckpointInfo, load_checkpoint
 from model.confidence import ConfidenceScorer
 from model.config import ModelConfig
@@ -120,9 +120,11 @@ class Captioner:
         if model is not None:
             of_images = self.confidence_features(encoded, found)
             confidences = [model(features.to(self._device)).tolist() for features in of_images]
+        head = self.network.labels
+        labels = [None] * len(found) if head is None else head.best(encoded.features)
         return [
             [
-                self._as_caption(hypothesis, encoded.memory, image, confidence)
+                self._as_caption(hypothesis, encoded.memory, image, confidence, labels[image])
                 for hypothesis, confidence in zip(hypotheses, confidences[image], strict=True)
             ]
             for image, hypotheses in enumerate(found)
@@ -251,7 +253,12 @@ class Captioner:
         return [value if index in self._detected else None for index, value in zip(ids, found, strict=True)]
 
     def _as_caption(
-        self, hypothesis: Hypothesis, memory: Memory, image: int, confidence: float | None
+        self,
+        hypothesis: Hypothesis,
+        memory: Memory,
+        image: int,
+        confidence: float | None,
+        labels: tuple[Label, ...] | None,
     ) -> Caption:
         """A hypothesis with its words; ``image``: its row of the memory."""
         tokens = self.vocabulary.decode(hypothesis.ids)
@@ -264,6 +271,7 @@ class Captioner:
             grid=self._grid,
             is_finished=hypothesis.is_finished,
             confidence=confidence,
+            labels=labels,
         )
 
 

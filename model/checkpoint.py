@@ -28,6 +28,7 @@ from model.decoder import Decoder
 from model.errors import CheckpointError
 from model.evidence import WordDetector
 from model.files import replacing, sha256_bytes, sha256_file, temporary_path, write_temporary
+from model.labels import LabelHead
 from model.network import CaptionNetwork, GridLayers
 from model.phrases import PhraseHead
 from model.tokenizer import Pieces, Tokens, plain_tokens
@@ -232,6 +233,8 @@ def _check_size(folder: Path, config: ModelConfig) -> None:
             parts.append(PhraseHead(1, config.phrases, config.phrase_dim))
         if config.evidence:
             parts.append(WordDetector(1, config.evidence, config.evidence_dim))
+        if config.labels:
+            parts.append(LabelHead(1, config.labels, config.label_dim))
     needed = sum(2 * value.numel() for part in parts for value in part.parameters())  # bytes, half precision
     stored = (folder / WEIGHTS).stat().st_size
     if needed > stored:

@@ -68,6 +68,8 @@ class ModelConfig:
     phrase_dim: int = option(512, low=1, high=MAX_SIZE)  # hidden dimension of the phrase head
     evidence: int = option(0, low=0, high=MAX_SIZE)  # W, of the detector training.evidence adds; 0: none
     evidence_dim: int = option(256, low=1, high=MAX_SIZE)  # width of its hidden layers
+    labels: int = option(0, low=0, high=MAX_SIZE)  # K, of the head training.labels adds; 0: none
+    label_dim: int = option(256, low=1, high=MAX_SIZE)  # width of its hidden layers
     endings: int = option(0, low=0, high=MAX_SIZE)  # rows of the table learnt with the vocabulary; 0: none
     confidence: int = option(0, low=0, high=MAX_SIZE)  # features of the probability that a caption is right
     object_names: int = option(0, low=0, high=MAX_SIZE)  # rows of its table of the names of objects

@@ -10,12 +10,12 @@ Dimension key: B images, N rows, L locations, F features of one, W words with ev
 D annotation, H hidden.
 """
 
-import math
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from model.grid_classifier import GridClassifier
 from model.vocabulary import Vocabulary
 
 MAX_EVIDENCE = 3.0  # nats, for or against: no detector is so sure that the decoder could not overrule it
@@ -32,52 +32,17 @@ class Evidence(NamedTuple):
         return self._replace(words=self.words[rows], image=self.image[rows])
 
 
-class WordDetector(nn.Module):
-    """From the features of an image to the log-odds that a caption uses each word.
-
-    The sum of two terms: one from the mean over the grid, and one from each cell by itself, pooled by
-    log-sum-exp with a sharpness that is learnt for each word, between the mean and the maximum (Pinheiro and
-    Collobert 2015, arXiv 1411.6228).
-    """
+class WordDetector(GridClassifier):
+    """From the features of an image to the log-odds that a caption uses each word."""
 
     ids: Tensor  # (W,), int32, of the words
     base: Tensor  # (W,), log-odds of each word for the mean training image
 
     def __init__(self, feature_dim: int, words: int, width: int) -> None:
         """``feature_dim`` F, ``words`` W; ``width`` of the two hidden layers."""
-        super().__init__()
-        self.hidden = nn.Linear(feature_dim, width)
-        self.norm = nn.LayerNorm(width)
-        self.output = nn.Linear(width, words)
-        self.cell_hidden = nn.Linear(feature_dim, width)
-        self.cell_norm = nn.LayerNorm(width)
-        self.cell_output = nn.Linear(width, words, bias=False)
-        self.sharpness = nn.Parameter(torch.zeros(words))  # its logarithm
+        super().__init__(feature_dim, words, width)
         self.register_buffer("ids", torch.full((words,), Vocabulary.unk_id, dtype=torch.int32))
         self.register_buffer("base", torch.zeros(words))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The encoder's features (B, L, F) to log-odds (B, W), float32."""
-        return (self.overall(features.mean(dim=1)) + self.pooled(features)).float()
-
-    def overall(self, mean: Tensor, dropout: float = 0.0) -> Tensor:
-        """The term of the mean features, (B, F) to (B, W); ``dropout`` of hidden units."""
-        hidden = nn.functional.gelu(self.norm(self.hidden(mean)))
-        logits: Tensor = self.output(nn.functional.dropout(hidden, dropout))
-        return logits
-
-    def pooled(self, features: Tensor, dropout: float = 0.0) -> Tensor:
-        """The term of the cells, a soft maximum over them, (B, L, F) to (B, W)."""
-        sharpness = self.sharpness.exp()
-        total = torch.logsumexp(self.cells(features, dropout) * sharpness, dim=1)
-        logits: Tensor = (total - math.log(features.shape[1])) / sharpness
-        return logits
-
-    def cells(self, features: Tensor, dropout: float = 0.0) -> Tensor:
-        """The term of every cell by itself, (B, L, F) to (B, L, W)."""
-        hidden = nn.functional.gelu(self.cell_norm(self.cell_hidden(features)))
-        logits: Tensor = self.cell_output(nn.functional.dropout(hidden, dropout))
-        return logits
 
     @torch.no_grad()
     def evidence(self, features: Tensor, vocabulary_size: int) -> Tensor:

@@ -12,6 +12,7 @@ from model.decoder import Decoder
 from model.encoder import Encoder
 from model.endings import EndingTable
 from model.evidence import WordDetector
+from model.labels import LabelHead
 from model.phrases import PhraseHead
 
 # Finished captions leave the batch in multiples of so many rows: a CPU prepares each new size of a matrix
@@ -45,6 +46,9 @@ class CaptionNetwork(nn.Module):
         self.evidence: WordDetector | None = None
         if config.evidence:
             self.evidence = WordDetector(self.encoder.feature_shape[1], config.evidence, config.evidence_dim)
+        self.labels: LabelHead | None = None
+        if config.labels:
+            self.labels = LabelHead(self.encoder.feature_shape[1], config.labels, config.label_dim)
         self.endings = EndingTable(config.endings) if config.endings else None
         self.confidence: ConfidenceModel | None = None
         if config.confidence:

@@ -130,11 +130,12 @@ def add_arguments(
         allowed = (choices or {}).get(name, known.choices)
         listed = f"one of {', '.join(allowed)}" if 0 < len(allowed) <= MAX_CHOICES_LISTED else ""
         details = [known.help, known.limits if known.kind in (int, float) else listed]
-        if fallback[name] not in (None, ""):
+        if fallback[name] not in (None, "", MISSING):
             details.append(f"default {fallback[name]}")
         parser.add_argument(
             flag(name),
             type=known.kind,
+            required=fallback[name] is MISSING,
             choices=allowed or None,
             metavar=known.metavar or {int: "N", float: "X"}.get(known.kind, "NAME"),
             help="; ".join(filter(None, details)).replace("%", "%%"),

@@ -73,14 +73,16 @@ class Photo:
 
         Args:
             image: its path, or over HTTP, where it has none, a description.
-            captions: best first.
+            captions: at least one, best first.
             attention: whether to include the weights of every word.
         """
+        labels = captions[0].labels  # the same for all
         return {
             "image": image,
             "sha256": self.sha256,
             "width": self.width,
             "height": self.height,
+            "labels": None if labels is None else [label.as_record() for label in labels],
             "captions": [caption.as_record(attention=attention) for caption in captions],
         }
 

@@ -15,7 +15,8 @@ PACKAGES = ("model", "training", "service", "benchmarks")
 # The rooms of model, modules or packages: each may import those before it.
 MODEL = (
     *("errors", "files", "options", "english", "config", "caption", "tokenizer", "vocabulary", "preprocess"),
-    *("encoder", "evidence", "attention", "decoder", "phrases", "endings", "confidence", "network"),
+    *("encoder", "grid_classifier", "evidence", "attention", "decoder", "phrases", "labels", "endings"),
+    *("confidence", "network"),
     *("checkpoint", "decoding", "captioner"),
 )
 TRAINING_BASIS = {"model", "training.errors"}
@@ -44,6 +45,7 @@ COMMANDS = {
     *(
         "training.average",
         "training.confidence",
+        "training.labels",
         "training.check",
         "training.shapes",
         "service.batch",

@@ -111,6 +111,7 @@ def test_record_names_photo_and_captions(captioner, photos, output):
         "sha256": sha256((photos / "a.png").read_bytes()).hexdigest(),
         "width": 40,
         "height": 30,
+        "labels": None,
         "captions": [
             {
                 "caption": "red 40",

@@ -14,7 +14,7 @@ from training import average, evidence, fit
 from training.engine.config import TrainConfig
 from training.engine.trainer import Trainer
 from training.runs import evidence_training, heads
-from training.runs.evidence_training import _fit_detector
+from training.runs.heads import fit_classifier
 from training.runs.initialization import continued_config, grown_network
 
 RECIPE = ("--min-count", "2", "--width", "8", "--epochs", "1")
@@ -75,7 +75,8 @@ def test_word_in_a_part_of_the_photo_is_learnt(config, monkeypatch):
     features[kinds == 1, :, :8, :16] += 6
     targets = [torch.eye(2)[kind].to_sparse() for kind in kinds]
     detector = random_network(replace(config, evidence=2, evidence_dim=16)).evidence
-    _fit_detector(detector, features, [(one, one) for one in targets], torch.ones(2), epochs=1)
+    pairs = [(one, one) for one in targets]
+    fit_classifier(detector, features, pairs, torch.ones(2), epochs=1, desc="training")
     log_odds = detector(torch.from_numpy(features[:, 0]).float()).detach()
     assert ((log_odds[:, 1] > log_odds[:, 0]).numpy() == (kinds == 1)).mean() > 0.95
 
@@ -140,10 +141,10 @@ def test_different_words_cannot_be_averaged(detecting, config, vocabulary, tmp_p
 
 
 def test_interrupted_training_writes_nothing(lawns, checkpoint, tmp_path, monkeypatch, capsys):
-    def stop(*anything: object) -> None:
+    def stop(*anything: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evidence_training, "_fit_detector", stop)
+    monkeypatch.setattr(evidence_training, "fit_classifier", stop)
     arguments = ["--checkpoint", str(checkpoint), *lawns, "--output", str(tmp_path / "out"), *RECIPE]
     assert evidence.main(arguments) == 130
     assert "nothing was written" in capsys.readouterr().err

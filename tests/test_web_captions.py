@@ -40,13 +40,14 @@ def client(app: Flask) -> FlaskClient:
 def test_caption_response_has_documented_fields(client: FlaskClient) -> None:
     data = image_file("blue")
     record = post(client, data).get_json()
-    assert list(record) == ["image", "sha256", "width", "height", "captions"]
+    assert list(record) == ["image", "sha256", "width", "height", "labels", "captions"]
     assert record["image"] == {"width": 48, "height": 32, "format": "JPEG"}
     assert (record["width"], record["height"], record["sha256"]) == (48, 32, sha256(data).hexdigest())
     [caption] = record["captions"]
     assert set(caption) == {"caption", "log_prob", "confidence", "words", "grid"}
     assert (caption["caption"], caption["log_prob"]) == ("a blue wide picture", -1.0)
     assert caption["confidence"] is None
+    assert record["labels"] is None
     assert caption["grid"] == {"rows": 3, "columns": 3, "box": [0.0, 0.0, 1.0, 1.0]}
     for word in caption["words"]:
         assert set(word) == {"word", "log_prob", "beta", "support", "attention", "overlay"}

@@ -9,7 +9,7 @@ import pytest
 from support.fake_captioner import FakeCaptioner
 from support.page_actions import choose, photo, readout, served, words
 
-from model import Caption
+from model import Caption, Label
 
 pytest_plugins = ["support.browser"]
 
@@ -62,6 +62,30 @@ def test_confidence_is_hidden_where_there_is_none(open_page: Callable[..., Any])
         page = open_page(address=address)
         choose(page, photo())
         assert not page.locator("#confidence").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text"), [(None, "Keywords: "), (0.5, "Keywords: "), (0.499, "It may show: ")]
+)
+def test_labels_are_keywords_or_a_hint(
+    open_page: Callable[..., Any], confidence: float | None, text: str
+) -> None:
+    labels = (Label(name="espresso", probability=0.77), Label(name="cup", probability=0.125))
+    captioner = OtherCaptioner(lambda caption: replace(caption, confidence=confidence, labels=labels))
+    with served(captioner) as address:
+        page = open_page(address=address)
+        choose(page, photo())
+        assert page.locator("#labels").inner_text() == f"{text}espresso, cup"
+        assert page.locator("#labels").get_attribute("title") == "espresso 77%, cup 13%"
+        page.locator("#announcement", has_text=f"{text}espresso, cup.").wait_for(state="attached")
+
+
+@pytest.mark.parametrize("labels", [None, ()])
+def test_labels_are_hidden_where_there_are_none(open_page: Callable[..., Any], labels: Any) -> None:
+    with served(OtherCaptioner(lambda caption: replace(caption, labels=labels))) as address:
+        page = open_page(address=address)
+        choose(page, photo())
+        assert not page.locator("#labels").is_visible()
 
 
 @pytest.mark.parametrize(

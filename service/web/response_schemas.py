@@ -86,6 +86,13 @@ class ImageRecord(Schema):
     format = _text("JPEG, PNG, WEBP, GIF or BMP", required=True)
 
 
+class LabelRecord(Schema):
+    """A thing that the photo shows."""
+
+    label = _text("its name", required=True)
+    probability = _number("0 to 1", required=True)
+
+
 class PhotographRecord(Schema):
     """A captioned photo."""
 
@@ -93,6 +100,12 @@ class PhotographRecord(Schema):
     sha256 = _text("of the uploaded file", required=True)
     width = _integer("pixels, upright")
     height = _integer("pixels, upright")
+    labels = _list(
+        fields.Nested(LabelRecord),
+        "things that it shows, the most probable first, five at most",
+        required=True,
+        allow_none=True,
+    )
     captions = _list(fields.Nested(CaptionRecord), "best first", required=True)
 
 

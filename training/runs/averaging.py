@@ -20,6 +20,7 @@ from training.runs.run_directory import RunDirectory
 TABLES = {
     "phrases.ids": "phrases; average first and train phrases afterwards",
     "evidence.ids": "words with evidence; average first and run training.evidence afterwards",
+    "labels.names": "labels; average first and run training.labels afterwards",
     "endings.phrases": "endings, which were learnt from other captions",
     "endings.dangling": "endings, which were learnt from other captions",
 }

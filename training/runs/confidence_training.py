@@ -14,7 +14,6 @@ from model import Captioner, DecodingOptions
 from model.captioner import BATCH_SIZE
 from model.checkpoint import Checkpoint, save_checkpoint
 from model.confidence import FEATURES, ConfidenceModel
-from model.network import CaptionNetwork
 from model.options import option
 from model.tokenizer import Words
 from model.vocabulary import MAX_NGRAM, Ngram, Vocabulary
@@ -28,7 +27,7 @@ from training.evaluation.correctness import Correctness, ObjectNames
 from training.evaluation.metrics import Floats
 from training.evaluation.object_words import CategoryWords
 from training.runs.heads import MIN_STD, HeadOptions, fold_normalization, load_start
-from training.runs.initialization import checked, take_weights
+from training.runs.initialization import with_new_head
 
 FOLDS = 5  # of the cross-validation
 L2 = 1.0  # penalty on half the squared weights of standardized features: a standard normal prior
@@ -100,14 +99,8 @@ def add_confidence(options: ConfidenceOptions) -> None:
 def _with_model(start: Checkpoint, words: CategoryWords) -> Checkpoint:
     """The captioner with an untrained confidence model instead of the one it may have."""
     table = dict(_names(start.vocabulary, words))
-    config = checked(replace(start.config, confidence=len(FEATURES), object_names=len(table)))
-    network = CaptionNetwork(config)
-    known = start.network.state_dict()
-    take_weights(
-        network,
-        {name: value for name, value in known.items() if not name.startswith("confidence.")},
-        config.image_size,
-    )
+    fields = {"confidence": len(FEATURES), "object_names": len(table)}
+    network, config = with_new_head(start, 0, ("confidence.",), **fields)
     assert network.confidence is not None
     network.confidence.fill(table)
     return replace(start, network=network, config=config)

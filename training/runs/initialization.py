@@ -116,6 +116,30 @@ def checked(config: ModelConfig) -> ModelConfig:
     return ModelConfig.from_record(config.as_record())
 
 
+def with_new_head(
+    start: Checkpoint, seed: int, prefixes: tuple[str, ...], **fields: Any
+) -> tuple[CaptionNetwork, ModelConfig]:
+    """The network of a captioner with an untrained head instead of the one it may have.
+
+    Args:
+        start: the captioner.
+        seed: draws the new weights.
+        prefixes: of the names of the head's weights.
+        fields: of the configuration that the head changes.
+
+    Raises:
+        CheckpointError: no network can have these fields; the message names the one.
+        OptionsError: images of a new size have another grid than the weights.
+    """
+    config = checked(replace(start.config, **fields))
+    torch.manual_seed(seed)
+    network = CaptionNetwork(config)
+    known = start.network.state_dict()
+    known = {name: value for name, value in known.items() if not name.startswith(prefixes)}
+    take_weights(network, known, config.image_size)
+    return network, config
+
+
 def without_confidence(start: Checkpoint) -> Checkpoint:
     """A captioner without its confidence, which holds only for its own weights; says so on stderr."""
     if start.network.confidence is None:
@@ -142,8 +166,10 @@ def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig
                 f"{flag(name)} is {value}, but the captioner to start from has {getattr(start, name)}; "
                 "leave the option out, or leave out --start-from."
             )
-    # The phrase head was trained for the old photos; training.phrases trains one for the new ones.
-    return replace(start, phrases=0, phrase_dim=ModelConfig.phrase_dim, **network)
+    # These heads were trained for the old photos and encoder; their commands train new ones.
+    heads = {"phrases": 0, "phrase_dim": ModelConfig.phrase_dim}
+    heads |= {"labels": 0, "label_dim": ModelConfig.label_dim}
+    return replace(start, **heads, **network)
 
 
 def grown_network(

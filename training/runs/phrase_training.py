@@ -34,7 +34,7 @@ from training.runs.heads import (
     mean_share,
     minimize,
 )
-from training.runs.initialization import checked, take_weights, without_confidence
+from training.runs.initialization import with_new_head, without_confidence
 
 References = Sequence[Sequence[int]]  # captions of a photo, as ids
 
@@ -134,20 +134,9 @@ def train_phrase_head(
 
 def _with_head(start: Checkpoint, phrases: int, options: PhraseOptions) -> tuple[CaptionNetwork, ModelConfig]:
     """The captioner with an untrained head instead of the one it may have."""
-    config = checked(
-        replace(
-            start.config,
-            phrases=phrases,
-            phrase_dim=options.width,
-            image_size=start.config.image_size if options.image_size is None else options.image_size,
-        )
-    )
-    torch.manual_seed(options.seed)
-    network = CaptionNetwork(config)
-    known = start.network.state_dict()
-    known = {name: value for name, value in known.items() if not name.startswith("phrases.")}
-    take_weights(network, known, config.image_size)
-    return network, config
+    size = start.config.image_size if options.image_size is None else options.image_size
+    fields = {"phrases": phrases, "phrase_dim": options.width, "image_size": size}
+    return with_new_head(start, options.seed, ("phrases.",), **fields)
 
 
 def _fit_head(head: PhraseHead, pooled: Tensor, shares: Sequence[tuple[Tensor, Tensor]], epochs: int) -> None:

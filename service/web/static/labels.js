@@ -17,6 +17,13 @@ export function confidenceLabel(confidence) {
   return confidence >= FAIRLY_SURE ? "fairly sure" : "not sure: please check";
 }
 
+// The labels of a photo as keywords, or, beside a caption of low confidence, as a hint; empty if there are none.
+export function labelsText(labels, confidence) {
+  if (!labels?.length) return "";
+  const isHint = confidence !== null && confidence < FAIRLY_SURE;
+  return `${isHint ? "It may show" : "Keywords"}: ${labels.map(({ label }) => label).join(", ")}`;
+}
+
 // What is known about a word, in parts. `map` is the map on display, `head` its head: counted from 0, or null for the
 // mean. Fields that the model does not provide are missing or null in the record.
 export function describeWord({ attention, log_prob: logProb, beta, sentinel, chosen }, map, head) {

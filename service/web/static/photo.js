@@ -8,6 +8,7 @@ export class Photo {
   error = ""; // message, if it failed
   isRetryable = false;
   captions = []; // as returned by the service, best first
+  labels = null; // what it shows, most probable first; null if the model has no labels
   chosen = 0; // index of the selected caption
   isEdited = false;
   #texts = []; // per caption, as edited by the user
@@ -28,8 +29,9 @@ export class Photo {
     this.#texts[this.chosen] = text;
   }
 
-  setCaptions(captions) {
+  setResult({ captions, labels }) {
     this.captions = captions;
+    this.labels = labels;
     this.#texts = captions.map(({ caption }) => altText(caption));
     this.state = "captioned";
   }

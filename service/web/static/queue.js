@@ -67,7 +67,7 @@ export class Queue {
         onProgress: (share) => this.#onProgress(photo, share),
         onWait: () => this.#setState(photo, "retrying"),
       });
-      photo.setCaptions(response.captions);
+      photo.setResult(response);
     } catch (error) {
       photo.fail(error);
     }

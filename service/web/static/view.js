@@ -3,7 +3,7 @@
 import { Editor } from "./editor.js";
 import { HeadSelector } from "./head_selector.js";
 import { HeatMap } from "./heatmap.js";
-import { confidenceLabel, describeWord, percent } from "./labels.js";
+import { confidenceLabel, describeWord, labelsText, percent } from "./labels.js";
 import { Words } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
@@ -101,7 +101,8 @@ export class View {
     this.#editor.show(this.#photo, this.#announce);
     byId("image").alt = record.caption;
     const label = this.#showConfidence(record.confidence);
-    this.#announce(`Caption: ${record.caption}.${label && ` Confidence: ${label}.`}`);
+    const labels = this.#showLabels(this.#photo.labels, record.confidence);
+    this.#announce(`Caption: ${record.caption}.${label && ` Confidence: ${label}.`}${labels && ` ${labels}.`}`);
   }
 
   // Shows the confidence of the caption in words; returns them.
@@ -112,6 +113,15 @@ export class View {
     byId("confidence-percent").textContent = label && `(${percent(confidence)} likely to be right)`;
     byId("confidence").title = label && `${percent(confidence)} likely to be right`;
     return label;
+  }
+
+  // Shows the labels of the photo, as a hint beside a caption of low confidence; returns them as text.
+  #showLabels(labels, confidence) {
+    const text = labelsText(labels, confidence);
+    byId("labels").hidden = !text;
+    byId("labels").textContent = text;
+    byId("labels").title = text && labels.map(({ label, probability }) => `${label} ${percent(probability)}`).join(", ");
+    return text;
   }
 
   #alternative(index) {
