@@ -167,7 +167,7 @@ def continued_config(start: ModelConfig, network: dict[str, Any]) -> ModelConfig
                 "leave the option out, or leave out --start-from."
             )
     # These heads were trained for the old photos and encoder; their commands train new ones.
-    heads = {"phrases": 0, "phrase_dim": ModelConfig.phrase_dim}
+    heads: dict[str, Any] = {"phrases": 0, "phrase_dim": ModelConfig.phrase_dim}
     heads |= {"labels": 0, "label_dim": ModelConfig.label_dim}
     return replace(start, **heads, **network)
 
