@@ -14,7 +14,7 @@ run: install  ## serve the web page and the API on http://127.0.0.1:8000
 	$(BIN)/gunicorn -c service/gunicorn_config.py "service.app:create_app()"
 
 test: install-dev  ## run the tests, except the slow ones (make test ARGS="-m slow")
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(or $(ARGS),-m "not slow")
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(or $(ARGS),-m "not slow")
 
 check: install-dev  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
