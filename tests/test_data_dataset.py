@@ -72,12 +72,14 @@ def test_sets_are_loaded_in_order_each_from_its_folder(source, tmp_path):
     assert [photo.path for photo in photos] == [tmp_path / "photos" / "a.png", tmp_path / "a.png"]
 
 
-def test_files_and_folders_are_paired_in_order(tmp_path):
-    files, folders = [Path("a"), Path("b")], [tmp_path / "c", tmp_path / "d"]
+@pytest.mark.parametrize("check", ["exists", "decode"])
+def test_missing_folder_is_named_instead_of_its_photos(source, tmp_path, check):
+    with pytest.raises(OptionsError, match="absent is not a folder"):
+        load_photos([source, (source[0], tmp_path / "absent")], check=check)
+
+
+def test_files_and_folders_are_paired_in_order():
+    files, folders = [Path("a"), Path("b")], [Path("c"), Path("d")]
+    assert pair_sources(files, folders) == list(zip(files, folders, strict=True))
     with pytest.raises(OptionsError, match="2 --captions and 1 --images"):
         pair_sources(files, folders[:1])
-    folders[0].mkdir()
-    with pytest.raises(OptionsError, match="d is not a folder"):
-        pair_sources(files, folders)
-    folders[1].mkdir()
-    assert pair_sources(files, folders) == list(zip(files, folders, strict=True))

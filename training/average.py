@@ -31,9 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write")
     chosen = parser.parse_args(arguments)
     shares = chosen.shares or [1.0] * len(chosen.checkpoints)
+
+    def averaged() -> None:
+        average(chosen.checkpoints, shares, chosen.output)
+        print(f"{chosen.output} is written")
+
     return run_command(
         "average",
-        lambda: print(f"{average(chosen.checkpoints, shares, chosen.output)} is written"),
+        averaged,
         interrupted=lambda: "stopped; nothing was written",
     )
 

@@ -19,15 +19,13 @@ def pair_sources(captions: Sequence[Path], images: Sequence[Path]) -> list[Sourc
     """Captions files with the folders of their photos.
 
     Raises:
-        OptionsError: there are not as many folders as files, or a folder does not exist.
+        OptionsError: there are not as many folders as files.
     """
     if len(captions) != len(images):
         raise OptionsError(
             f"There are {len(captions)} --captions and {len(images)} --images; "
             "every captions file needs the folder of its photos."
         )
-    if missing := [folder for folder in images if not folder.is_dir()]:
-        raise OptionsError(f"{missing[0]} is not a folder; --images must be the folder of the photos.")
     return list(zip(captions, images, strict=True))
 
 
@@ -43,14 +41,19 @@ def load_photos(
     Args:
         sources: what to load, in this order.
         splits: of SPLITS.
-        check: what to check first: nothing, whether these photos exist, or everything that
+        check: what to check first: nothing, whether the folders and these photos exist, or everything that
             ``check_photos`` finds in all splits, which decodes every file.
         skip_problems: with "decode", leave out photos that have problems and list them on stderr.
 
     Raises:
         DataError: a captions file cannot be parsed, photos do not exist, or there are problems that are not
             to be skipped; the message lists them.
+        OptionsError: a folder does not exist.
     """
+    sources = list(sources)
+    absent = [images for _, images in sources if not images.is_dir()]
+    if check != "none" and absent:
+        raise OptionsError(f"{absent[0]} is not a folder; --images must be the folder of the photos.")
     photos = [photo for file, images in sources for photo in parse_captions(file, images)]
     if check == "decode":
         photos = _without_problems(photos, skip_problems)

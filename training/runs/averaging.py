@@ -17,8 +17,8 @@ from training.runs.initialization import FREE
 from training.runs.run_directory import RunDirectory
 
 
-def average(folders: Sequence[Path], shares: Sequence[float], output: Path) -> Path:
-    """Write the weighted average of the checkpoints in ``folders``; return ``output``.
+def average(folders: Sequence[Path], shares: Sequence[float], output: Path) -> None:
+    """Write the weighted average of the checkpoints in ``folders``.
 
     Args:
         folders: two or more checkpoints.
@@ -54,7 +54,6 @@ def average(folders: Sequence[Path], shares: Sequence[float], output: Path) -> P
         trained_on="; ".join(dict.fromkeys(part.info.trained_on for part in parts)),
     )
     save_checkpoint(output, first.network, parts[-1].config, first.vocabulary, info)
-    return output
 
 
 def _differences(first: Checkpoint, other: Checkpoint) -> str:
